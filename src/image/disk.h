@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MIT
+// A virtual disk: what raw files and qcow2 images have in common. No operation asks which
+// of the two it holds.
+//
+// Threads: read, status, write_begin, write_data and write_finish may be called from
+// several threads at a time, as long as no two writes in flight touch the same guest
+// cluster. The rest: one at a time.
+#ifndef Q2_IMAGE_DISK_H
+#define Q2_IMAGE_DISK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "io/io.h"
+
+struct q2_disk;
+
+// What one layer (not its backing chain) knows of a guest range.
+struct q2_extent {
+    uint64_t n_bytes; // > 0, at most what was asked
+    bool allocated;   // this layer decides what is read here; else its backing file does
+    bool zero; // reads as zeros (unallocated: there is no backing file here, or it ends
+               // before)
+    bool data; // stored bytes decide
+    bool compressed;
+    bool has_offset; // host_offset is where the bytes are (or would be) in file
+    uint64_t host_offset;
+    const struct q2_io *file; // the file that host_offset is in; NULL without has_offset
+};
+
+// A write in flight: from write_begin to write_finish or write_cancel.
+struct q2_write {
+    uint64_t guest_offset;
+    size_t n_bytes;       // how much of the request this covers, > 0
+    uint64_t host_offset; // where guest_offset's byte goes
+    size_t head, tail;    // bytes of old content to copy before and behind it
+    bool fresh; // the whole host range (head and tail too) reads as zeros now: zeros need
+                // not be written
+    bool link;  // the mapping changes at finish
+    size_t compressed_bytes; // 0: plain
+};
+
+enum q2_zero_flags {
+    Q2_ZERO_UNMAP = 1, // the space may be given back
+};
+
+struct q2_disk_ops {
+    const char *format; // "raw", "qcow2"
+    int (*read)(struct q2_disk *d, uint64_t guest_offset, void *buf, size_t n_bytes,
+                struct q2_error *err);
+    int (*status)(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
+                  struct q2_extent *extent, struct q2_error *err);
+    int (*write_begin)(struct q2_disk *d, uint64_t guest_offset, size_t n_bytes,
+                       struct q2_write *w, struct q2_error *err);
+    // Places a compressed cluster: guest_offset is cluster aligned. NULL: not supported.
+    int (*write_begin_compressed)(struct q2_disk *d, uint64_t guest_offset,
+                                  size_t compressed_bytes, struct q2_write *w,
+                                  struct q2_error *err);
+    int (*write_finish)(struct q2_disk *d, const struct q2_write *w,
+                        struct q2_error *err);
+    int (*write_zeroes)(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
+                        unsigned flags, struct q2_error *err);
+    // Makes all that was written and finished durable, in an order that a power cut
+    // survives.
+    int (*flush)(struct q2_disk *d, struct q2_error *err);
+    // Releases what belongs to the format (writes nothing); file and backing are closed
+    // by the caller.
+    void (*release)(struct q2_disk *d);
+};
+
+// The head of struct q2_raw and struct q2_image.
+struct q2_disk {
+    const struct q2_disk_ops *ops;
+    struct q2_io *file;      // owned
+    struct q2_disk *backing; // owned; NULL: none, or not opened
+    char *path; // as the user (or the overlay, made absolute or relative to here) named
+                // it; owned
+    uint64_t size;         // virtual size in bytes
+    uint32_t cluster_size; // guest cluster in bytes; 0 for raw
+    bool writable;
+    bool probed_raw; // format was guessed as raw: block 0 must not get another format's
+                     // magic
+};
+
+// Reads through the backing chain; offset + n_bytes <= size.
+int q2_disk_read(struct q2_disk *d, uint64_t guest_offset, void *buf, size_t n_bytes,
+                 struct q2_error *err);
+
+// Writes (allocates, copies on write). offset + n_bytes <= size.
+int q2_disk_write(struct q2_disk *d, uint64_t guest_offset, const void *buf,
+                  size_t n_bytes, struct q2_error *err);
+int q2_disk_write_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
+                         unsigned flags, struct q2_error *err);
+int q2_disk_flush(struct q2_disk *d, struct q2_error *err);
+
+// The middle step of a write: puts w->n_bytes at buf (and the old content around it) in
+// their place. Where w->fresh, runs of zero_grain bytes (0: never) that are zero are left
+// out.
+int q2_disk_write_data(struct q2_disk *d, const struct q2_write *w, const void *buf,
+                       size_t zero_grain, struct q2_error *err);
+
+// Status of this layer alone; guest_offset < size, n_bytes is cut at the disk's end.
+int q2_disk_status(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
+                   struct q2_extent *extent, struct q2_error *err);
+
+// Status through the chain, from d down to base (not included; NULL: all layers). *depth:
+// 0 for d, 1 for its backing file ... the layer that decides, or the last one looked at.
+// extent->allocated: some layer decides. What a shorter backing file does not reach reads
+// as zeros and counts as allocated in the layer above its end.
+int q2_disk_status_above(struct q2_disk *d, const struct q2_disk *base,
+                         uint64_t guest_offset, uint64_t n_bytes,
+                         struct q2_extent *extent, unsigned *depth, struct q2_error *err);
+
+// Closes d and its backing chain; writes nothing (flush before). NULL is fine.
+void q2_disk_close(struct q2_disk *d);
+
+#endif

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT
+// Opening a disk by name: format by name or by probing, with its backing chain or
+// without.
+#ifndef Q2_IMAGE_OPEN_H
+#define Q2_IMAGE_OPEN_H
+
+#include "image/disk.h"
+#include "io/file.h"
+
+// The longest backing chain that is followed.
+#define Q2_MAX_CHAIN 200U
+
+struct q2_open_options {
+    const char *format; // "raw", "qcow2"; NULL: probe
+    bool writable;
+    bool no_backing; // do not open the backing file (info, map of one layer)
+    bool image_only; // description only: guest data cannot be read; no feature is refused
+                     // for data access
+    bool unsafe_share;    // -U
+    const char *snapshot; // read this internal snapshot (name, id, or
+                          // "snapshot.id=..,snapshot.name=..") in place of the active
+                          // state; NULL: active
+    struct q2_file_options file; // direct, sync_writes, no_flush, sequential; lock and
+                                 // writable are set by open
+};
+
+// Errors are worded as qemu-img does: "Could not open 'x': ...".
+int q2_disk_open(const char *path, const struct q2_open_options *options,
+                 struct q2_disk **out, struct q2_error *err);
+
+// The format of the file that io is: "qcow2" or "raw".
+int q2_disk_probe(struct q2_io *io, const char **format, struct q2_error *err);
+
+// True if name is a format we know ("raw", "qcow2").
+bool q2_format_known(const char *name);
+
+// The backing file's name of an overlay as a path from here: relative names are relative
+// to the overlay's directory; "file:" is stripped. Refuses "json:" and other protocols
+// (-EINVAL). *out is malloced.
+int q2_backing_path(const char *overlay_path, const char *backing_name, char **out,
+                    struct q2_error *err);
+
+#endif

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT
+// Copying disks: any number of sources, one behind the other, into one target.
+#ifndef Q2_OPS_CONVERT_H
+#define Q2_OPS_CONVERT_H
+
+#include "base/monitor.h"
+#include "image/disk.h"
+
+struct q2_convert_options {
+    bool compress;
+    bool target_is_zero; // the target reads as zeros already (fresh, or the user says so)
+    bool target_has_backing;      // copy only what the sources' top layer has allocated
+    uint64_t target_backing_size; // with target_has_backing
+    bool salvage;        // unreadable parts of the source become zeros, with a warning
+    size_t sparse_grain; // -S in bytes: zero runs shorter than this are written; 0: write
+                         // everything
+    unsigned n_threads;  // 0: as many as there are processors
+    uint64_t rate_limit; // -r, bytes per second; 0: none
+    bool copy_range;     // -C: let the kernel copy where it can
+};
+
+// Copies the sources into target, whose size is at least theirs together. Does not flush
+// or publish.
+int q2_convert(struct q2_disk *const *sources, unsigned n_sources, struct q2_disk *target,
+               const struct q2_convert_options *options, const struct q2_monitor *mon,
+               struct q2_error *err);
+
+#endif

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: MIT
+// What an image says of itself, without reading guest data and without opening another
+// file.
+#ifndef Q2_OPS_INFO_H
+#define Q2_OPS_INFO_H
+
+#include "disk/bitmap.h"
+#include "disk/header.h"
+#include "disk/luks.h"
+#include "disk/snapshot.h"
+#include "image/disk.h"
+
+struct q2_info {
+    char *filename;
+    const char *format; // "qcow2", "raw"
+    uint64_t virtual_size;
+    uint64_t disk_usage;  // of the file itself
+    uint64_t file_length; // of the file itself
+    // The rest: qcow2 only.
+    bool is_qcow2;
+    struct q2_header header;     // a copy; backing_file, backing_format, data_file in it
+    char *full_backing_filename; // as a path from here; NULL if none
+    struct q2_snapshot *snapshots;
+    unsigned n_snapshots;
+    struct q2_bitmap *bitmaps;
+    unsigned n_bitmaps;
+    bool has_luks;
+    struct q2_luks_header luks;
+};
+
+// Opens path (format NULL: probed) for its description only and reads it. shared is -U.
+int q2_info_read(const char *path, const char *format, bool shared, struct q2_info *out,
+                 struct q2_error *err);
+void q2_info_clear(struct q2_info *info);
+
+#endif
