@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: MIT
+# The base layer: errors, checked arithmetic, sizes, workers.
+
+libqcow2_a_SOURCES += \
+	src/base/checked.h \
+	src/base/endian.h \
+	src/base/error.h \
+	src/base/monitor.h \
+	src/base/pool.h \
+	src/base/size.h \
+	src/base/zero.h

@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: MIT
+# The ops layer: what a user asks for.
+
+libqcow2_a_SOURCES += \
+	src/ops/compare.h \
+	src/ops/convert.h \
+	src/ops/create.h \
+	src/ops/info.h \
+	src/ops/map.h

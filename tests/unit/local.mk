@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: MIT
+# C unit tests: one program per file, printing TAP. The program tests/unit/NAME is built
+# from tests/unit/NAME.c and linked with libqcow2.a; its name is all that is said here:
+#
+#   check_PROGRAMS += tests/unit/NAME
+
+EXTRA_DIST += tests/unit/test.h
