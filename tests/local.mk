@@ -1,5 +1,50 @@
 # SPDX-License-Identifier: MIT
-# What the tests need in a distribution. Unit tests are listed in tests/unit/local.mk;
-# *.bats files and their aids are found, not listed.
+# The tests and how they are run. Unit tests are listed in tests/unit/local.mk; *.bats
+# files and their aids are found, not listed.
+#
+#   make check                            everything
+#   make check TESTS_ONLY="create info"   tests/create.bats and tests/info.bats alone
+#   make check-asan                       the same under ASan and UBSan
+#   make check-valgrind                   unit tests and some commands under valgrind
 
 include $(top_srcdir)/tests/unit/local.mk
+
+EXTRA_DIST += \
+	tests/run \
+	tests/valgrind \
+	$(wildcard $(srcdir)/tests/*.bats) \
+	$(wildcard $(srcdir)/tests/*.bash) \
+	$(wildcard $(srcdir)/tests/tools/*)
+
+Q2_TEST_ENV = QCOW2='$(abs_builddir)/qcow2' TEST_SRCDIR='$(abs_srcdir)/tests'
+if ASAN
+Q2_TEST_ENV += Q2_TEST_ASAN=1
+endif
+
+check-local:
+	@$(Q2_TEST_ENV) $(BASH) $(srcdir)/tests/run --log-dir test-logs \
+		--unit '$(check_PROGRAMS)' -- $(TESTS_ONLY)
+
+# The sanitizers get a build of their own, in this build directory. Its sources are a copy,
+# made as "make dist" makes them: a source tree that is configured itself cannot be built
+# out of tree, and what the tests need is shown to be in the distribution. Modification
+# times are kept, so that only what changed is compiled again.
+.PHONY: check-asan
+check-asan:
+	@$(MKDIR_P) build-asan/objects
+	@$(MAKE) $(AM_MAKEFLAGS) --no-print-directory distdir distdir=build-asan/source \
+		>build-asan/copy.log 2>&1 || { cat build-asan/copy.log; exit 1; }
+	@cd build-asan/objects && { test -f config.status || \
+		../source/configure --quiet --enable-asan CC='$(CC)' CFLAGS='-g -O1'; }
+	@cd build-asan/objects && $(MAKE) $(AM_MAKEFLAGS) --no-print-directory check \
+		TESTS_ONLY='$(TESTS_ONLY)'
+
+.PHONY: check-valgrind
+check-valgrind: qcow2 $(check_PROGRAMS)
+	@$(Q2_TEST_ENV) $(BASH) $(srcdir)/tests/valgrind $(check_PROGRAMS)
+
+# Short: the whole suite takes minutes, and it is not what distcheck is there for.
+AM_DISTCHECK_CONFIGURE_FLAGS = TESTS_ONLY='$(notdir $(check_PROGRAMS)) create info'
+
+clean-local:
+	-rm -rf test-logs build-asan

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: MIT
+# The manual: the program, and a page for each command.
+
+dist_man_MANS += \
+	man/qcow2.1 \
+	man/qcow2-compare.1 \
+	man/qcow2-convert.1 \
+	man/qcow2-create.1 \
+	man/qcow2-info.1 \
+	man/qcow2-map.1

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: MIT
+# Developers' tools, and the targets that run them.
+
+EXTRA_DIST += \
+	.ci/run \
+	scripts/check-code \
+	scripts/check-layers \
+	scripts/check-library \
+	scripts/cppcheck-suppressions \
+	scripts/lint \
+	scripts/setup
+
+# Out of tree and out of the way: nothing of the build is touched, the library of this
+# build alone is looked into.
+.PHONY: lint
+lint: config.h libqcow2.a
+	@Q2_WARNINGS='$(Q2_WARNINGS)' \
+	Q2_CPPFLAGS='$(ZLIB_CFLAGS) $(ZSTD_CFLAGS) $(GCRYPT_CFLAGS) $(JANSSON_CFLAGS)' \
+	$(BASH) $(srcdir)/scripts/lint $(abs_srcdir) $(abs_builddir)
