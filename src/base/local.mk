@@ -4,8 +4,8 @@
 libqcow2_a_SOURCES += \
 	src/base/checked.h \
 	src/base/endian.h \
-	src/base/error.h \
-	src/base/monitor.h \
-	src/base/pool.h \
-	src/base/size.h \
-	src/base/zero.h
+	src/base/error.c src/base/error.h \
+	src/base/monitor.c src/base/monitor.h \
+	src/base/pool.c src/base/pool.h \
+	src/base/size.c src/base/size.h \
+	src/base/zero.c src/base/zero.h
