@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: MIT
+# What the Bats files share: the program under test, the oracle, replayed transcripts,
+# and images to work on.
+#
+#   QCOW2          the program under test (absolute path)
+#   ORACLE         qemu-img, by absolute path; qemu-io is found through PATH
+#   Q2_TEST_SHORT  1: fewer rows in the matrices, none left out of the suite
+#
+# shellcheck shell=bash disable=SC2154
+
+bats_require_minimum_version 1.5.0
+
+: "${QCOW2:=$BATS_TEST_DIRNAME/../qcow2}"
+: "${ORACLE:=/usr/bin/qemu-img}"
+IMGTOOL=${BATS_TEST_DIRNAME}/tools/imgtool.py
+export QCOW2 ORACLE IMGTOOL
+
+# Every test starts with this: an empty directory of its own, in which "qemu-img" is the
+# program under test, so that the name it prints is the one in QEMU's transcripts.
+q2_setup() {
+    cd "$BATS_TEST_TMPDIR" || return 1
+    mkdir -p .bin work
+    ln -sf "$QCOW2" .bin/qemu-img
+    ln -sf "$QCOW2" .bin/qcow2
+    PATH=$PWD/.bin:$PATH
+    export TZ=UTC LC_ALL=C
+    cd work || return 1
+}
+
+oracle() {
+    "$ORACLE" "$@"
+}
+
+imgtool() {
+    python3 "$IMGTOOL" "$@"
+}
+
+is_short() {
+    [ "${Q2_TEST_SHORT:-0}" = 1 ]
+}
+
+# The first list in normal mode, the second in short mode: rows "a b c" / "a c".
+rows() {
+    if is_short; then echo "$2"; else echo "$1"; fi
+}
+
+CLUSTER_SIZES=$(rows '512 1k 2k 4k 8k 16k 32k 64k 128k 256k 512k 1M 2M' '512 4k 64k 2M')
+export CLUSTER_SIZES
+
+fail() {
+    printf '%s\n' "$*" >&2
+    return 1
+}
+
+# Runs a command quietly; on failure says which, with everything it printed.
+must() {
+    local said
+    if ! said=$("$@" 2>&1); then
+        fail "failed: $*"$'\n'"$said"
+    fi
+}
+
+# must_exit CODE COMMAND...: it ends with exactly that code.
+must_exit() {
+    local want=$1 code=0 said
+    shift
+    said=$("$@" 2>&1) || code=$?
+    [ "$code" -eq "$want" ] || fail "exit $code, not $want: $*"$'\n'"$said"
+}
+
+# One line on standard error that begins with the program's name, nothing on standard
+# output, the given exit code. The line goes into $message for a closer look.
+one_error() {
+    local want=$1 code=0
+    shift
+    "$@" >"$BATS_TEST_TMPDIR/stdout" 2>"$BATS_TEST_TMPDIR/stderr" </dev/null || code=$?
+    message=$(cat "$BATS_TEST_TMPDIR/stderr")
+    [ "$code" -eq "$want" ] || fail "exit $code, not $want: $*"$'\n'"$message" || return 1
+    [ ! -s "$BATS_TEST_TMPDIR/stdout" ] ||
+        fail "prints on standard output: $*"$'\n'"$(cat "$BATS_TEST_TMPDIR/stdout")" ||
+        return 1
+    is_one_error_line "$*"
+}
+
+is_one_error_line() {
+    [ "$(printf '%s\n' "$message" | wc -l)" -eq 1 ] || fail "not one line: $1"$'\n'"$message" ||
+        return 1
+    case $message in
+    'qcow2: '?* | 'qemu-img: '?*) ;;
+    *) fail "does not begin with the program's name: $1"$'\n'"$message" ;;
+    esac
+}
+
+message_has() {
+    local part
+    for part in "$@"; do
+        printf '%s' "$message" | grep -qiE -e "$part" ||
+            fail "the message does not say '$part': $message" || return 1
+    done
+}
+
+absent() {
+    local f
+    for f in "$@"; do
+        [ ! -e "$f" ] || fail "$f is still there" || return 1
+    done
+}
+
+hash_of() {
+    sha256sum "$@" | cut -d ' ' -f 1
+}
+
+disk_bytes() {
+    sync "$1"
+    echo $(($(stat -c '%b * %B' "$1")))
+}
+
+# QEMU finds no error and no leak.
+clean() {
+    must oracle check -f qcow2 "$1"
+}
+
+# QEMU reads the same from both.
+same() {
+    must oracle compare "$1" "$2"
+}
+
+same_bytes() {
+    must cmp "$1" "$2"
+}
+
+# --- transcripts ------------------------------------------------------------------------
+
+# Numbers that are different on every machine or in every run become '#'.
+mask() {
+    sed -E -e 's/\r//g' \
+        -e 's/disk size: .*/disk size: #/' \
+        -e 's/"actual-size": [0-9]+/"actual-size": #/' \
+        -e 's/20[0-9]{2}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}/####-##-## ##:##:##/' \
+        -e 's/"date-(n?sec)": [0-9]+/"date-\1": #/' \
+        -e 's/uuid("?): ("?)[0-9a-f-]{36}/uuid\1: \2#/' \
+        -e 's/iters("?): [0-9]+/iters\1: #/' \
+        ${MASK_ALSO:+-e "$MASK_ALSO"}
+}
+
+# Reads a transcript from standard input, runs each of its commands again and compares
+# standard output, standard error (lines "stderr: …") and exit code.
+replay() {
+    local line='' command='' expected='' bad=0
+    while IFS= read -r line || [ -n "$line" ]; do
+        case $line in
+        '$ '*)
+            command=${line#'$ '}
+            expected=''
+            ;;
+        '[exit '*']')
+            replay_one "$command" "$expected$line" || bad=1
+            command=''
+            ;;
+        *) [ -z "$command" ] || expected+=$line$'\n' ;;
+        esac
+    done
+    [ -z "$command" ] || fail "transcript without an exit code: $command"
+    return "$bad"
+}
+
+replay_one() {
+    local dir=$BATS_TEST_TMPDIR/replay code=0
+    mkdir -p "$dir"
+    (eval "$1") >"$dir/out" 2>"$dir/err" </dev/null || code=$?
+    {
+        mask <"$dir/out"
+        mask <"$dir/err" | sed -e 's/^/stderr: /'
+        echo "[exit $code]"
+    } >"$dir/got"
+    printf '%s\n' "$2" | mask >"$dir/expected"
+    diff -u "$dir/expected" "$dir/got" >"$dir/diff" ||
+        fail "\$ $1"$'\n'"$(tail -n +3 "$dir/diff")"
+}
+
+# --- images -----------------------------------------------------------------------------
+
+# qemu_io FORMAT IMAGE: runs the commands on standard input, fails if one of them does.
+qemu_io() {
+    local said
+    said=$(qemu-io -f "$1" "$2" 2>&1) || fail "qemu-io $2: $said" || return 1
+    case $said in
+    *rror* | *ailed*) fail "qemu-io $2: $(printf '%s' "$said" | grep -iE 'error|failed')" ;;
+    esac
+}
+
+# scribble FORMAT IMAGE SEED [OPTIONS of imgtool io]: random writes, zeros and discards.
+scribble() {
+    local format=$1 image=$2 seed=$3
+    shift 3
+    imgtool io --seed "$seed" --data "$BATS_TEST_TMPDIR/scribble.$seed" "$@" \
+        >"$BATS_TEST_TMPDIR/scribble.cmd" || return 1
+    qemu_io "$format" "$image" <"$BATS_TEST_TMPDIR/scribble.cmd"
+}
+
+# The program's conversion of an image to raw is byte for byte QEMU's, and the program's
+# compare agrees.
+reads_like_qemu() {
+    local image=$1
+    shift
+    must oracle convert "$@" -O raw "$image" want.raw || return 1
+    must "$QCOW2" convert "$@" -O raw "$image" got.raw || return 1
+    same_bytes want.raw got.raw || return 1
+    [ $# -gt 0 ] || must "$QCOW2" compare "$image" want.raw
+}
+
+# A written image is one that QEMU finds clean, that reads like the raw file, that can be
+# written by QEMU, and is clean and right after that.
+written_right() {
+    local image=$1 raw=$2 size
+    clean "$image" || return 1
+    same "$image" "$raw" || return 1
+    size=$(oracle info --output=json "$image" | python3 -c \
+        'import json,sys; print(json.load(sys.stdin)["virtual-size"])')
+    cp --sparse=always "$raw" scribbled.raw || return 1
+    scribble raw scribbled.raw 77 --size "$size" --count 12 --no-discard || return 1
+    scribble qcow2 "$image" 77 --size "$size" --count 12 --no-discard || return 1
+    clean "$image" || return 1
+    same "$image" scribbled.raw
+}
+
+# Waits (bounded) until a command succeeds.
+wait_until() {
+    local i
+    for ((i = 0; i < 400; i++)); do
+        if "$@" >/dev/null 2>&1; then return 0; fi
+        sleep 0.05
+    done
+    fail "waited in vain: $*"
+}
+
+# Runs a command in a mount namespace of its own, in which DIR is a tmpfs of SIZE; what
+# it leaves there is gone afterwards. Without root a user namespace gives the right.
+in_tmpfs() {
+    local dir=$1 size=$2 flags=-m
+    shift 2
+    [ "$(id -u)" -eq 0 ] || flags=-mUr
+    unshare "$flags" bash -c '
+        mount -t tmpfs -o "size=$2" tmpfs "$1" || exit 99
+        shift 2
+        "$@"' in_tmpfs "$dir" "$size" "$@"
+}

@@ -1,0 +1,331 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Makes and damages disk images for the tests.
+
+It knows the qcow2 format by itself and shares no code with the program under test, nor
+with QEMU: a misreading of the format would have to be made twice to go unseen. Everything
+random comes from a seed.
+"""
+
+import argparse
+import os
+import random
+import struct
+import sys
+
+# Name: (offset, struct format). The version 3 fields end at 104; compression_type follows.
+FIELDS = {
+    "magic": (0, ">I"),
+    "version": (4, ">I"),
+    "backing_file_offset": (8, ">Q"),
+    "backing_file_size": (16, ">I"),
+    "cluster_bits": (20, ">I"),
+    "size": (24, ">Q"),
+    "crypt_method": (32, ">I"),
+    "l1_size": (36, ">I"),
+    "l1_table_offset": (40, ">Q"),
+    "refcount_table_offset": (48, ">Q"),
+    "refcount_table_clusters": (56, ">I"),
+    "nb_snapshots": (60, ">I"),
+    "snapshots_offset": (64, ">Q"),
+    "incompatible_features": (72, ">Q"),
+    "compatible_features": (80, ">Q"),
+    "autoclear_features": (88, ">Q"),
+    "refcount_order": (96, ">I"),
+    "header_length": (100, ">I"),
+    "compression_type": (104, ">B"),
+}
+EXTENSIONS = {
+    "end": 0x00000000,
+    "backing_format": 0xE2792ACA,
+    "feature_table": 0x6803F857,
+    "bitmaps": 0x23852875,
+    "crypto": 0x0537BE77,
+    "data_file": 0x44415441,
+}
+OFFSET_MASK = 0x00FFFFFFFFFFFE00
+
+
+def number(text):
+    """A number with an optional suffix; negative ones wrap at 64 bits."""
+    units = {"k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
+    shift = units.get(text[-1].lower(), 0) if not text.startswith("0x") else 0
+    value = int(text[:-1], 10) if shift else int(text, 0)
+    return value << shift
+
+
+class Image:
+    """A qcow2 file, opened for looking things up and for changing bytes in place."""
+
+    def __init__(self, path, writable=False):
+        self.file = open(path, "r+b" if writable else "rb")
+
+    def read(self, offset, fmt):
+        self.file.seek(offset)
+        raw = self.file.read(struct.calcsize(fmt))
+        return struct.unpack(fmt, raw.ljust(struct.calcsize(fmt), b"\0"))[0]
+
+    def write(self, offset, raw):
+        self.file.seek(offset)
+        self.file.write(raw)
+
+    def get(self, name):
+        return self.read(*FIELDS[name])
+
+    def set(self, name, value):
+        offset, fmt = FIELDS[name]
+        bits = 8 * struct.calcsize(fmt)
+        self.write(offset, struct.pack(fmt, value % (1 << bits)))
+
+    def l1_entry(self, guest):
+        """Host offset of the L1 entry that maps a guest offset."""
+        bits = self.get("cluster_bits")
+        return self.get("l1_table_offset") + (guest >> (2 * bits - 3)) * 8
+
+    def l2_entry(self, guest):
+        """Host offset of the L2 entry that maps a guest offset; 0 if there is no table."""
+        bits = self.get("cluster_bits")
+        table = self.read(self.l1_entry(guest), ">Q") & OFFSET_MASK
+        index = (guest >> bits) & ((1 << (bits - 3)) - 1)
+        return table + index * 8 if table else 0
+
+    def extensions(self):
+        """(offset of its head, type, length) for every header extension."""
+        at = self.get("header_length") if self.get("version") >= 3 else 72
+        while True:
+            kind, length = self.read(at, ">I"), self.read(at + 4, ">I")
+            yield at, kind, length
+            if kind == EXTENSIONS["end"]:
+                return
+            at += 8 + ((length + 7) & ~7)
+
+
+def cmd_poke(args):
+    Image(args.file, True).write(number(args.offset), bytes.fromhex(args.hex))
+
+
+def cmd_field(args):
+    if args.value is None:
+        print(Image(args.file).get(args.name))
+    else:
+        Image(args.file, True).set(args.name, number(args.value))
+
+
+def cmd_entry(args):
+    """Where a table entry stands, what is in it, or a new value for it."""
+    image = Image(args.file, args.value is not None)
+    find = image.l1_entry if args.command == "l1" else image.l2_entry
+    at = find(number(args.guest))
+    if at == 0:
+        sys.exit("no L2 table there")
+    if args.value is None:
+        print(hex(at if args.where else image.read(at, ">Q")))
+    else:
+        image.write(at, struct.pack(">Q", number(args.value) % (1 << 64)))
+
+
+def cmd_extension(args):
+    """Changes the head of a header extension in place."""
+    image = Image(args.file, True)
+    for at, kind, _ in image.extensions():
+        if kind == EXTENSIONS[args.name]:
+            if args.type is not None:
+                image.write(at, struct.pack(">I", number(args.type)))
+            if args.length is not None:
+                image.write(at + 4, struct.pack(">I", number(args.length)))
+            if args.data is not None:
+                image.write(at + 8, bytes.fromhex(args.data))
+            return
+    sys.exit(f"{args.file} has no extension {args.name}")
+
+
+def cmd_backing(args):
+    """Writes a backing file name of any kind, as no program would."""
+    image = Image(args.file, True)
+    name = args.name.encode()
+    end = [at for at, kind, _ in image.extensions() if kind == 0][-1] + 8
+    image.write(end, name)
+    image.set("backing_file_offset", end)
+    image.set("backing_file_size", len(name))
+
+
+def cmd_damage(args):
+    """Random bytes of the file's metadata clusters (all but plain data) turn to nonsense.
+
+    Prints what it did, so that a failing run can be repeated by hand.
+    """
+    rng = random.Random(args.seed)
+    image = Image(args.file, True)
+    cluster = 1 << image.get("cluster_bits")
+    places = [0] * 4  # the header cluster's first bytes deserve most
+    l1 = image.get("l1_table_offset")
+    places += [l1, image.get("refcount_table_offset"), image.get("snapshots_offset")]
+    places += [
+        image.read(l1 + 8 * i, ">Q") & OFFSET_MASK for i in range(min(image.get("l1_size"), 64))
+    ]
+    for _ in range(rng.randint(1, args.count)):
+        base = rng.choice(places)
+        span = rng.choice([16, 128, 512, cluster])
+        offset = base + rng.randrange(span)
+        kind = rng.randrange(3)
+        if kind == 0:
+            raw = bytes([1 << rng.randrange(8)])
+        elif kind == 1:
+            raw = rng.choice([b"\xff", b"\0", b"\xff" * 8, b"\x7f" + b"\xff" * 7, b"\0" * 8])
+        else:
+            raw = rng.randbytes(rng.choice([1, 2, 4, 8]))
+        image.write(offset, raw)
+        print(f"poke {offset:#x} {raw.hex()}")
+
+
+def contents(rng, n_bytes):
+    """Bytes that compress well, or badly, or not at all."""
+    kind = rng.randrange(4)
+    if kind == 0:
+        return rng.randbytes(n_bytes)
+    if kind == 1:
+        word = rng.randbytes(rng.randint(1, 300))
+        return (word * (n_bytes // len(word) + 1))[:n_bytes]
+    if kind == 2:
+        words = [rng.randbytes(rng.randint(2, 9)) for _ in range(64)]
+        out = b"".join(rng.choice(words) for _ in range(n_bytes // 4 + 16))
+        return (out * (n_bytes // len(out) + 1))[:n_bytes]
+    return (rng.randbytes(max(1, n_bytes // 3)) + bytes(n_bytes))[:n_bytes]
+
+
+def cmd_fill(args):
+    """A raw disk of data, written zeros and holes, in runs of any length."""
+    rng = random.Random(args.seed)
+    size, grain = number(args.size), number(args.grain)
+    with open(args.file, "wb") as out:
+        at = 0
+        while at < size:
+            run = grain * rng.choice([1, 1, 2, 3, 5, 16, 40])
+            if rng.randrange(6) == 0:
+                run += rng.randrange(grain)
+            run = min(run, size - at)
+            kind = rng.randrange(10)
+            if kind < 5:
+                out.seek(at)
+                out.write(contents(rng, run))
+            elif kind < 7:
+                out.seek(at)
+                out.write(bytes(run))
+            at += run
+        out.truncate(size)
+
+
+def cmd_io(args):
+    """Commands for qemu-io: random writes, zeros, discards, compressed clusters.
+
+    The bytes to write are put in files of their own (--data NAME: NAME.0 and so on), so
+    that nothing is as regular as qemu-io's patterns.
+    """
+    rng = random.Random(args.seed)
+    size = number(args.size)
+    cluster = number(args.cluster)
+    for i in range(8):
+        with open(f"{args.data}.{i}", "wb") as out:
+            out.write(contents(rng, rng.randint(1 << 12, 1 << 17)))
+    kinds = ["write"] * 6 + ["pattern"] * 2 + ["zero"] * 3
+    if args.discard:
+        kinds += ["discard"] * 2 + ["zero-unmap"] * 2
+    if args.compressed:
+        kinds += ["compressed"] * 8
+    used = set()
+    for _ in range(args.count):
+        kind = rng.choice(kinds)
+        data = f"{args.data}.{rng.randrange(8)}"
+        unit = rng.choice([512, 512, 4096, cluster, cluster])
+        length = unit * rng.choice([1, 1, 2, 3, 7])
+        length = min(length, 1 << 20, size & ~511)
+        start = rng.randrange(0, max(1, (size - length) // 512 + 1)) * 512
+        if rng.randrange(3) == 0:
+            start = min(start // cluster * cluster, start)
+        if kind == "write":
+            print(f"write -q -s {data} {start} {length}")
+        elif kind == "pattern":
+            print(f"write -q -P {rng.randrange(1, 256)} {start} {length}")
+        elif kind == "zero":
+            print(f"write -q -z {start} {length}")
+        elif kind == "zero-unmap":
+            print(f"write -q -z -u {start} {length}")
+        elif kind == "discard":
+            print(f"discard -q {start} {length}")
+        elif size >= cluster:
+            # Never on a cluster that is there already: QEMU refuses some of these.
+            index = rng.randrange(size // cluster)
+            if index not in used:
+                used.add(index)
+                print(f"discard -q {index * cluster} {cluster}")
+                print(f"write -q -c -s {data} {index * cluster} {cluster}")
+
+
+def cmd_stage(args):
+    """Copies real files (sources first to last) into a folder until it holds --size."""
+    left = number(args.size)
+    for top in args.sources:
+        for folder, folders, names in os.walk(top):
+            folders.sort()
+            inside = args.target + folder
+            os.makedirs(inside, exist_ok=True)
+            for name in sorted(names):
+                path = os.path.join(folder, name)
+                if os.path.islink(path) or not os.path.isfile(path):
+                    continue
+                try:
+                    with open(path, "rb") as source, open(inside + "/" + name, "wb") as copy:
+                        n_bytes = os.fstat(source.fileno()).st_size
+                        os.sendfile(copy.fileno(), source.fileno(), 0, n_bytes)
+                except PermissionError:
+                    continue
+                left -= n_bytes
+                if left <= 0:
+                    return
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    sub = parser.add_subparsers(dest="command", required=True)
+
+    def command(name, run, *positional):
+        p = sub.add_parser(name, help=run.__doc__)
+        p.set_defaults(run=run)
+        for word in positional:
+            optional = word.endswith("?")
+            p.add_argument(word.rstrip("?"), nargs="?" if optional else None)
+        return p
+
+    command("poke", cmd_poke, "file", "offset", "hex")
+    command("field", cmd_field, "file", "name", "value?")
+    for name in ("l1", "l2"):
+        p = command(name, cmd_entry, "file", "guest", "value?")
+        p.add_argument("--where", action="store_true")
+    p = command("extension", cmd_extension, "file", "name")
+    for option in ("--type", "--length", "--data"):
+        p.add_argument(option)
+    command("backing", cmd_backing, "file", "name")
+    p = command("damage", cmd_damage, "file")
+    p.add_argument("--seed", type=int, required=True)
+    p.add_argument("--count", type=int, default=4)
+    p = command("fill", cmd_fill, "file", "size")
+    p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--grain", default="4k")
+    p = command("io", cmd_io)
+    p.add_argument("--seed", type=int, required=True)
+    p.add_argument("--size", required=True)
+    p.add_argument("--data", required=True)
+    p.add_argument("--cluster", default="64k")
+    p.add_argument("--count", type=int, default=40)
+    p.add_argument("--compressed", action="store_true")
+    p.add_argument("--no-discard", dest="discard", action="store_false")
+    p = command("stage", cmd_stage, "target")
+    p.add_argument("sources", nargs="+")
+    p.add_argument("--size", required=True)
+
+    args = parser.parse_args()
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()
