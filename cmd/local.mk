@@ -1,4 +1,32 @@
 # SPDX-License-Identifier: MIT
 # The program: dispatch, options, output, one file per command.
 
-qcow2_SOURCES +=
+qcow2_SOURCES += \
+	cmd/command.h \
+	cmd/compare.c \
+	cmd/convert.c \
+	cmd/convert.h \
+	cmd/convert_run.c \
+	cmd/create.c \
+	cmd/create_keys.c \
+	cmd/create_keys.h \
+	cmd/create_options.c \
+	cmd/create_options.h \
+	cmd/create_values.c \
+	cmd/info.c \
+	cmd/info_json.c \
+	cmd/info_output.c \
+	cmd/info_output.h \
+	cmd/main.c \
+	cmd/map.c \
+	cmd/opening.c \
+	cmd/opening.h \
+	cmd/options.c \
+	cmd/options.h \
+	cmd/output.c \
+	cmd/output.h \
+	cmd/progress.c \
+	cmd/progress.h \
+	cmd/signals.c \
+	cmd/signals.h \
+	cmd/values.c

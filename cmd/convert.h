@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT
+// convert, between its command line and its run.
+#ifndef Q2_CMD_CONVERT_H
+#define Q2_CMD_CONVERT_H
+
+#include "cmd/options.h"
+#include "io/file.h"
+#include "ops/convert.h"
+
+struct q2_convert_settings {
+    const char *source_format;
+    const char *source_cache;
+    const char *snapshot;
+    const char *target_format; // NULL: not given
+    const char *target_cache;
+    const char *backing_file;
+    const char *backing_format;
+    char *lists; // of -o; owned
+    bool no_create, sparse_given, progress, quiet, shared;
+    struct q2_convert_options copy;
+    struct q2_file_options source_file, target_file; // cache modes, once they are parsed
+};
+
+// Opens, creates, copies, publishes. Returns 0 or a negative code with err set.
+int q2_convert_images(const struct q2_command_line *line, struct q2_convert_settings *s,
+                      struct q2_error *err);
+
+#endif

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT
+// From what -o says to what the library creates: names become numbers, features that this
+// version does not write are refused by name.
+#include <errno.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "cmd/create_options.h"
+
+#define SECTOR 512U
+
+struct choice {
+    const char *name;
+    unsigned value;
+};
+
+static int choose(const char *parameter, const char *text, const struct choice *choices,
+                  unsigned *value, struct q2_error *err)
+{
+    if (!text)
+        return 0;
+    for (; choices->name; choices++) {
+        if (!strcmp(text, choices->name)) {
+            *value = choices->value;
+            return 0;
+        }
+    }
+    return q2_fail(err, -EINVAL, "Parameter '%s' does not accept value '%s'", parameter,
+                   text);
+}
+
+static int resolve_names(const struct q2_new_image *image, struct q2_create_options *out,
+                         struct q2_error *err)
+{
+    static const struct choice versions[] = {
+        {"0.10", 2}, {"v2", 2}, {"1.1", 3}, {"v3", 3}, {NULL, 0}};
+    static const struct choice formats[] = {{"raw", 0}, {"qcow2", 0}, {NULL, 0}};
+    static const struct choice preallocations[] = {{"off", Q2_PREALLOC_OFF},
+                                                   {"metadata", Q2_PREALLOC_METADATA},
+                                                   {"falloc", Q2_PREALLOC_FALLOC},
+                                                   {"full", Q2_PREALLOC_FULL},
+                                                   {NULL, 0}};
+    static const struct choice compressions[] = {
+        {"zlib", Q2_COMPRESSION_ZLIB}, {"zstd", Q2_COMPRESSION_ZSTD}, {NULL, 0}};
+    unsigned version = out->version, preallocation = out->preallocation,
+             compression = out->compression, ignored = 0;
+    int rc = choose("version", image->text[Q2_KEY_COMPAT], versions, &version, err);
+    if (!rc)
+        rc = choose("backing-fmt", image->text[Q2_KEY_BACKING_FORMAT], formats, &ignored,
+                    err);
+    if (!rc)
+        rc = choose("preallocation", image->text[Q2_KEY_PREALLOCATION], preallocations,
+                    &preallocation, err);
+    if (!rc)
+        rc = choose("compression-type", image->text[Q2_KEY_COMPRESSION_TYPE],
+                    compressions, &compression, err);
+    out->version = version;
+    out->preallocation = (enum q2_preallocation)preallocation;
+    out->compression = (enum q2_compression)compression;
+    return rc;
+}
+
+static int refuse_unwritten(const struct q2_new_image *image, struct q2_error *err)
+{
+    if (image->text[Q2_KEY_ENCRYPTION] && image->number[Q2_KEY_ENCRYPTION])
+        return q2_fail(err, -ENOTSUP, "Encryption is not supported yet by this version");
+    for (int key = Q2_KEY_ENCRYPT_FORMAT; key <= Q2_KEY_ENCRYPT_ITER_TIME; key++)
+        if (image->text[key])
+            return q2_fail(err, -ENOTSUP,
+                           "Encryption is not supported yet by this version");
+    if (image->text[Q2_KEY_DATA_FILE] ||
+        (image->text[Q2_KEY_DATA_FILE_RAW] && image->number[Q2_KEY_DATA_FILE_RAW]))
+        return q2_fail(err, -ENOTSUP,
+                       "An external data file is not supported yet by this version");
+    return 0;
+}
+
+// The guest sees whole sectors: a size between two of them is rounded up.
+static int resolve_size(const struct q2_new_image *image, uint64_t *size,
+                        struct q2_error *err)
+{
+    uint64_t given = image->number[Q2_KEY_SIZE];
+    if (given > INT64_MAX - (SECTOR - 1))
+        return q2_fail(err, -ERANGE, "Image size must be at most %llu bytes",
+                       (unsigned long long)(INT64_MAX - (SECTOR - 1)));
+    *size = q2_align_up(given, SECTOR);
+    return 0;
+}
+
+int q2_new_image_resolve(const struct q2_new_image *image, struct q2_create_options *out,
+                         struct q2_error *err)
+{
+    *out = (struct q2_create_options)Q2_CREATE_DEFAULTS;
+    out->format = image->format;
+    out->backing_file = image->text[Q2_KEY_BACKING_FILE];
+    out->backing_format = image->text[Q2_KEY_BACKING_FORMAT];
+    if (image->text[Q2_KEY_CLUSTER_SIZE])
+        out->cluster_size = image->number[Q2_KEY_CLUSTER_SIZE];
+    if (image->text[Q2_KEY_REFCOUNT_BITS])
+        out->refcount_bits = image->number[Q2_KEY_REFCOUNT_BITS];
+    out->lazy_refcounts = image->number[Q2_KEY_LAZY_REFCOUNTS];
+    out->extended_l2 = image->number[Q2_KEY_EXTENDED_L2];
+    out->nocow = image->number[Q2_KEY_NOCOW];
+
+    int rc = refuse_unwritten(image, err);
+    if (!rc)
+        rc = resolve_size(image, &out->size, err);
+    return rc ? rc : resolve_names(image, out, err);
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: MIT
+// info: what images say of themselves.
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "cmd/info_output.h"
+#include "cmd/options.h"
+#include "cmd/output.h"
+#include "image/open.h"
+
+enum { OPTION_BACKING_CHAIN = Q2_OPTION_FIRST_OWN };
+
+static const struct q2_option info_options[] = {
+    Q2_ROW_FORMAT,
+    {"backing-chain", "", NULL, OPTION_BACKING_CHAIN, "Image", "its backing files too"},
+    Q2_ROW_IMAGE_OPTS,
+    Q2_ROW_OUTPUT,
+    Q2_ROW_SHARE,
+    Q2_ROW_OBJECT,
+    Q2_ROW_END,
+};
+
+struct settings {
+    const char *format;
+    bool chain, json, shared;
+};
+
+struct chain {
+    struct q2_info images[Q2_MAX_CHAIN];
+    struct stat files[Q2_MAX_CHAIN];
+    unsigned n;
+};
+
+static int take_option(struct q2_command_line *line, int code, const char *value,
+                       struct q2_error *err)
+{
+    struct settings *s = line->settings;
+    switch (code) {
+    case 'f':
+        s->format = value;
+        break;
+    case 'U':
+        s->shared = true;
+        break;
+    case OPTION_BACKING_CHAIN:
+        s->chain = true;
+        break;
+    case Q2_OPTION_OUTPUT:
+        return q2_value_output(line, value, &s->json, err);
+    }
+    return 0;
+}
+
+// The same file under another name counts too: a chain that comes back to it has no end.
+static int refuse_loop(struct chain *chain, const char *path, struct q2_error *err)
+{
+    struct stat *st = &chain->files[chain->n];
+    if (stat(path, st))
+        memset(st, 0, sizeof(*st)); // the open that follows says why
+    for (unsigned i = 0; i < chain->n; i++)
+        if (st->st_ino && st->st_ino == chain->files[i].st_ino &&
+            st->st_dev == chain->files[i].st_dev)
+            return q2_fail(err, -ELOOP, "Backing file '%s' creates an infinite loop.",
+                           path);
+    return 0;
+}
+
+static int add_image(struct chain *chain, const char *path, const char *format,
+                     bool shared, struct q2_error *err)
+{
+    if (chain->n == Q2_MAX_CHAIN)
+        return q2_fail(err, -ELOOP, "The backing chain is longer than %u images",
+                       Q2_MAX_CHAIN);
+    int rc = refuse_loop(chain, path, err);
+    if (!rc)
+        rc = q2_info_read(path, format, shared, &chain->images[chain->n], err);
+    if (!rc)
+        chain->n++;
+    return rc;
+}
+
+static int read_chain(struct chain *chain, const char *path, const struct settings *s,
+                      struct q2_error *err)
+{
+    int rc = add_image(chain, path, s->format, s->shared, err);
+    while (!rc && s->chain && chain->images[chain->n - 1].header.backing_file) {
+        const struct q2_info *last = &chain->images[chain->n - 1];
+        char *next;
+        rc = q2_backing_path(last->filename, last->header.backing_file, &next, err);
+        if (rc)
+            break;
+        rc = add_image(chain, next, last->header.backing_format, s->shared, err);
+        free(next);
+    }
+    return rc;
+}
+
+static int print_human(const struct chain *chain, struct q2_error *err)
+{
+    int rc = 0;
+    for (unsigned i = 0; !rc && i < chain->n; i++) {
+        if (i)
+            putchar('\n');
+        rc = q2_info_print(&chain->images[i], err);
+    }
+    return rc;
+}
+
+static int print_json(const struct chain *chain, bool as_list, struct q2_error *err)
+{
+    json_t *list = json_array();
+    for (unsigned i = 0; i < chain->n; i++) {
+        if (json_array_append_new(list, q2_info_to_json(&chain->images[i]))) {
+            json_decref(list);
+            return q2_fail_memory(err, 0);
+        }
+    }
+    json_t *top = as_list ? list : json_incref(json_array_get(list, 0));
+    int rc = q2_output_json(top);
+    if (!as_list)
+        json_decref(list);
+    return rc;
+}
+
+static int show(const char *path, const struct settings *s, struct q2_error *err)
+{
+    struct chain *chain = calloc(1, sizeof(*chain));
+    if (!chain)
+        return q2_fail_memory(err, sizeof(*chain));
+    int rc = read_chain(chain, path, s, err);
+    if (!rc)
+        rc = s->json ? print_json(chain, s->chain, err) : print_human(chain, err);
+    for (unsigned i = 0; i < chain->n; i++)
+        q2_info_clear(&chain->images[i]);
+    free(chain);
+    return rc;
+}
+
+static int info_run(struct q2_command_line *line, struct q2_error *err)
+{
+    struct settings s = {.format = NULL};
+    line->settings = &s;
+    int rc = q2_options_parse(line, take_option, err);
+    if (!rc)
+        rc = q2_options_one_image(line, err);
+    if (!rc)
+        rc = show(line->operands[0], &s, err);
+    return rc < 0;
+}
+
+const struct q2_command q2_cmd_info = {
+    .name = "info",
+    .summary = "Tell what an image says of itself",
+    .operands = "FILE",
+    .options = info_options,
+    .examples = {"info disk.qcow2", "info --backing-chain --output=json overlay.qcow2"},
+    .run = info_run,
+};

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT
+// The program: finds the command, runs it, says what went wrong, and ends.
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cmd/command.h"
+#include "cmd/options.h"
+#include "cmd/output.h"
+#include "cmd/signals.h"
+
+static const struct q2_command *const commands[] = {
+    &q2_cmd_compare, &q2_cmd_convert, &q2_cmd_create, &q2_cmd_info, &q2_cmd_map,
+};
+
+#define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
+
+// Scripts that look for qemu-img's version find the one whose options and output these
+// are.
+static void print_version(const char *program)
+{
+    if (!strcmp(program, "qemu-img"))
+        printf("qemu-img version 10.2.0 (qcow2-tools " PACKAGE_VERSION ")\n");
+    else
+        printf("%s (qcow2-tools) " PACKAGE_VERSION "\n", program);
+    printf("MIT License: free software, no warranty.\n");
+}
+
+static void print_help(const char *program)
+{
+    printf("Usage: %s COMMAND [OPTION]...\n"
+           "Work on qcow2 and raw disk images.\n\nCommands:\n",
+           program);
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        printf("  %-10s %s\n", commands[i]->name, commands[i]->summary);
+    printf("\nOptions:\n"
+           "  -h, --help      print this help; after a command: help on it\n"
+           "  -V, --version   print the version\n\n"
+           "Supported image formats: qcow2 raw\n");
+}
+
+// Nothing of what failed may look like a success: what is left in stdout's buffer goes
+// out first, so that the error is the last that is seen.
+static int finish(const char *program, int status, const struct q2_error *err)
+{
+    bool lost = ferror(stdout) != 0;
+    if (fflush(stdout) || lost) {
+        fprintf(stderr, "%s: Could not write to standard output: %s\n", program,
+                strerror(errno));
+        status = status ? status : 1;
+    }
+    if (err->code == -ECANCELED && q2_signals_caught()) {
+        fprintf(stderr, "%s: Stopped by signal %s\n", program,
+                q2_signals_name(q2_signals_caught()));
+        q2_signals_die(q2_signals_caught());
+    }
+    if (err->message[0]) {
+        fprintf(stderr, "%s: ", program);
+        q2_output_text(stderr, err->message);
+        putc('\n', stderr);
+    }
+    if (err->hint[0])
+        fprintf(stderr, "%s%s", err->hint,
+                err->hint[strlen(err->hint) - 1] == '\n' ? "" : "\n");
+    return status;
+}
+
+static int misuse(const char *program, struct q2_error *err, const char *what,
+                  const char *which)
+{
+    q2_fail(err, -EINVAL, "%s%s", what, which);
+    q2_hint(err, "Try '%s --help' for more information", program);
+    return 1;
+}
+
+static int run_command(const char *program, int argc, char **argv, struct q2_error *err)
+{
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        if (strcmp(argv[0], commands[i]->name))
+            continue;
+        struct q2_command_line line = {
+            .program = program, .command = commands[i], .argc = argc, .argv = argv};
+        q2_signals_setup();
+        if (commands[i]->writes)
+            q2_signals_catch();
+        return commands[i]->run(&line, err);
+    }
+    return misuse(program, err, "Command not found: ", argv[0]);
+}
+
+static int run(const char *program, int argc, char **argv, struct q2_error *err)
+{
+    static const struct option long_options[] = {{"help", no_argument, NULL, 'h'},
+                                                 {"version", no_argument, NULL, 'V'},
+                                                 {NULL, 0, NULL, 0}};
+    argv[0] = (char *)program; // getopt's messages begin with it
+    int c = getopt_long(argc, argv, "+hV", long_options, NULL);
+    if (c == 'h')
+        print_help(program);
+    else if (c == 'V')
+        print_version(program);
+    if (c == 'h' || c == 'V')
+        return 0;
+    if (c != -1) {
+        misuse(program, err, "", "");
+        return 1;
+    }
+    if (optind >= argc)
+        return misuse(program, err, "Not enough arguments", "");
+    return run_command(program, argc - optind, argv + optind, err);
+}
+
+// An image that is opened as descriptor 1 would be given what is printed.
+static void keep_standard_descriptors(void)
+{
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) < 0)
+            _exit(1);
+}
+
+int main(int argc, char **argv)
+{
+    static char buffer[1 << 16];
+    static struct q2_error err = Q2_ERROR_INIT;
+    if (argc < 1)
+        return 1;
+    keep_standard_descriptors();
+    setvbuf(stdout, buffer, _IOFBF, sizeof(buffer));
+    const char *slash = strrchr(argv[0], '/');
+    const char *program = slash ? slash + 1 : argv[0];
+    return finish(program, run(program, argc, argv, &err), &err);
+}

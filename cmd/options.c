@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT
+// Command lines: getopt's arrays and the help text, both from a command's table.
+#include "cmd/options.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_OPTIONS 64
+#define HELP_COLUMN 29
+
+// What getopt returns for the row i, so that two rows may share a code.
+#define ROW_BASE 1024
+
+struct getopt_arrays {
+    struct option long_options[MAX_OPTIONS + 2];
+    char letters[3 * MAX_OPTIONS];
+};
+
+static void build_arrays(const struct q2_option *rows, struct getopt_arrays *arrays)
+{
+    struct option *o = arrays->long_options;
+    char *p = arrays->letters;
+    *p++ = 'h';
+    *o++ = (struct option){"help", no_argument, NULL, 'h'};
+    for (int i = 0; rows[i].name && i < MAX_OPTIONS; i++) {
+        int has_arg = rows[i].argument ? required_argument : no_argument;
+        *o++ = (struct option){rows[i].name, has_arg, NULL, ROW_BASE + i};
+        for (const char *letter = rows[i].letters; *letter; letter++) {
+            *p++ = *letter;
+            if (has_arg == required_argument)
+                *p++ = ':';
+        }
+    }
+    *o = (struct option){NULL, 0, NULL, 0};
+    *p = '\0';
+}
+
+static const struct q2_option *find_row(const struct q2_option *rows, int c)
+{
+    if (c >= ROW_BASE)
+        return &rows[c - ROW_BASE];
+    for (; rows->name; rows++)
+        if (strchr(rows->letters, c))
+            return rows;
+    return NULL;
+}
+
+static int try_help(const struct q2_command_line *line, struct q2_error *err)
+{
+    return q2_hint(err, "Try '%s %s --help' for more information", line->program,
+                   line->command->name);
+}
+
+int q2_options_misuse(const struct q2_command_line *line, struct q2_error *err,
+                      const char *fmt, ...)
+{
+    char text[1024];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    q2_fail(err, -EINVAL, "%s", text);
+    return try_help(line, err);
+}
+
+static int handle_one(struct q2_command_line *line, int c, q2_option_handler handle,
+                      struct q2_error *err)
+{
+    const struct q2_option *row = c == '?' ? NULL : find_row(line->command->options, c);
+    if (!row) { // getopt has said why
+        q2_fail(err, -EINVAL, "%s", "");
+        return try_help(line, err);
+    }
+    if (row->code == Q2_OPTION_UNSUPPORTED)
+        return q2_fail(err, -ENOTSUP, "--%s is not supported yet by this version",
+                       row->name);
+    return handle(line, row->code, optarg, err);
+}
+
+int q2_options_parse(struct q2_command_line *line, q2_option_handler handle,
+                     struct q2_error *err)
+{
+    struct getopt_arrays arrays;
+    char name[256];
+    int c;
+
+    build_arrays(line->command->options, &arrays);
+    // getopt begins its messages with argv[0].
+    snprintf(name, sizeof(name), "%s %s", line->program, line->command->name);
+    line->argv[0] = name;
+    optind = 0;
+    int rc = 0;
+    while (!rc && (c = getopt_long(line->argc, line->argv, arrays.letters,
+                                   arrays.long_options, NULL)) != -1) {
+        if (c == 'h') {
+            q2_options_print_help(line);
+            rc = 1;
+        } else {
+            rc = handle_one(line, c, handle, err);
+        }
+    }
+    line->argv[0] = (char *)line->command->name;
+    line->n_operands = line->argc - optind;
+    line->operands = line->argv + optind;
+    return rc;
+}
+
+int q2_options_one_image(const struct q2_command_line *line, struct q2_error *err)
+{
+    if (line->n_operands != 1)
+        return q2_options_misuse(line, err, "Expecting one image file name");
+    return 0;
+}
+
+static void print_row(const struct q2_option *row)
+{
+    char left[64];
+    snprintf(left, sizeof(left), "  %c%c%s --%s%s%s", row->letters[0] ? '-' : ' ',
+             row->letters[0] ? row->letters[0] : ' ', row->letters[0] ? "," : " ",
+             row->name, row->argument ? " " : "", row->argument ? row->argument : "");
+    printf("%-*s %s\n", HELP_COLUMN, left, row->help);
+}
+
+// Rows of a group need not be neighbours: the first of each prints them all.
+static bool group_begins(const struct q2_option *rows, const struct q2_option *row)
+{
+    for (; rows < row; rows++)
+        if (rows->help && !strcmp(rows->group, row->group))
+            return false;
+    return true;
+}
+
+static void print_group(const struct q2_option *first)
+{
+    printf("\n%s:\n", first->group);
+    for (const struct q2_option *row = first; row->name; row++)
+        if (row->help && !strcmp(row->group, first->group))
+            print_row(row);
+}
+
+void q2_options_print_help(const struct q2_command_line *line)
+{
+    const struct q2_command *command = line->command;
+    printf("Usage: %s %s [OPTION]... %s\n%s.\n", line->program, command->name,
+           command->operands, command->summary);
+    for (const struct q2_option *row = command->options; row->name; row++)
+        if (row->help && group_begins(command->options, row))
+            print_group(row);
+    printf("\nExamples:\n");
+    for (int i = 0; i < 2; i++)
+        printf("  %s %s\n", line->program, command->examples[i]);
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MIT
+// Command lines: options from a table, help, and the values that options take.
+#ifndef Q2_CMD_OPTIONS_H
+#define Q2_CMD_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "cmd/command.h"
+#include "io/file.h"
+
+// Codes of options that have no letter.
+enum {
+    Q2_OPTION_OUTPUT = 256,
+    Q2_OPTION_UNSUPPORTED, // refused by name
+    Q2_OPTION_FIRST_OWN,   // the commands' own count from here
+};
+
+// Rows that several tables share.
+#define Q2_ROW_QUIET                                           \
+    {                                                          \
+        "quiet", "q", NULL, 'q', "Other", "print errors alone" \
+    }
+#define Q2_ROW_PROGRESS                                           \
+    {                                                             \
+        "progress", "p", NULL, 'p', "Other", "show how far it is" \
+    }
+#define Q2_ROW_SHARE                                                                     \
+    {                                                                                    \
+        "force-share", "U", NULL, 'U', "Other", "read beside a program that has it open" \
+    }
+#define Q2_ROW_OUTPUT                                                              \
+    {                                                                              \
+        "output", "", "FORM", Q2_OPTION_OUTPUT, "Other", "human (default) or json" \
+    }
+#define Q2_ROW_FORMAT                                                             \
+    {                                                                             \
+        "format", "f", "FMT", 'f', "Image", "raw or qcow2 (default: look for it)" \
+    }
+#define Q2_ROW_OBJECT                                             \
+    {                                                             \
+        "object", "", "DEF", Q2_OPTION_UNSUPPORTED, "Other", NULL \
+    }
+#define Q2_ROW_IMAGE_OPTS                                            \
+    {                                                                \
+        "image-opts", "", NULL, Q2_OPTION_UNSUPPORTED, "Image", NULL \
+    }
+#define Q2_ROW_END                      \
+    {                                   \
+        NULL, NULL, NULL, 0, NULL, NULL \
+    }
+
+struct q2_command_line {
+    const char *program; // the name it was called by, without folders
+    const struct q2_command *command;
+    int argc; // of the command: argv[0] is its name
+    char **argv;
+    void *settings; // the command's own, for its handler
+    // Set by q2_options_parse: what is no option.
+    int n_operands;
+    char **operands;
+};
+
+// Given one option. Returns 0 or a negative code with err set.
+typedef int (*q2_option_handler)(struct q2_command_line *line, int code,
+                                 const char *value, struct q2_error *err);
+
+// Goes through the options. Returns 0; 1 when help was asked for and printed; a negative
+// code with err set (its message is empty where getopt has printed it).
+int q2_options_parse(struct q2_command_line *line, q2_option_handler handle,
+                     struct q2_error *err);
+
+// A message, and the hint where help is to be found. Returns -EINVAL.
+int q2_options_misuse(const struct q2_command_line *line, struct q2_error *err,
+                      const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+// "Expecting one image file name" unless there is exactly one operand.
+int q2_options_one_image(const struct q2_command_line *line, struct q2_error *err);
+
+void q2_options_print_help(const struct q2_command_line *line);
+
+// Values. name is what the message calls it: "image size".
+int q2_value_size(const char *name, const char *text, uint64_t *value,
+                  struct q2_error *err);
+int q2_value_number(const char *name, const char *text, uint64_t min, uint64_t max,
+                    uint64_t *value, struct q2_error *err);
+int q2_value_output(const struct q2_command_line *line, const char *text, bool *json,
+                    struct q2_error *err);
+// A cache mode's name, into direct, sync_writes and no_flush of options.
+int q2_value_cache(const char *text, bool source, struct q2_file_options *options,
+                   struct q2_error *err);
+
+#endif

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: MIT
+// Printing JSON in the layout that scripts for qemu-img know, and text that is not ours.
+#include "cmd/output.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define INDENT 4
+
+// Bytes of the UTF-8 sequence at p (not at the string's end); 0 if it is none.
+static size_t utf8_sequence(const unsigned char *p)
+{
+    static const unsigned least[] = {0, 0, 0x80, 0x800, 0x10000};
+    if (p[0] < 0x80)
+        return 1;
+    size_t n = p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
+    if (p[0] < 0xc0 || p[0] > 0xf7)
+        return 0;
+    unsigned code = p[0] & (0x7fU >> n);
+    for (size_t i = 1; i < n; i++) {
+        if ((p[i] & 0xc0) != 0x80)
+            return 0;
+        code = code << 6 | (p[i] & 0x3fU);
+    }
+    if (code < least[n] || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff))
+        return 0;
+    return n;
+}
+
+json_t *q2_output_string(const char *text)
+{
+    static const char replacement[] = "\xef\xbf\xbd";
+    char *clean = malloc(3 * strlen(text) + 1), *to = clean;
+    if (!clean)
+        return NULL;
+    for (const char *p = text; *p;) {
+        size_t n = utf8_sequence((const unsigned char *)p);
+        memcpy(to, n ? p : replacement, n ? n : 3);
+        to += n ? n : 3;
+        p += n ? n : 1;
+    }
+    *to = '\0';
+    json_t *string = json_string(clean);
+    free(clean);
+    return string;
+}
+
+static void print_value(const json_t *value, int indent);
+
+static void new_line(int indent)
+{
+    printf("\n%*s", indent, "");
+}
+
+static void print_object(const json_t *object, int indent)
+{
+    const char *key, *comma = "";
+    json_t *value;
+    putchar('{');
+    json_object_foreach((json_t *)object, key, value)
+    {
+        printf("%s", comma);
+        new_line(indent + INDENT);
+        printf("\"%s\": ", key);
+        print_value(value, indent + INDENT);
+        comma = ",";
+    }
+    new_line(indent);
+    putchar('}');
+}
+
+static void print_array(const json_t *array, int indent)
+{
+    size_t i;
+    json_t *value;
+    putchar('[');
+    json_array_foreach(array, i, value)
+    {
+        printf("%s", i ? "," : "");
+        new_line(indent + INDENT);
+        print_value(value, indent + INDENT);
+    }
+    new_line(indent);
+    putchar(']');
+}
+
+static void print_value(const json_t *value, int indent)
+{
+    if (json_is_object(value))
+        print_object(value, indent);
+    else if (json_is_array(value))
+        print_array(value, indent);
+    else
+        json_dumpf(value, stdout, JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
+}
+
+int q2_output_json(json_t *value)
+{
+    if (!value)
+        return -ENOMEM;
+    print_value(value, 0);
+    putchar('\n');
+    json_decref(value);
+    return 0;
+}
+
+void q2_output_text(FILE *to, const char *text)
+{
+    for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
+        if (*p < 0x20 || *p == 0x7f)
+            fprintf(to, "\\x%02x", *p);
+        else
+            putc(*p, to);
+    }
+}
+
+static void print_leaf(const json_t *value)
+{
+    putchar(' ');
+    if (json_is_string(value))
+        q2_output_text(stdout, json_string_value(value));
+    else
+        json_dumpf(value, stdout, JSON_ENCODE_ANY);
+    putchar('\n');
+}
+
+static void print_branch(const json_t *value, int indent)
+{
+    size_t i;
+    json_t *item;
+    if (!json_is_object(value) && !json_is_array(value)) {
+        print_leaf(value);
+        return;
+    }
+    putchar('\n');
+    if (json_is_object(value)) {
+        q2_output_tree(value, indent);
+        return;
+    }
+    json_array_foreach(value, i, item)
+    {
+        printf("%*s[%zu]:", indent, "", i);
+        print_branch(item, indent + INDENT);
+    }
+}
+
+void q2_output_tree(const json_t *object, int indent)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)object, key, value)
+    {
+        printf("%*s", indent, "");
+        for (; *key; key++)
+            putchar(*key == '-' ? ' ' : *key);
+        putchar(':');
+        print_branch(value, indent + INDENT);
+    }
+}

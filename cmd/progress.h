@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: MIT
+// Progress of a long operation, and its warnings, as the user sees them.
+#ifndef Q2_CMD_PROGRESS_H
+#define Q2_CMD_PROGRESS_H
+
+#include <stdbool.h>
+
+#include "base/monitor.h"
+#include "cmd/options.h"
+
+struct q2_progress {
+    struct q2_monitor monitor; // for the library
+    const char *program;
+    bool shown;
+    bool quiet;  // no warnings
+    double step; // percent between two lines
+    double shown_percent;
+};
+
+// shown: -p was given. Prints 0 % then.
+void q2_progress_start(struct q2_progress *p, const struct q2_command_line *line,
+                       bool shown, bool quiet, double step);
+
+// Prints 100 % after a success, and ends the line.
+void q2_progress_end(struct q2_progress *p, bool success);
+
+#endif

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+// The values that options take: sizes, numbers, cache modes, forms of output.
+#include <ctype.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/size.h"
+#include "cmd/options.h"
+
+static int out_of_range(const char *name, uint64_t min, uint64_t max,
+                        struct q2_error *err)
+{
+    return q2_fail(err, -ERANGE,
+                   "Invalid %s specified. Must be between %" PRIu64 " and %" PRIu64 ".",
+                   name, min, max);
+}
+
+int q2_value_size(const char *name, const char *text, uint64_t *value,
+                  struct q2_error *err)
+{
+    uint64_t v;
+    int rc = q2_size_parse(text, 1, NULL, &v);
+    if (rc == -ERANGE || (!rc && v > INT64_MAX))
+        return out_of_range(name, 0, INT64_MAX, err);
+    if (rc)
+        return q2_fail(err, -EINVAL, "Invalid %s specified: '%s'", name, text);
+    *value = v;
+    return 0;
+}
+
+int q2_value_number(const char *name, const char *text, uint64_t min, uint64_t max,
+                    uint64_t *value, struct q2_error *err)
+{
+    char *end;
+    errno = 0;
+    uintmax_t v = strtoumax(text, &end, 0);
+    if (end == text || *end)
+        return q2_fail(err, -EINVAL, "Invalid %s specified: '%s'", name, text);
+    if (errno || v < min || v > max || strchr(text, '-'))
+        return out_of_range(name, min, max, err);
+    *value = v;
+    return 0;
+}
+
+int q2_value_output(const struct q2_command_line *line, const char *text, bool *json,
+                    struct q2_error *err)
+{
+    *json = !strcmp(text, "json");
+    if (!*json && strcmp(text, "human"))
+        return q2_options_misuse(line, err,
+                                 "--output expects 'human' or 'json', not '%s'", text);
+    return 0;
+}
+
+int q2_value_cache(const char *text, bool source, struct q2_file_options *options,
+                   struct q2_error *err)
+{
+    static const struct {
+        const char *name;
+        bool direct, sync_writes, no_flush;
+    } modes[] = {
+        {"none", true, false, false},         {"off", true, false, false},
+        {"writeback", false, false, false},   {"directsync", true, true, false},
+        {"writethrough", false, true, false}, {"unsafe", false, false, true},
+    };
+    for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
+        if (strcmp(text, modes[i].name))
+            continue;
+        options->direct = modes[i].direct;
+        options->sync_writes = modes[i].sync_writes;
+        options->no_flush = modes[i].no_flush;
+        return 0;
+    }
+    return q2_fail(err, -EINVAL, "Invalid %scache option: %s", source ? "source " : "",
+                   text);
+}
