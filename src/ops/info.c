@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT
+// Reading what an image says of itself: header, snapshots, bitmaps, LUKS header. Every
+// length in them is a claim: no more is read than the file holds.
+#include "ops/info.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "image/image.h"
+#include "image/open.h"
+
+static int read_bitmaps(struct q2_io *io, struct q2_info *info, struct q2_error *err)
+{
+    const struct q2_header *h = &info->header;
+    // The extension means something only while the autoclear bit says that it is true.
+    if (!h->has_bitmaps || !(h->autoclear_features & Q2_AUTOCLEAR_BITMAPS))
+        return 0;
+    uint64_t end, n_bytes = h->bitmap_directory_size;
+    if (!q2_add_u64(h->bitmap_directory_offset, n_bytes, &end) ||
+        end > info->file_length || n_bytes > Q2_MAX_BITMAP_DIRECTORY_BYTES)
+        return q2_fail(err, -EINVAL,
+                       "The bitmap directory lies beyond the end of the file");
+
+    uint8_t *buf = malloc(n_bytes + 1);
+    info->bitmaps = calloc(h->nb_bitmaps + 1, sizeof(*info->bitmaps));
+    int rc = buf && info->bitmaps ? 0 : q2_fail_memory(err, n_bytes);
+    if (!rc)
+        rc = q2_io_read(io, h->bitmap_directory_offset, buf, n_bytes, err);
+    size_t at = 0, used;
+    for (unsigned i = 0; !rc && i < h->nb_bitmaps; i++) {
+        rc = q2_bitmap_decode(buf + at, n_bytes - at, i, &info->bitmaps[i], &used, err);
+        if (rc)
+            break;
+        info->n_bitmaps++;
+        at += used;
+    }
+    free(buf);
+    return rc;
+}
+
+static int read_luks(struct q2_io *io, struct q2_info *info, struct q2_error *err)
+{
+    const struct q2_header *h = &info->header;
+    uint8_t buf[Q2_LUKS_HEADER_BYTES];
+    if (h->crypt_method != Q2_CRYPT_LUKS || !h->has_crypto)
+        return 0;
+    int rc = q2_io_read(io, h->crypto_header_offset, buf, sizeof(buf), err);
+    if (!rc)
+        rc = q2_luks_decode(buf, sizeof(buf), &info->luks, err);
+    info->has_luks = !rc;
+    return rc;
+}
+
+// A name that is no local path (a URL, json:) stands for itself.
+static int resolve_backing(const char *path, struct q2_info *info, struct q2_error *err)
+{
+    struct q2_error unresolved = Q2_ERROR_INIT;
+    const char *name = info->header.backing_file;
+    if (!name)
+        return 0;
+    int rc = q2_backing_path(path, name, &info->full_backing_filename, &unresolved);
+    if (rc == -ENOMEM)
+        return q2_fail_memory(err, strlen(name));
+    if (rc)
+        info->full_backing_filename = strdup(name);
+    return info->full_backing_filename ? 0 : q2_fail_memory(err, strlen(name));
+}
+
+static int read_qcow2(struct q2_disk *d, struct q2_info *info, struct q2_error *err)
+{
+    struct q2_image *img = q2_image_of(d);
+    info->is_qcow2 = true;
+    int rc = q2_header_copy(&img->header, &info->header, err);
+    if (!rc)
+        rc = resolve_backing(d->path, info, err);
+    if (!rc)
+        rc = q2_image_load_snapshots(img, err);
+    if (!rc) {
+        info->snapshots = img->snapshots; // the image is closed next
+        info->n_snapshots = img->n_snapshots;
+        img->snapshots = NULL;
+        img->n_snapshots = 0;
+        rc = read_bitmaps(d->file, info, err);
+    }
+    return rc ? rc : read_luks(d->file, info, err);
+}
+
+static int read_disk(struct q2_disk *d, struct q2_info *info, struct q2_error *err)
+{
+    info->filename = strdup(d->path);
+    if (!info->filename)
+        return q2_fail_memory(err, strlen(d->path));
+    info->format = d->ops->format;
+    info->virtual_size = d->size;
+    int rc = q2_io_get_size(d->file, &info->file_length, err);
+    if (!rc)
+        rc = q2_io_disk_usage(d->file, &info->disk_usage, err);
+    if (!rc && !strcmp(info->format, "qcow2"))
+        rc = read_qcow2(d, info, err);
+    return rc;
+}
+
+int q2_info_read(const char *path, const char *format, bool shared, struct q2_info *out,
+                 struct q2_error *err)
+{
+    struct q2_open_options options = {
+        .format = format, .no_backing = true, .image_only = true, .unsafe_share = shared};
+    struct q2_disk *d;
+    int rc = q2_disk_open(path, &options, &d, err);
+    if (rc)
+        return rc;
+    struct q2_info info = {.filename = NULL};
+    rc = read_disk(d, &info, err);
+    if (rc) {
+        q2_context(err, "Could not open '%s'", path);
+        q2_info_clear(&info);
+    } else {
+        *out = info;
+    }
+    q2_disk_close(d);
+    return rc;
+}
+
+void q2_info_clear(struct q2_info *info)
+{
+    for (unsigned i = 0; i < info->n_snapshots; i++)
+        q2_snapshot_clear(&info->snapshots[i]);
+    for (unsigned i = 0; i < info->n_bitmaps; i++)
+        q2_bitmap_clear(&info->bitmaps[i]);
+    free(info->snapshots);
+    free(info->bitmaps);
+    free(info->full_backing_filename);
+    free(info->filename);
+    if (info->is_qcow2)
+        q2_header_clear(&info->header);
+    *info = (struct q2_info){.filename = NULL};
+}
