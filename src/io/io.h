@@ -5,6 +5,7 @@
 #ifndef Q2_IO_IO_H
 #define Q2_IO_IO_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -55,11 +56,14 @@ struct q2_io {
     bool writable;
     bool sparse_growth; // bytes added by growing read as zeros (regular files, memory)
     bool new_content;   // made empty by us: everything in it was written through this io
+    // Largest size seen so far (0 at first), kept by the functions below: a read that
+    // ends below it need not ask for the size.
+    _Atomic uint64_t known_size;
 };
 
 // Reads n_bytes at offset. What lies beyond the end of the file reads as zeros (an image
 // may end before its last cluster does); a read that fails inside the file is an error
-// that names the file and the offset.
+// that names the file and the offset, and so is one below an end that the file once had.
 int q2_io_read(struct q2_io *io, uint64_t offset, void *buf, size_t n_bytes,
                struct q2_error *err);
 // As q2_io_read, but fails when any of the range is beyond the end.

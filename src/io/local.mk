@@ -2,6 +2,10 @@
 # The io layer: bytes at offsets.
 
 libqcow2_a_SOURCES += \
-	src/io/file.h \
-	src/io/io.h \
-	src/io/memory.h
+	src/io/direct.c src/io/direct.h \
+	src/io/file.c src/io/file.h src/io/file_private.h \
+	src/io/io.c src/io/io.h \
+	src/io/lock.c src/io/lock.h \
+	src/io/memory.c src/io/memory.h \
+	src/io/space.c \
+	src/io/transfer.c
