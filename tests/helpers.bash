@@ -160,7 +160,7 @@ replay() {
         *) [ -z "$command" ] || expected+=$line$'\n' ;;
         esac
     done
-    [ -z "$command" ] || fail "transcript without an exit code: $command"
+    [ -z "$command" ] || fail "transcript without an exit code: $command" || bad=1
     return "$bad"
 }
 
@@ -244,4 +244,24 @@ in_tmpfs() {
         mount -t tmpfs -o "size=$2" tmpfs "$1" || exit 99
         shift 2
         "$@"' in_tmpfs "$dir" "$size" "$@"
+}
+
+# hold_open IMAGE: qemu-io has it open for writing until let_go.
+hold_open() {
+    mkfifo "$BATS_TEST_TMPDIR/hold"
+    qemu-io -f qcow2 "$1" <"$BATS_TEST_TMPDIR/hold" >/dev/null 2>&1 3>&- &
+    holder=$!
+    exec 9>"$BATS_TEST_TMPDIR/hold"
+    echo 'write -q 0 512' >&9
+    wait_until is_locked "$1"
+}
+
+is_locked() {
+    ! oracle info "$1" 9>&- && oracle info -U "$1" 9>&-
+}
+
+let_go() {
+    exec 9>&-
+    wait "$holder" || true
+    rm "$BATS_TEST_TMPDIR/hold"
 }
