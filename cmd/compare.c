@@ -13,7 +13,7 @@
 enum { EXIT_OPEN = 2, EXIT_STATUS = 3, EXIT_READ = 4 };
 
 static const struct q2_option compare_options[] = {
-    {"a-format", "f", "FMT", 'f', "Images", "format of FILE1 (default: look for it)"},
+    {"a-format", "f", "FMT", 'f', "Images", "format of FILE1 (default: probed)"},
     {"b-format", "F", "FMT", 'F', "Images", "format of FILE2"},
     {"cache", "T", "MODE", 'T', "Images", "cache mode (default: writeback)"},
     {"strict", "s", NULL, 's', "Comparison", "sizes and allocation must be equal too"},

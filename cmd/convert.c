@@ -19,12 +19,13 @@ enum {
 };
 
 static const struct q2_option convert_options[] = {
-    {"source-format", "f", "FMT", 'f', "Source", "raw or qcow2 (default: look for it)"},
+    {"source-format", "f", "FMT", 'f', "Source", "raw or qcow2 (default: probed)"},
     {"source-cache", "T", "MODE", 'T', "Source", "cache mode (default: writeback)"},
     {"snapshot", "l", "SNAPSHOT", 'l', "Source", "read an internal snapshot"},
-    {"salvage", "", NULL, OPTION_SALVAGE, "Source", "what cannot be read becomes zeros"},
+    {"salvage", "", NULL, OPTION_SALVAGE, "Source", "zeros for what cannot be read"},
     {"target-format", "O", "FMT", 'O', "Target", "raw (default) or qcow2"},
-    {"target-format-options", "o", "KEY=VALUE,...", 'o', "Target", "-o help lists them"},
+    {"target-format-options", "o", "OPTS", 'o', "Target",
+     "KEY=VALUE,...; -o help lists them"},
     {"target-cache", "t", "MODE", 't', "Target", "cache mode (default: unsafe)"},
     {"backing", "Bb", "FILE", 'B', "Target", "on top of FILE"},
     {"backing-format", "F", "FMT", 'F', "Target", "format of that FILE"},

@@ -14,11 +14,11 @@
 
 static const struct q2_option create_options[] = {
     {"format", "f", "FMT", 'f', "Image", "raw (default) or qcow2"},
-    {"options", "o", "KEY=VALUE,...", 'o', "Image", "properties; -o help lists them"},
+    {"options", "o", "OPTS", 'o', "Image", "KEY=VALUE,...; -o help lists them"},
     {"backing", "b", "FILE", 'b', "Backing file",
      "read from FILE what is not written yet"},
     {"backing-format", "FB", "FMT", 'F', "Backing file", "its format"},
-    {"backing-unsafe", "u", NULL, 'u', "Backing file", "do not look at it"},
+    {"backing-unsafe", "u", NULL, 'u', "Backing file", "do not open it"},
     Q2_ROW_QUIET,
     Q2_ROW_OBJECT,
     Q2_ROW_END,

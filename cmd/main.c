@@ -43,21 +43,19 @@ static void print_help(const char *program)
            "Supported image formats: qcow2 raw\n");
 }
 
-// Nothing of what failed may look like a success: what is left in stdout's buffer goes
-// out first, so that the error is the last that is seen.
-static int finish(const char *program, int status, const struct q2_error *err)
+// True if all that was printed got out.
+static bool flush_output(const char *program)
 {
-    bool lost = ferror(stdout) != 0;
-    if (fflush(stdout) || lost) {
-        fprintf(stderr, "%s: Could not write to standard output: %s\n", program,
-                strerror(errno));
-        status = status ? status : 1;
-    }
-    if (err->code == -ECANCELED && q2_signals_caught()) {
-        fprintf(stderr, "%s: Stopped by signal %s\n", program,
-                q2_signals_name(q2_signals_caught()));
-        q2_signals_die(q2_signals_caught());
-    }
+    bool lost = ferror(stdout) != 0; // a flush on the way failed: its reason is gone
+    if (!fflush(stdout) && !lost)
+        return true;
+    fprintf(stderr, "%s: Could not write to standard output%s%s\n", program,
+            lost ? "" : ": ", lost ? "" : strerror(errno));
+    return false;
+}
+
+static void print_error(const char *program, const struct q2_error *err)
+{
     if (err->message[0]) {
         fprintf(stderr, "%s: ", program);
         q2_output_text(stderr, err->message);
@@ -66,6 +64,20 @@ static int finish(const char *program, int status, const struct q2_error *err)
     if (err->hint[0])
         fprintf(stderr, "%s%s", err->hint,
                 err->hint[strlen(err->hint) - 1] == '\n' ? "" : "\n");
+}
+
+// What is left in stdout's buffer goes out first, so that the error is the last that is
+// seen.
+static int finish(const char *program, int status, const struct q2_error *err)
+{
+    if (!flush_output(program) && !status)
+        status = 1;
+    if (err->code == -ECANCELED && q2_signals_caught()) {
+        fprintf(stderr, "%s: Stopped by signal %s\n", program,
+                q2_signals_name(q2_signals_caught()));
+        q2_signals_die(q2_signals_caught());
+    }
+    print_error(program, err);
     return status;
 }
 

@@ -121,7 +121,7 @@ static void print_row(const struct q2_option *row)
     snprintf(left, sizeof(left), "  %c%c%s --%s%s%s", row->letters[0] ? '-' : ' ',
              row->letters[0] ? row->letters[0] : ' ', row->letters[0] ? "," : " ",
              row->name, row->argument ? " " : "", row->argument ? row->argument : "");
-    printf("%-*s %s\n", HELP_COLUMN, left, row->help);
+    printf("%-*s  %s\n", HELP_COLUMN, left, row->help);
 }
 
 // Rows of a group need not be neighbours: the first of each prints them all.
@@ -144,8 +144,9 @@ static void print_group(const struct q2_option *first)
 void q2_options_print_help(const struct q2_command_line *line)
 {
     const struct q2_command *command = line->command;
-    printf("Usage: %s %s [OPTION]... %s\n%s.\n", line->program, command->name,
-           command->operands, command->summary);
+    printf("Usage: %s %s [OPTION]... %s\n       %s %s --help\n%s.\n", line->program,
+           command->name, command->operands, line->program, command->name,
+           command->summary);
     for (const struct q2_option *row = command->options; row->name; row++)
         if (row->help && group_begins(command->options, row))
             print_group(row);

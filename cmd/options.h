@@ -18,9 +18,9 @@ enum {
 };
 
 // Rows that several tables share.
-#define Q2_ROW_QUIET                                           \
-    {                                                          \
-        "quiet", "q", NULL, 'q', "Other", "print errors alone" \
+#define Q2_ROW_QUIET                                          \
+    {                                                         \
+        "quiet", "q", NULL, 'q', "Other", "print errors only" \
     }
 #define Q2_ROW_PROGRESS                                           \
     {                                                             \
@@ -34,9 +34,9 @@ enum {
     {                                                                              \
         "output", "", "FORM", Q2_OPTION_OUTPUT, "Other", "human (default) or json" \
     }
-#define Q2_ROW_FORMAT                                                             \
-    {                                                                             \
-        "format", "f", "FMT", 'f', "Image", "raw or qcow2 (default: look for it)" \
+#define Q2_ROW_FORMAT                                                        \
+    {                                                                        \
+        "format", "f", "FMT", 'f', "Image", "raw or qcow2 (default: probed)" \
     }
 #define Q2_ROW_OBJECT                                             \
     {                                                             \
