@@ -60,6 +60,8 @@ struct q2_disk_ops {
                                   struct q2_error *err);
     int (*write_finish)(struct q2_disk *d, const struct q2_write *w,
                         struct q2_error *err);
+    // Gives back what begin took.
+    void (*write_cancel)(struct q2_disk *d, const struct q2_write *w);
     int (*write_zeroes)(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
                         unsigned flags, struct q2_error *err);
     // Makes all that was written and finished durable, in an order that a power cut

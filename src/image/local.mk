@@ -2,5 +2,18 @@
 # The image layer: an open disk.
 
 libqcow2_a_SOURCES += \
-	src/image/disk.h \
-	src/image/open.h
+	src/image/alloc.c \
+	src/image/cache.c src/image/cache.h \
+	src/image/codec.c src/image/codec.h \
+	src/image/commit.c \
+	src/image/disk.c src/image/disk.h \
+	src/image/image.c src/image/image.h \
+	src/image/mapping.c \
+	src/image/open.c src/image/open.h \
+	src/image/probe.c src/image/probe.h \
+	src/image/raw.c src/image/raw.h \
+	src/image/read.c \
+	src/image/refcount.c \
+	src/image/snapshots.c \
+	src/image/write.c \
+	src/image/zero.c

@@ -28,11 +28,10 @@ struct q2_open_options {
 int q2_disk_open(const char *path, const struct q2_open_options *options,
                  struct q2_disk **out, struct q2_error *err);
 
-// The format of the file that io is: "qcow2" or "raw".
-int q2_disk_probe(struct q2_io *io, const char **format, struct q2_error *err);
-
-// True if name is a format we know ("raw", "qcow2").
-bool q2_format_known(const char *name);
+// Opens the backing files of top, of which none is open yet, down to the last. o says how
+// (unsafe_share and file of it count). The caller closes top when it fails.
+int q2_disk_open_chain(struct q2_disk *top, const struct q2_open_options *o,
+                       struct q2_error *err);
 
 // The backing file's name of an overlay as a path from here: relative names are relative
 // to the overlay's directory; "file:" is stripped. Refuses "json:" and other protocols

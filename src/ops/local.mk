@@ -2,11 +2,11 @@
 # The ops layer: what a user asks for.
 
 libqcow2_a_SOURCES += \
-	src/ops/compare.c \
-	src/ops/compare.h \
-	src/ops/convert.h \
-	src/ops/create.h \
-	src/ops/info.c \
-	src/ops/info.h \
-	src/ops/map.c \
-	src/ops/map.h
+	src/ops/compare.c src/ops/compare.h \
+	src/ops/convert.c src/ops/convert.h \
+	src/ops/convert_segment.c src/ops/convert_segment.h \
+	src/ops/convert_window.c src/ops/convert_window.h \
+	src/ops/create.c src/ops/create.h \
+	src/ops/info.c src/ops/info.h \
+	src/ops/map.c src/ops/map.h \
+	src/ops/preallocate.c src/ops/preallocate.h

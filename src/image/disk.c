@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: MIT
+// What raw files and qcow2 images do alike.
+#include "image/disk.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/zero.h"
+#include "image/probe.h"
+
+static int check_range(const struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
+                       struct q2_error *err)
+{
+    uint64_t end;
+    if (q2_add_u64(guest_offset, n_bytes, &end) && end <= d->size)
+        return 0;
+    return q2_fail(err, -EIO,
+                   "'%s': %" PRIu64 " bytes at guest offset %" PRIu64
+                   " reach beyond the disk's end (%" PRIu64 ")",
+                   d->path, n_bytes, guest_offset, d->size);
+}
+
+int q2_disk_read(struct q2_disk *d, uint64_t guest_offset, void *buf, size_t n_bytes,
+                 struct q2_error *err)
+{
+    int ret = check_range(d, guest_offset, n_bytes, err);
+    return ret < 0 ? ret : d->ops->read(d, guest_offset, buf, n_bytes, err);
+}
+
+// Copies old guest content to its new host place; what lies behind the disk's end is
+// zeros.
+static int copy_edge(struct q2_disk *d, uint64_t guest_offset, uint64_t host_offset,
+                     size_t n_bytes, bool fresh, struct q2_error *err)
+{
+    if (n_bytes == 0)
+        return 0;
+    uint8_t *buf = calloc(1, n_bytes);
+    if (!buf)
+        return q2_fail_memory(err, n_bytes);
+    int ret = 0;
+    if (guest_offset < d->size)
+        ret = d->ops->read(d, guest_offset, buf,
+                           (size_t)q2_min_u64(n_bytes, d->size - guest_offset), err);
+    if (ret == 0 && !(fresh && q2_is_zero(buf, n_bytes)))
+        ret = q2_io_write(d->file, host_offset, buf, n_bytes, err);
+    free(buf);
+    return ret;
+}
+
+static int write_sparsely(struct q2_io *io, uint64_t host_offset, const uint8_t *buf,
+                          size_t n_bytes, size_t grain, struct q2_error *err)
+{
+    while (n_bytes > 0) {
+        bool zero;
+        size_t n = q2_zero_run(buf, n_bytes, grain, &zero);
+        int ret = zero ? 0 : q2_io_write(io, host_offset, buf, n, err);
+        if (ret < 0)
+            return ret;
+        buf += n;
+        host_offset += n;
+        n_bytes -= n;
+    }
+    return 0;
+}
+
+int q2_disk_write_data(struct q2_disk *d, const struct q2_write *w, const void *buf,
+                       size_t zero_grain, struct q2_error *err)
+{
+    if (w->compressed_bytes > 0)
+        return q2_io_write(d->file, w->host_offset, buf, w->compressed_bytes, err);
+    int ret = copy_edge(d, w->guest_offset - w->head, w->host_offset - w->head, w->head,
+                        w->fresh, err);
+    if (ret == 0)
+        ret = w->fresh && zero_grain > 0
+                  ? write_sparsely(d->file, w->host_offset, buf, w->n_bytes, zero_grain,
+                                   err)
+                  : q2_io_write(d->file, w->host_offset, buf, w->n_bytes, err);
+    if (ret == 0)
+        ret = copy_edge(d, w->guest_offset + w->n_bytes, w->host_offset + w->n_bytes,
+                        w->tail, w->fresh, err);
+    return ret;
+}
+
+// A guest must not turn a disk whose format was only guessed into another format.
+static int check_probed_raw(const struct q2_disk *d, uint64_t guest_offset,
+                            const void *buf, size_t n_bytes, struct q2_error *err)
+{
+    uint8_t start[512] = {0};
+    if (!d->probed_raw || guest_offset >= sizeof(start))
+        return 0;
+    memcpy(start + guest_offset, buf, q2_min_u64(n_bytes, sizeof(start) - guest_offset));
+    if (!q2_probe_magic(start, sizeof(start)))
+        return 0;
+    return q2_fail(
+        err, -EPERM,
+        "'%s': the format was guessed as raw, so the first sector cannot be "
+        "overwritten with another format's header; name the format to allow it",
+        d->path);
+}
+
+int q2_disk_write(struct q2_disk *d, uint64_t guest_offset, const void *buf,
+                  size_t n_bytes, struct q2_error *err)
+{
+    const uint8_t *at = buf;
+    int ret = check_range(d, guest_offset, n_bytes, err);
+    if (ret == 0)
+        ret = check_probed_raw(d, guest_offset, buf, n_bytes, err);
+    while (n_bytes > 0 && ret == 0) {
+        struct q2_write w;
+        ret = d->ops->write_begin(d, guest_offset, n_bytes, &w, err);
+        if (ret < 0)
+            break;
+        ret = q2_disk_write_data(d, &w, at, 0, err);
+        if (ret < 0) {
+            d->ops->write_cancel(d, &w);
+            break;
+        }
+        ret = d->ops->write_finish(d, &w, err);
+        guest_offset += w.n_bytes;
+        at += w.n_bytes;
+        n_bytes -= w.n_bytes;
+    }
+    return ret;
+}
+
+int q2_disk_write_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
+                         unsigned flags, struct q2_error *err)
+{
+    int ret = check_range(d, guest_offset, n_bytes, err);
+    if (ret < 0 || n_bytes == 0)
+        return ret;
+    return d->ops->write_zeroes(d, guest_offset, n_bytes, flags, err);
+}
+
+int q2_disk_flush(struct q2_disk *d, struct q2_error *err)
+{
+    return d->ops->flush(d, err);
+}
+
+int q2_disk_status(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
+                   struct q2_extent *e, struct q2_error *err)
+{
+    int ret = check_range(d, guest_offset, 1, err);
+    if (ret < 0)
+        return ret;
+    n_bytes = q2_min_u64(n_bytes, d->size - guest_offset);
+    ret = d->ops->status(d, guest_offset, n_bytes, e, err);
+    if (ret < 0 || e->allocated)
+        return ret;
+    // Unallocated: zeros where no backing file shows through.
+    if (!d->backing || guest_offset >= d->backing->size)
+        e->zero = true;
+    else
+        e->n_bytes = q2_min_u64(e->n_bytes, d->backing->size - guest_offset);
+    return 0;
+}
+
+int q2_disk_status_above(struct q2_disk *d, const struct q2_disk *base,
+                         uint64_t guest_offset, uint64_t n_bytes, struct q2_extent *e,
+                         unsigned *depth, struct q2_error *err)
+{
+    *depth = 0;
+    int ret = q2_disk_status(d, guest_offset, n_bytes, e, err);
+    if (ret < 0 || e->allocated || d == base)
+        return ret;
+    for (struct q2_disk *p = d->backing; p && p != base; p = p->backing) {
+        ++*depth;
+        if (guest_offset >= p->size) {
+            // Zeros behind a short layer's end count as that layer's.
+            e->zero = e->allocated = true;
+            return 0;
+        }
+        ret = q2_disk_status(p, guest_offset, e->n_bytes, e, err);
+        if (ret < 0 || e->allocated)
+            return ret;
+    }
+    return 0;
+}
+
+void q2_disk_close(struct q2_disk *d)
+{
+    while (d) {
+        struct q2_disk *backing = d->backing;
+        struct q2_io *file = d->file;
+        char *path = d->path;
+        d->ops->release(d);
+        q2_io_close(file);
+        free(path);
+        d = backing;
+    }
+}

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: MIT
+// The life of an open qcow2 image.
+#include "image/image.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "base/checked.h"
+
+#define L2_CACHE_BYTES (UINT64_C(32) << 20)
+#define REFCOUNT_CACHE_BYTES (UINT64_C(8) << 20)
+
+static void image_release(struct q2_disk *d)
+{
+    struct q2_image *img = q2_image_of(d);
+    for (unsigned i = 0; i < img->n_snapshots; i++)
+        q2_snapshot_clear(&img->snapshots[i]);
+    free(img->snapshots);
+    free(img->l1);
+    free(img->refcount_table);
+    free(img->pending_free);
+    q2_cache_free(img->l2_cache);
+    q2_cache_free(img->refcount_cache);
+    q2_header_clear(&img->header);
+    pthread_mutex_destroy(&img->lock);
+    free(img);
+}
+
+static int image_flush(struct q2_disk *d, struct q2_error *err)
+{
+    struct q2_image *img = q2_image_of(d);
+    pthread_mutex_lock(&img->lock);
+    int ret = q2_image_commit(img, err);
+    pthread_mutex_unlock(&img->lock);
+    return ret < 0 ? ret : q2_io_flush(d->file, err);
+}
+
+const struct q2_disk_ops q2_image_disk_ops = {
+    .format = "qcow2",
+    .read = q2_image_read,
+    .status = q2_image_status,
+    .write_begin = q2_image_write_begin,
+    .write_begin_compressed = q2_image_write_begin_compressed,
+    .write_finish = q2_image_write_finish,
+    .write_cancel = q2_image_write_cancel,
+    .write_zeroes = q2_image_write_zeroes,
+    .flush = image_flush,
+    .release = image_release,
+};
+
+// An image around a decoded header, which it takes over. Loads nothing.
+static int image_alloc(struct q2_io *io, struct q2_header *header, bool writable,
+                       struct q2_image **out, struct q2_error *err)
+{
+    struct q2_image *img = calloc(1, sizeof(*img));
+    if (!img)
+        return q2_fail_memory(err, sizeof(*img));
+    img->header = *header;
+    *header = (struct q2_header){0};
+    pthread_mutex_init(&img->lock, NULL);
+    img->cluster_bits = img->header.cluster_bits;
+    img->cluster_size = UINT32_C(1) << img->cluster_bits;
+    img->l2_bits = img->cluster_bits - 3;
+    if (img->header.incompatible_features & Q2_INCOMPAT_EXTENDED_L2)
+        img->l2_bits--;
+    img->refcounts = q2_refcount_format(img->header.refcount_order);
+    img->disk = (struct q2_disk){.ops = &q2_image_disk_ops,
+                                 .size = q2_align_up(img->header.size, 512),
+                                 .cluster_size = img->cluster_size,
+                                 .writable = writable};
+    img->l2_cache = q2_cache_new(Q2_CACHE_ENTRIES, img->cluster_size, L2_CACHE_BYTES);
+    img->refcount_cache =
+        q2_cache_new(Q2_CACHE_RAW, img->cluster_size, REFCOUNT_CACHE_BYTES);
+    if (!img->l2_cache || !img->refcount_cache) {
+        image_release(&img->disk);
+        return q2_fail_memory(err, sizeof(*img));
+    }
+    img->disk.file = io;
+    *out = img;
+    return 0;
+}
+
+static int read_header(struct q2_io *io, struct q2_header *header, struct q2_error *err)
+{
+    uint8_t start[Q2_HEADER_V3_MIN_BYTES];
+    uint64_t file_size;
+    int ret = q2_io_get_size(io, &file_size, err);
+    if (ret == 0)
+        ret = q2_io_read(io, 0, start, sizeof(start), err);
+    if (ret < 0)
+        return q2_context(err, "Could not read qcow2 header");
+    size_t n =
+        (size_t)q2_min_u64(file_size, q2_header_bytes_needed(start, sizeof(start)));
+    uint8_t *buf = malloc(n > 0 ? n : 1);
+    if (!buf)
+        return q2_fail_memory(err, n);
+    ret = q2_io_read(io, 0, buf, n, err);
+    if (ret < 0)
+        q2_context(err, "Could not read qcow2 header");
+    else
+        ret = q2_header_decode(buf, n, header, err);
+    free(buf);
+    return ret;
+}
+
+// Features of the format that this version can describe but not use.
+static int refuse_unwritten(const struct q2_header *h, bool writable,
+                            struct q2_error *err)
+{
+    const char *what = NULL;
+    if (h->crypt_method == Q2_CRYPT_LUKS)
+        what = "LUKS encryption";
+    else if (h->crypt_method == Q2_CRYPT_AES)
+        what = "AES encryption";
+    else if (h->incompatible_features & Q2_INCOMPAT_DATA_FILE)
+        what = "an external data file";
+    else if (h->incompatible_features & Q2_INCOMPAT_EXTENDED_L2)
+        what = "extended L2 entries";
+    else if (h->compression_type != Q2_COMPRESSION_ZLIB)
+        what = "compression type zstd";
+    else if (writable && h->has_bitmaps && (h->autoclear_features & Q2_AUTOCLEAR_BITMAPS))
+        what = "persistent bitmaps, which a write would make stale";
+    if (!what)
+        return 0;
+    return q2_fail(err, -ENOTSUP,
+                   "The image uses %s; this version cannot %s the guest data of such an "
+                   "image",
+                   what, writable ? "write" : "read");
+}
+
+static int refuse_writing(const struct q2_header *h, struct q2_error *err)
+{
+    if (h->incompatible_features & Q2_INCOMPAT_CORRUPT)
+        return q2_fail(err, -EACCES,
+                       "qcow2: Image is corrupt; cannot be opened read/write");
+    if (h->incompatible_features & Q2_INCOMPAT_DIRTY)
+        return q2_fail(err, -EUCLEAN,
+                       "qcow2: Image is dirty; its refcounts must be repaired before it "
+                       "is opened read/write");
+    return 0;
+}
+
+// A table may end in the middle of the file's last cluster, but no further.
+static int check_in_file(const struct q2_image *img, const char *what, uint64_t offset,
+                         uint64_t n_bytes, uint64_t file_size, struct q2_error *err)
+{
+    uint64_t end;
+    if (q2_add_u64(offset, n_bytes, &end) &&
+        end <= q2_align_up(file_size, img->cluster_size))
+        return 0;
+    return q2_fail(err, -EINVAL,
+                   "%s (offset 0x%" PRIx64 ", %" PRIu64
+                   " bytes) lies beyond the end of the file (%" PRIu64 " bytes)",
+                   what, offset, n_bytes, file_size);
+}
+
+int q2_image_load_l1(struct q2_image *img, uint64_t offset, uint32_t n_entries,
+                     struct q2_error *err)
+{
+    uint64_t file_size;
+    size_t n_bytes = (size_t)n_entries * 8;
+    int ret = q2_io_get_size(img->disk.file, &file_size, err);
+    if (ret == 0 && n_bytes > 0)
+        ret = check_in_file(img, "L1 table", offset, n_bytes, file_size, err);
+    if (ret < 0)
+        return ret;
+    uint64_t *l1 = malloc(n_bytes > 0 ? n_bytes : 1);
+    if (!l1)
+        return q2_fail_memory(err, n_bytes);
+    ret = q2_io_read(img->disk.file, offset, l1, n_bytes, err);
+    if (ret < 0) {
+        free(l1);
+        return q2_context(err, "Could not read L1 table");
+    }
+    q2_table_decode(l1, l1, n_entries);
+    free(img->l1);
+    img->l1 = l1;
+    img->l1_size = n_entries;
+    return 0;
+}
+
+// Whoever writes has to clear the autoclear bits that they do not know.
+static int clear_unknown_autoclear(struct q2_image *img, struct q2_error *err)
+{
+    if ((img->header.autoclear_features & ~Q2_AUTOCLEAR_KNOWN) == 0)
+        return 0;
+    img->header.autoclear_features &= Q2_AUTOCLEAR_KNOWN;
+    int ret = q2_image_write_header(img, err);
+    return ret < 0 ? q2_context(err, "Could not update qcow2 header") : ret;
+}
+
+static int load_for_writing(struct q2_image *img, struct q2_error *err)
+{
+    uint64_t file_size;
+    int ret = q2_io_get_size(img->disk.file, &file_size, err);
+    if (ret == 0)
+        ret = check_in_file(img, "Refcount table", img->header.refcount_table_offset,
+                            (uint64_t)img->header.refcount_table_clusters
+                                << img->cluster_bits,
+                            file_size, err);
+    if (ret == 0)
+        ret = q2_refcount_load_table(img, err);
+    if (ret < 0)
+        return ret;
+    img->fresh_from = q2_align_up(file_size, img->cluster_size);
+    img->data_end = file_size;
+    return clear_unknown_autoclear(img, err);
+}
+
+static int load(struct q2_image *img, struct q2_error *err)
+{
+    bool writable = img->disk.writable;
+    int ret = refuse_unwritten(&img->header, writable, err);
+    if (ret == 0 && writable)
+        ret = refuse_writing(&img->header, err);
+    if (ret == 0)
+        ret =
+            q2_image_load_l1(img, img->header.l1_table_offset, img->header.l1_size, err);
+    if (ret == 0 && writable)
+        ret = load_for_writing(img, err);
+    return ret;
+}
+
+int q2_image_open(struct q2_io *io, bool writable, bool image_only, struct q2_image **out,
+                  struct q2_error *err)
+{
+    struct q2_header header;
+    struct q2_image *img;
+    int ret = read_header(io, &header, err);
+    if (ret < 0)
+        return ret;
+    ret = image_alloc(io, &header, writable, &img, err);
+    if (ret < 0) {
+        q2_header_clear(&header);
+        return ret;
+    }
+    if (!image_only)
+        ret = load(img, err);
+    if (ret < 0) {
+        image_release(&img->disk);
+        return ret;
+    }
+    *out = img;
+    return 0;
+}
+
+static int place_skeleton(struct q2_image *img, struct q2_error *err)
+{
+    struct q2_table *block;
+    img->header.refcount_table_offset = img->cluster_size;
+    img->header.refcount_table_clusters = 1;
+    img->refcount_table_size = img->cluster_size / 8;
+    img->refcount_table = calloc(img->refcount_table_size, 8);
+    if (!img->refcount_table)
+        return q2_fail_memory(err, img->cluster_size);
+    int ret =
+        q2_cache_add(img->refcount_cache, UINT64_C(2) << img->cluster_bits, &block, err);
+    if (ret < 0)
+        return ret;
+    img->refcount_table[0] = UINT64_C(2) << img->cluster_bits;
+    q2_span_add(&img->refcount_table_dirty, 0);
+    q2_refcount_fill(img->refcounts, block->data, 0, 3, 1);
+    img->free_hint = 3;
+    img->fresh_from = img->data_end = UINT64_C(3) << img->cluster_bits;
+
+    uint64_t n_entries =
+        q2_image_l1_entries(img->disk.size, img->cluster_bits, img->l2_bits);
+    uint64_t n_clusters = q2_div_round_up(n_entries * 8, img->cluster_size);
+    img->l1 = calloc(n_entries > 0 ? n_entries : 1, 8);
+    if (!img->l1)
+        return q2_fail_memory(err, n_entries * 8);
+    ret =
+        q2_alloc_exact(img, q2_max_u64(n_clusters, 1), &img->header.l1_table_offset, err);
+    img->header.l1_size = img->l1_size = (uint32_t)n_entries;
+    // The L1 table's last cluster need not be whole in the file.
+    if (img->data_end == img->header.l1_table_offset + (n_clusters << img->cluster_bits))
+        img->data_end =
+            img->header.l1_table_offset + q2_align_up(q2_max_u64(n_entries * 8, 1), 512);
+    return ret;
+}
+
+int q2_image_new(struct q2_io *io, struct q2_header *header, struct q2_image **out,
+                 struct q2_error *err)
+{
+    struct q2_image *img;
+    int ret = image_alloc(io, header, true, &img, err);
+    if (ret < 0)
+        return ret;
+    img->unpublished = true;
+    img->checked_preallocation = true;
+    ret = place_skeleton(img, err);
+    if (ret < 0) {
+        image_release(&img->disk);
+        return ret;
+    }
+    *out = img;
+    return 0;
+}
+
+int q2_image_write_header(struct q2_image *img, struct q2_error *err)
+{
+    size_t used;
+    uint8_t *buf = malloc(img->cluster_size);
+    if (!buf)
+        return q2_fail_memory(err, img->cluster_size);
+    int ret = q2_header_encode(&img->header, buf, &used, err);
+    if (ret == 0)
+        ret = q2_io_write(img->disk.file, 0, buf,
+                          q2_min_u64(q2_align_up(used, 512), img->cluster_size), err);
+    free(buf);
+    return ret;
+}

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: MIT
+// An open qcow2 image: the state that the files of this folder share. Outside of it only
+// check and ops look in here.
+//
+// One lock guards all metadata; guest data is read and written outside of it.
+#ifndef Q2_IMAGE_IMAGE_H
+#define Q2_IMAGE_IMAGE_H
+
+#include <pthread.h>
+
+#include "disk/entry.h"
+#include "disk/header.h"
+#include "disk/refcount.h"
+#include "disk/snapshot.h"
+#include "image/cache.h"
+#include "image/disk.h"
+
+// Clusters to give back once nothing on disk points to them any more.
+struct q2_pending_free {
+    uint64_t cluster;
+    uint64_t n_clusters;
+};
+
+// Which part of a table in memory is newer than the file.
+struct q2_dirty_span {
+    uint64_t first, end; // entries; first == end: nothing
+};
+
+struct q2_image {
+    struct q2_disk disk; // first: a q2_disk pointer of this format is a q2_image pointer
+    struct q2_header header;
+    pthread_mutex_t lock;
+
+    unsigned cluster_bits;
+    uint32_t cluster_size;
+    unsigned l2_bits; // log2 of the entries of an L2 table
+
+    uint64_t *l1; // of the active state or of the snapshot that was asked for
+    uint32_t l1_size;
+    struct q2_dirty_span l1_dirty;
+    struct q2_cache *l2_cache;
+
+    const struct q2_refcount_format *refcounts;
+    uint64_t *refcount_table;     // loaded for writers; NULL until then
+    uint64_t refcount_table_size; // entries in memory
+    struct q2_dirty_span refcount_table_dirty;
+    bool refcount_table_moved; // grown: lies at a new place, the header does not know yet
+    uint64_t old_refcount_table_offset; // the place it leaves
+    uint32_t old_refcount_table_clusters;
+    struct q2_cache *refcount_cache;
+
+    struct q2_snapshot *snapshots;
+    unsigned n_snapshots;
+
+    uint64_t free_hint;  // no free cluster lies below this cluster index
+    uint64_t fresh_from; // from this host offset on the file was never written: it reads
+                         // as zeros
+    uint64_t data_end;   // end of the last host cluster handed out for data or tables
+    uint64_t compressed_next; // where the next compressed cluster may go; 0: in a new
+                              // host cluster
+
+    struct q2_pending_free *pending_free;
+    size_t n_pending_free, max_pending_free;
+
+    bool unpublished; // a new image without its header: order and flushes do not matter
+                      // yet
+    bool checked_preallocation, looks_preallocated;
+};
+
+static inline struct q2_image *q2_image_of(struct q2_disk *d)
+{
+    return (struct q2_image *)d;
+}
+
+static inline uint64_t q2_image_l2_entries(const struct q2_image *img)
+{
+    return UINT64_C(1) << img->l2_bits;
+}
+
+// Guest bytes that one L2 table maps.
+static inline uint64_t q2_image_l2_span(const struct q2_image *img)
+{
+    return UINT64_C(1) << (img->l2_bits + img->cluster_bits);
+}
+
+static inline void q2_span_add(struct q2_dirty_span *s, uint64_t index)
+{
+    if (s->first == s->end) {
+        s->first = index;
+        s->end = index + 1;
+    } else {
+        s->first = index < s->first ? index : s->first;
+        s->end = index >= s->end ? index + 1 : s->end;
+    }
+}
+
+// L1 entries that a disk of this size needs.
+uint64_t q2_image_l1_entries(uint64_t size, unsigned cluster_bits, unsigned l2_bits);
+
+// --- image.c: life -------------------------------------------------------------------
+
+// Opens the image in io (owned by the result on success). Nothing is written, but that a
+// writable open clears unknown autoclear bits. image_only: only the description is
+// loaded.
+int q2_image_open(struct q2_io *io, bool writable, bool image_only, struct q2_image **out,
+                  struct q2_error *err);
+
+// A new image in memory for the given header (taken over by the image): nothing is
+// mapped, cluster 0 is the header's, the refcount table is cluster 1, its first block
+// cluster 2.
+int q2_image_new(struct q2_io *io, struct q2_header *header, struct q2_image **out,
+                 struct q2_error *err);
+
+// Replaces the L1 table in memory by the one at offset.
+int q2_image_load_l1(struct q2_image *img, uint64_t offset, uint32_t n_entries,
+                     struct q2_error *err);
+
+// Reads the snapshot table (once).
+int q2_image_load_snapshots(struct q2_image *img, struct q2_error *err);
+
+// Makes the image read as the snapshot did. spec: id or name, or
+// "snapshot.id=I,snapshot.name=N".
+int q2_image_select_snapshot(struct q2_image *img, const char *spec,
+                             struct q2_error *err);
+
+// Writes the header cluster from img->header.
+int q2_image_write_header(struct q2_image *img, struct q2_error *err);
+
+extern const struct q2_disk_ops q2_image_disk_ops;
+
+// --- mapping.c -----------------------------------------------------------------------
+
+// What the mapping says of a guest range: one kind, host clusters contiguous.
+struct q2_run {
+    enum q2_cluster_kind kind;
+    uint64_t n_bytes;     // guest bytes from the asked offset on, > 0
+    uint64_t host_offset; // of the asked guest offset's byte; compressed: of the data
+    uint32_t compressed_bytes; // upper bound
+};
+
+// With the lock held. n_bytes > 0, the range lies inside the disk (or the VM state).
+int q2_mapping_lookup(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes,
+                      struct q2_run *run, struct q2_error *err);
+
+// With the lock held: the L2 table that maps guest_offset, made or unshared so that it
+// can be changed.
+int q2_mapping_l2_for_write(struct q2_image *img, uint64_t guest_offset,
+                            struct q2_table **out, struct q2_error *err);
+
+static inline uint64_t q2_mapping_l2_index(const struct q2_image *img,
+                                           uint64_t guest_offset)
+{
+    return (guest_offset >> img->cluster_bits) & (q2_image_l2_entries(img) - 1);
+}
+
+// --- refcount.c ----------------------------------------------------------------------
+
+// All with the lock held. The range lies inside what refcounts can describe, or it is an
+// error.
+int q2_refcount_load_table(struct q2_image *img, struct q2_error *err);
+int q2_refcount_get(struct q2_image *img, uint64_t cluster, uint64_t *value,
+                    struct q2_error *err);
+// Adds delta (1 or -1) to each; overflow and underflow are errors.
+int q2_refcount_add(struct q2_image *img, uint64_t cluster, uint64_t n, int delta,
+                    struct q2_error *err);
+// Sets each to 1; they are free now.
+int q2_refcount_take(struct q2_image *img, uint64_t cluster, uint64_t n,
+                     struct q2_error *err);
+// The block that describes cluster; *out is NULL where there is none.
+int q2_refcount_block(struct q2_image *img, uint64_t cluster, struct q2_table **out,
+                      struct q2_error *err);
+// Makes the missing block that describes cluster (free, the first one that is), in
+// cluster.
+int q2_refcount_add_block(struct q2_image *img, uint64_t cluster, struct q2_error *err);
+// Makes sure that blocks for the range exist, placing new ones outside of it.
+int q2_refcount_cover(struct q2_image *img, uint64_t cluster, uint64_t n,
+                      struct q2_error *err);
+static inline unsigned q2_refcount_block_bits(const struct q2_image *img)
+{
+    return img->cluster_bits + 3 - img->refcounts->order;
+}
+
+// --- alloc.c -------------------------------------------------------------------------
+
+// All with the lock held. The clusters have refcount 1 afterwards.
+// At most n contiguous ones, at least one; *fresh says that they read as zeros.
+int q2_alloc_run(struct q2_image *img, uint64_t n, uint64_t *host_offset, uint64_t *n_got,
+                 bool *fresh, struct q2_error *err);
+// Exactly n contiguous ones.
+int q2_alloc_exact(struct q2_image *img, uint64_t n, uint64_t *host_offset,
+                   struct q2_error *err);
+// A place for n_bytes (at most a cluster) of compressed data.
+int q2_alloc_bytes(struct q2_image *img, size_t n_bytes, uint64_t *host_offset,
+                   struct q2_error *err);
+// A free cluster outside of avoid .. avoid+n_avoid, from `from` on; not taken yet.
+int q2_alloc_find(struct q2_image *img, uint64_t from, uint64_t avoid, uint64_t n_avoid,
+                  uint64_t *cluster, struct q2_error *err);
+// Takes the references of clusters back at once (they were never linked).
+void q2_alloc_undo(struct q2_image *img, uint64_t host_offset, uint64_t n_bytes);
+// Drops a reference once the pointers that were there are gone from the disk.
+int q2_alloc_free_later(struct q2_image *img, uint64_t host_offset, uint64_t n_bytes,
+                        struct q2_error *err);
+
+// --- commit.c ------------------------------------------------------------------------
+
+// With the lock held: writes all metadata back, in an order that survives a power cut.
+int q2_image_commit(struct q2_image *img, struct q2_error *err);
+// With the lock held, before an operation looks at its first table: keeps the caches in
+// bounds.
+int q2_image_trim(struct q2_image *img, struct q2_error *err);
+
+// --- write.c, zero.c -----------------------------------------------------------------
+
+int q2_image_write_begin(struct q2_disk *d, uint64_t guest_offset, size_t n_bytes,
+                         struct q2_write *w, struct q2_error *err);
+int q2_image_write_begin_compressed(struct q2_disk *d, uint64_t guest_offset,
+                                    size_t compressed_bytes, struct q2_write *w,
+                                    struct q2_error *err);
+int q2_image_write_finish(struct q2_disk *d, const struct q2_write *w,
+                          struct q2_error *err);
+void q2_image_write_cancel(struct q2_disk *d, const struct q2_write *w);
+int q2_image_write_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
+                          unsigned flags, struct q2_error *err);
+// With the lock held: drops the references of an entry that is being replaced.
+int q2_image_release_entry(struct q2_image *img, uint64_t raw_entry,
+                           struct q2_error *err);
+
+// --- read.c --------------------------------------------------------------------------
+
+int q2_image_read(struct q2_disk *d, uint64_t guest_offset, void *buf, size_t n_bytes,
+                  struct q2_error *err);
+int q2_image_status(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
+                    struct q2_extent *extent, struct q2_error *err);
+
+#endif

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: MIT
+// From guest offsets to host offsets: the L1 table and L2 tables (qcow2 format: "Cluster
+// mapping").
+#include "image/image.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/checked.h"
+
+uint64_t q2_image_l1_entries(uint64_t size, unsigned cluster_bits, unsigned l2_bits)
+{
+    unsigned shift = cluster_bits + l2_bits;
+    return (size >> shift) + ((size & ((UINT64_C(1) << shift) - 1)) != 0);
+}
+
+static int check_l2_offset(const struct q2_image *img, uint64_t l1_index,
+                           uint64_t l2_offset, struct q2_error *err)
+{
+    if (q2_is_aligned(l2_offset, img->cluster_size))
+        return 0;
+    return q2_fail(err, -EIO,
+                   "'%s': L1 entry %" PRIu64 ": L2 table offset 0x%" PRIx64
+                   " is not cluster aligned",
+                   img->disk.path, l1_index, l2_offset);
+}
+
+static int get_l2(struct q2_image *img, uint64_t l1_index, uint64_t l2_offset,
+                  struct q2_table **out, struct q2_error *err)
+{
+    uint64_t file_size;
+    int ret = check_l2_offset(img, l1_index, l2_offset, err);
+    if (ret < 0)
+        return ret;
+    ret = q2_io_get_size(img->disk.file, &file_size, err);
+    if (ret < 0)
+        return ret;
+    // A table in the cache may not have reached the file yet; it lies before data_end.
+    if (l2_offset >= file_size && l2_offset >= img->data_end)
+        return q2_fail(err, -EIO,
+                       "'%s': L1 entry %" PRIu64 ": L2 table at offset 0x%" PRIx64
+                       " lies beyond the end of the file (%" PRIu64 " bytes)",
+                       img->disk.path, l1_index, l2_offset, file_size);
+    return q2_cache_get(img->l2_cache, img->disk.file, l2_offset, "L2 table", out, err);
+}
+
+// How many entries from index on continue the first one; host clusters must be
+// contiguous.
+static uint64_t count_alike(const struct q2_image *img, const uint64_t *l2,
+                            uint64_t index, uint64_t max, const struct q2_l2_entry *first)
+{
+    uint64_t n = 1;
+    for (; n < max; n++) {
+        struct q2_l2_entry e =
+            q2_l2_decode(l2[index + n], img->cluster_bits, img->header.version);
+        if (e.kind != first->kind)
+            break;
+        if (e.host_offset != 0 &&
+            e.host_offset != first->host_offset + (n << img->cluster_bits))
+            break;
+    }
+    return n;
+}
+
+// Fills run from a table; in_cluster is the offset of the asked byte in its cluster.
+static int run_from_l2(struct q2_image *img, const uint64_t *l2, uint64_t guest_offset,
+                       uint64_t n_bytes, struct q2_run *run, struct q2_error *err)
+{
+    uint64_t index = q2_mapping_l2_index(img, guest_offset);
+    uint64_t in_cluster = guest_offset & (img->cluster_size - 1);
+    uint64_t max = q2_div_round_up(in_cluster + n_bytes, img->cluster_size);
+    struct q2_l2_entry e =
+        q2_l2_decode(l2[index], img->cluster_bits, img->header.version);
+    uint64_t n = 1;
+
+    if (e.kind != Q2_CLUSTER_COMPRESSED) {
+        if (!q2_is_aligned(e.host_offset, img->cluster_size))
+            return q2_fail(err, -EIO,
+                           "'%s': guest offset 0x%" PRIx64
+                           ": L2 entry's host offset 0x%" PRIx64
+                           " is not cluster aligned",
+                           img->disk.path, guest_offset, e.host_offset);
+        n = count_alike(img, l2, index, max, &e);
+    }
+    run->kind = e.kind;
+    run->n_bytes = q2_min_u64((n << img->cluster_bits) - in_cluster, n_bytes);
+    run->compressed_bytes = e.n_bytes;
+    run->host_offset = e.host_offset;
+    if (e.host_offset != 0 && e.kind != Q2_CLUSTER_COMPRESSED)
+        run->host_offset += in_cluster;
+    return 0;
+}
+
+// A run of guest space without L2 tables.
+static void run_of_holes(const struct q2_image *img, uint64_t l1_index,
+                         uint64_t guest_offset, uint64_t n_bytes, struct q2_run *run)
+{
+    uint64_t span = q2_image_l2_span(img);
+    uint64_t end = guest_offset + n_bytes;
+    uint64_t at = q2_align_down(guest_offset, span) + span;
+    for (uint64_t i = l1_index + 1; at < end; i++, at += span) {
+        if (i < img->l1_size && (img->l1[i] & Q2_OFFSET_MASK) != 0)
+            break;
+    }
+    *run = (struct q2_run){.kind = Q2_CLUSTER_UNALLOCATED,
+                           .n_bytes = q2_min_u64(at, end) - guest_offset};
+}
+
+int q2_mapping_lookup(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes,
+                      struct q2_run *run, struct q2_error *err)
+{
+    uint64_t span = q2_image_l2_span(img);
+    uint64_t l1_index = guest_offset / span;
+    uint64_t l2_offset = l1_index < img->l1_size ? img->l1[l1_index] & Q2_OFFSET_MASK : 0;
+    struct q2_table *t;
+
+    if (l2_offset == 0) {
+        run_of_holes(img, l1_index, guest_offset, n_bytes, run);
+        return 0;
+    }
+    int ret = get_l2(img, l1_index, l2_offset, &t, err);
+    if (ret < 0)
+        return ret;
+    n_bytes = q2_min_u64(n_bytes, span - (guest_offset & (span - 1)));
+    return run_from_l2(img, t->data, guest_offset, n_bytes, run, err);
+}
+
+// A new L2 table for l1_index, with the entries of old (or none).
+static int place_l2(struct q2_image *img, uint64_t l1_index, const struct q2_table *old,
+                    struct q2_table **out, struct q2_error *err)
+{
+    uint64_t host_offset;
+    int ret = q2_alloc_exact(img, 1, &host_offset, err);
+    if (ret < 0)
+        return ret;
+    ret = q2_cache_add(img->l2_cache, host_offset, out, err);
+    if (ret < 0) {
+        q2_alloc_undo(img, host_offset, img->cluster_size);
+        return ret;
+    }
+    if (old)
+        memcpy((*out)->data, old->data, img->cluster_size);
+    img->l1[l1_index] = host_offset | Q2_FLAG_COPIED;
+    q2_span_add(&img->l1_dirty, l1_index);
+    return 0;
+}
+
+int q2_mapping_l2_for_write(struct q2_image *img, uint64_t guest_offset,
+                            struct q2_table **out, struct q2_error *err)
+{
+    uint64_t l1_index = guest_offset / q2_image_l2_span(img);
+    if (l1_index >= img->l1_size)
+        return q2_fail(err, -EIO,
+                       "'%s': guest offset 0x%" PRIx64 " is beyond the L1 table (%" PRIu32
+                       " entries)",
+                       img->disk.path, guest_offset, img->l1_size);
+    uint64_t entry = img->l1[l1_index];
+    uint64_t l2_offset = entry & Q2_OFFSET_MASK;
+    if (l2_offset == 0)
+        return place_l2(img, l1_index, NULL, out, err);
+
+    struct q2_table *old;
+    int ret = get_l2(img, l1_index, l2_offset, &old, err);
+    if (ret < 0)
+        return ret;
+    if (entry & Q2_FLAG_COPIED) {
+        *out = old;
+        return 0;
+    }
+    // The table is shared with a snapshot: it gets a copy of its own.
+    ret = place_l2(img, l1_index, old, out, err);
+    if (ret < 0)
+        return ret;
+    return q2_alloc_free_later(img, l2_offset, img->cluster_size, err);
+}

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: MIT
+// Reference counts of host clusters: the refcount table and its blocks (qcow2 format:
+// "Host cluster management").
+#include "image/image.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+
+// Host offsets must fit in the offset field of a table entry.
+#define MAX_HOST_BITS 56U
+
+int q2_refcount_load_table(struct q2_image *img, struct q2_error *err)
+{
+    if (img->refcount_table)
+        return 0;
+    size_t n_bytes = (size_t)img->header.refcount_table_clusters << img->cluster_bits;
+    uint64_t *table = malloc(n_bytes);
+    if (!table)
+        return q2_fail_memory(err, n_bytes);
+    int ret = q2_io_read(img->disk.file, img->header.refcount_table_offset, table,
+                         n_bytes, err);
+    if (ret < 0) {
+        free(table);
+        return q2_context(err, "Could not read the refcount table");
+    }
+    q2_table_decode(table, table, n_bytes / 8);
+    img->refcount_table = table;
+    img->refcount_table_size = n_bytes / 8;
+    return 0;
+}
+
+int q2_refcount_block(struct q2_image *img, uint64_t cluster, struct q2_table **out,
+                      struct q2_error *err)
+{
+    uint64_t index = cluster >> q2_refcount_block_bits(img);
+    *out = NULL;
+    if (index >= img->refcount_table_size || img->refcount_table[index] == 0)
+        return 0;
+    uint64_t offset = img->refcount_table[index];
+    if (!q2_is_aligned(offset, img->cluster_size) || (offset & ~Q2_OFFSET_MASK) != 0)
+        return q2_fail(err, -EIO,
+                       "'%s': refcount table entry %" PRIu64 ": block offset 0x%" PRIx64
+                       " is not a cluster's offset",
+                       img->disk.path, index, offset);
+    return q2_cache_get(img->refcount_cache, img->disk.file, offset, "refcount block",
+                        out, err);
+}
+
+int q2_refcount_get(struct q2_image *img, uint64_t cluster, uint64_t *value,
+                    struct q2_error *err)
+{
+    struct q2_table *t;
+    int ret = q2_refcount_block(img, cluster, &t, err);
+    if (ret < 0)
+        return ret;
+    uint64_t mask = (UINT64_C(1) << q2_refcount_block_bits(img)) - 1;
+    *value = t ? img->refcounts->get(t->data, cluster & mask) : 0;
+    return 0;
+}
+
+// The block that describes cluster, which must be there, and how many of the n clusters
+// from it on it describes.
+static int block_for_update(struct q2_image *img, uint64_t cluster, uint64_t n,
+                            struct q2_table **out, uint64_t *index, uint64_t *n_here,
+                            struct q2_error *err)
+{
+    uint64_t per_block = UINT64_C(1) << q2_refcount_block_bits(img);
+    int ret = q2_refcount_block(img, cluster, out, err);
+    if (ret < 0)
+        return ret;
+    if (!*out)
+        return q2_fail(err, -EIO, "'%s': host cluster %" PRIu64 " has no refcount block",
+                       img->disk.path, cluster);
+    *index = cluster & (per_block - 1);
+    *n_here = q2_min_u64(n, per_block - *index);
+    q2_cache_mark_dirty(img->refcount_cache, *out);
+    return 0;
+}
+
+static int add_one(struct q2_image *img, void *block, uint64_t index, int delta,
+                   uint64_t cluster, struct q2_error *err)
+{
+    uint64_t value = img->refcounts->get(block, index);
+    if (delta > 0 ? value == img->refcounts->max : value == 0)
+        return q2_fail(
+            err, -EINVAL,
+            "'%s': refcount of host cluster %" PRIu64 " is %" PRIu64 " and cannot be %s",
+            img->disk.path, cluster, value, delta > 0 ? "raised further" : "lowered");
+    value = delta > 0 ? value + 1 : value - 1;
+    img->refcounts->set(block, index, value);
+    if (value == 0 && cluster < img->free_hint)
+        img->free_hint = cluster;
+    return 0;
+}
+
+int q2_refcount_add(struct q2_image *img, uint64_t cluster, uint64_t n, int delta,
+                    struct q2_error *err)
+{
+    while (n > 0) {
+        struct q2_table *t;
+        uint64_t index, n_here;
+        int ret = block_for_update(img, cluster, n, &t, &index, &n_here, err);
+        for (uint64_t i = 0; i < n_here && ret == 0; i++)
+            ret = add_one(img, t->data, index + i, delta, cluster + i, err);
+        if (ret < 0)
+            return ret;
+        cluster += n_here;
+        n -= n_here;
+    }
+    return 0;
+}
+
+int q2_refcount_take(struct q2_image *img, uint64_t cluster, uint64_t n,
+                     struct q2_error *err)
+{
+    while (n > 0) {
+        struct q2_table *t;
+        uint64_t index, n_here;
+        int ret = block_for_update(img, cluster, n, &t, &index, &n_here, err);
+        if (ret < 0)
+            return ret;
+        q2_refcount_fill(img->refcounts, t->data, index, n_here, 1);
+        cluster += n_here;
+        n -= n_here;
+    }
+    return 0;
+}
+
+// Grows the table in memory to at least n_entries; it lies nowhere yet.
+static int extend_table(struct q2_image *img, uint64_t n_entries, struct q2_error *err)
+{
+    uint64_t *table = realloc(img->refcount_table, n_entries * 8);
+    if (!table)
+        return q2_fail_memory(err, n_entries * 8);
+    memset(table + img->refcount_table_size, 0,
+           (n_entries - img->refcount_table_size) * 8);
+    img->refcount_table = table;
+    img->refcount_table_size = n_entries;
+    return 0;
+}
+
+// Puts a new block for entry index into host cluster `cluster`.
+static int place_block(struct q2_image *img, uint64_t index, uint64_t cluster,
+                       struct q2_error *err)
+{
+    struct q2_table *t;
+    int ret = q2_cache_add(img->refcount_cache, cluster << img->cluster_bits, &t, err);
+    if (ret < 0)
+        return ret;
+    img->refcount_table[index] = cluster << img->cluster_bits;
+    q2_span_add(&img->refcount_table_dirty, index);
+    img->data_end = q2_max_u64(img->data_end, (cluster + 1) << img->cluster_bits);
+    img->fresh_from = q2_max_u64(img->fresh_from, (cluster + 1) << img->cluster_bits);
+    return 0;
+}
+
+// Remembers the place that the file's header still names as the table's.
+static void remember_old_table(struct q2_image *img)
+{
+    if (img->refcount_table_moved)
+        return;
+    img->old_refcount_table_offset = img->header.refcount_table_offset;
+    img->old_refcount_table_clusters = img->header.refcount_table_clusters;
+    img->refcount_table_moved = true;
+}
+
+// A table that has moved twice before a commit leaves its first new place at once.
+static int leave_place(struct q2_image *img, bool never_linked, uint64_t offset,
+                       uint32_t clusters, struct q2_error *err)
+{
+    if (!never_linked)
+        return 0;
+    return q2_refcount_add(img, offset >> img->cluster_bits, clusters, -1, err);
+}
+
+// Grows the table so that it has an entry for `index`. Its new place is at the start of
+// the first range that the old table could not describe (nothing is in use there) and not
+// before host cluster `beyond`.
+static int grow_table(struct q2_image *img, uint64_t index, uint64_t beyond,
+                      struct q2_error *err)
+{
+    unsigned block_bits = q2_refcount_block_bits(img);
+    uint64_t per_table_cluster = img->cluster_size / 8;
+    uint64_t first_block = q2_max_u64(q2_max_u64(img->refcount_table_size, index),
+                                      q2_div_round_up(beyond, UINT64_C(1) << block_bits));
+    uint64_t at = first_block << block_bits;
+    uint64_t wanted = index + index / 2 + 1;
+    uint64_t n_blocks = 0, n_clusters, n_entries;
+    do {
+        n_blocks++;
+        wanted = q2_max_u64(wanted, first_block + n_blocks);
+        n_clusters = q2_div_round_up(wanted, per_table_cluster);
+        n_entries = n_clusters * per_table_cluster;
+    } while ((n_blocks << block_bits) < n_blocks + n_clusters);
+
+    if (n_entries * 8 > Q2_MAX_REFCOUNT_TABLE_BYTES)
+        return q2_fail(err, -EFBIG, "'%s': the refcount table would grow beyond %u bytes",
+                       img->disk.path, Q2_MAX_REFCOUNT_TABLE_BYTES);
+    bool moved_before = img->refcount_table_moved;
+    uint64_t left_offset = img->header.refcount_table_offset;
+    uint32_t left_clusters = img->header.refcount_table_clusters;
+    remember_old_table(img);
+    int ret = extend_table(img, n_entries, err);
+    for (uint64_t i = 0; i < n_blocks && ret == 0; i++)
+        ret = place_block(img, first_block + i, at + i, err);
+    if (ret == 0)
+        ret = q2_refcount_take(img, at, n_blocks + n_clusters, err);
+    if (ret < 0)
+        return ret;
+    uint64_t end = (at + n_blocks + n_clusters) << img->cluster_bits;
+    img->header.refcount_table_offset = (at + n_blocks) << img->cluster_bits;
+    img->header.refcount_table_clusters = (uint32_t)n_clusters;
+    img->data_end = q2_max_u64(img->data_end, end);
+    img->fresh_from = q2_max_u64(img->fresh_from, end);
+    return leave_place(img, moved_before, left_offset, left_clusters, err);
+}
+
+// Makes one missing block, or the block of the cluster that a missing one is put into.
+static int add_some_block(struct q2_image *img, uint64_t index, uint64_t avoid,
+                          uint64_t n_avoid, struct q2_error *err)
+{
+    unsigned block_bits = q2_refcount_block_bits(img);
+    uint64_t cluster;
+    int ret =
+        q2_alloc_find(img, q2_max_u64(img->free_hint, 1), avoid, n_avoid, &cluster, err);
+    if (ret < 0)
+        return ret;
+    uint64_t own = cluster >> block_bits;
+    if (own >= img->refcount_table_size)
+        return grow_table(img, own, avoid + n_avoid, err);
+    if (img->refcount_table[own] == 0)
+        index = own; // describes itself
+    ret = place_block(img, index, cluster, err);
+    return ret < 0 ? ret : q2_refcount_take(img, cluster, 1, err);
+}
+
+static int check_host_limit(const struct q2_image *img, uint64_t end_cluster,
+                            struct q2_error *err)
+{
+    if (end_cluster <= UINT64_C(1) << (MAX_HOST_BITS - img->cluster_bits))
+        return 0;
+    return q2_fail(err, -EFBIG, "'%s': no host offset is left below 2^%u", img->disk.path,
+                   MAX_HOST_BITS);
+}
+
+int q2_refcount_add_block(struct q2_image *img, uint64_t cluster, struct q2_error *err)
+{
+    uint64_t index = cluster >> q2_refcount_block_bits(img);
+    int ret = check_host_limit(img, cluster + 1, err);
+    if (ret < 0)
+        return ret;
+    if (index >= img->refcount_table_size)
+        return grow_table(img, index, 0, err);
+    return add_some_block(img, index, 0, 0, err);
+}
+
+int q2_refcount_cover(struct q2_image *img, uint64_t cluster, uint64_t n,
+                      struct q2_error *err)
+{
+    unsigned block_bits = q2_refcount_block_bits(img);
+    uint64_t last = (cluster + n - 1) >> block_bits;
+    int ret = check_host_limit(img, cluster + n, err);
+    if (ret < 0)
+        return ret;
+    for (uint64_t index = cluster >> block_bits; index <= last;) {
+        if (index >= img->refcount_table_size)
+            ret = grow_table(img, last, cluster + n, err);
+        else if (img->refcount_table[index] == 0)
+            ret = add_some_block(img, index, cluster, n, err);
+        else
+            index++;
+        if (ret < 0)
+            return ret;
+    }
+    return 0;
+}

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MIT
+// Internal snapshots of an open image: loading their table, reading one of them.
+#include "image/image.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+
+// Reads one entry at offset, with as much of the file as it takes; *used is its length.
+static int load_entry(struct q2_image *img, uint64_t offset, unsigned index,
+                      struct q2_snapshot *out, size_t *used, struct q2_error *err)
+{
+    // An entry is at most: fixed part, extra data, id and name of 65535 bytes each.
+    size_t most = 40 + Q2_MAX_SNAPSHOT_EXTRA_BYTES + 2 * 65535 + 8;
+    uint8_t *buf = malloc(most);
+    if (!buf)
+        return q2_fail_memory(err, most);
+    uint64_t file_size;
+    int ret = q2_io_get_size(img->disk.file, &file_size, err);
+    size_t n = 0;
+    for (size_t want = 256; ret == 0; want = q2_min_u64(want * 8, most)) {
+        size_t there =
+            offset < file_size ? (size_t)q2_min_u64(want, file_size - offset) : 0;
+        ret = q2_io_read(img->disk.file, offset + n, buf + n, there - n, err);
+        n = there;
+        if (ret == 0)
+            ret = q2_snapshot_decode(buf, n, index, out, used, err);
+        if (ret != -ENODATA || want == most || there < want)
+            break;
+        ret = 0;
+    }
+    free(buf);
+    return ret;
+}
+
+int q2_image_load_snapshots(struct q2_image *img, struct q2_error *err)
+{
+    uint32_t n = img->header.nb_snapshots;
+    uint64_t offset = img->header.snapshots_offset, start = offset;
+    if (img->snapshots || n == 0)
+        return 0;
+    unsigned max = 0;
+    for (unsigned i = 0; i < n; i++) {
+        size_t used;
+        if (i == max) { // grows with what is really there, not with what is claimed
+            max = max ? max * 2 : 16;
+            struct q2_snapshot *s = realloc(img->snapshots, max * sizeof(*s));
+            if (!s)
+                return q2_fail_memory(err, max * sizeof(*s));
+            img->snapshots = s;
+        }
+        int ret = load_entry(img, offset, i, &img->snapshots[i], &used, err);
+        if (ret < 0)
+            return q2_context(err, "Could not read snapshots");
+        img->n_snapshots = i + 1;
+        offset += q2_align_up(used, 8);
+        if (offset - start > Q2_MAX_SNAPSHOT_TABLE_BYTES)
+            return q2_fail(err, -EFBIG,
+                           "Could not read snapshots: the snapshot table is longer than "
+                           "%" PRIu64 " bytes",
+                           Q2_MAX_SNAPSHOT_TABLE_BYTES);
+    }
+    return 0;
+}
+
+// Splits "snapshot.id=I,snapshot.name=N"; what is not named is "" in the result. False
+// when spec is not of that form.
+static bool parse_spec(const char *spec, char *id, char *name, size_t room)
+{
+    static const char id_key[] = "snapshot.id=", name_key[] = "snapshot.name=";
+    id[0] = name[0] = '\0';
+    if (strncmp(spec, "snapshot.", 9) != 0)
+        return false;
+    while (*spec) {
+        bool is_id = strncmp(spec, id_key, sizeof(id_key) - 1) == 0;
+        if (!is_id && strncmp(spec, name_key, sizeof(name_key) - 1) != 0)
+            return false;
+        spec += is_id ? sizeof(id_key) - 1 : sizeof(name_key) - 1;
+        size_t n = strcspn(spec, ",");
+        if (n >= room)
+            return false;
+        char *to = is_id ? id : name;
+        memcpy(to, spec, n);
+        to[n] = '\0';
+        spec += n + (spec[n] == ',');
+    }
+    return true;
+}
+
+static const struct q2_snapshot *find_by_parts(const struct q2_image *img, const char *id,
+                                               const char *name)
+{
+    for (unsigned i = 0; i < img->n_snapshots; i++) {
+        const struct q2_snapshot *s = &img->snapshots[i];
+        if ((!*id || strcmp(s->id, id) == 0) && (!*name || strcmp(s->name, name) == 0))
+            return s;
+    }
+    return NULL;
+}
+
+static const struct q2_snapshot *find_snapshot(const struct q2_image *img,
+                                               const char *spec)
+{
+    char id[1024], name[1024];
+    if (parse_spec(spec, id, name, sizeof(id)))
+        return find_by_parts(img, id, name);
+    const struct q2_snapshot *s = find_by_parts(img, spec, "");
+    return s ? s : find_by_parts(img, "", spec);
+}
+
+int q2_image_select_snapshot(struct q2_image *img, const char *spec, struct q2_error *err)
+{
+    int ret = q2_image_load_snapshots(img, err);
+    if (ret < 0)
+        return ret;
+    const struct q2_snapshot *s = find_snapshot(img, spec);
+    if (!s)
+        return q2_fail(err, -ENOENT, "Failed to load snapshot: Can't find snapshot");
+    if ((uint64_t)s->l1_size * 8 > Q2_MAX_L1_BYTES ||
+        !q2_is_aligned(s->l1_table_offset, img->cluster_size))
+        return q2_fail(err, -EFBIG,
+                       "Failed to load snapshot: snapshot '%s': L1 table of %" PRIu32
+                       " entries at offset 0x%" PRIx64 " is too large or not aligned",
+                       s->name, s->l1_size, s->l1_table_offset);
+    ret = q2_image_load_l1(img, s->l1_table_offset, s->l1_size, err);
+    if (ret < 0)
+        return q2_context(err, "Failed to load snapshot: snapshot '%s'", s->name);
+    if (s->has_disk_size)
+        img->disk.size = q2_align_up(s->disk_size, 512);
+    return 0;
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: MIT
+// Making guest ranges read as zeros without writing them, where the format can say so.
+#include "image/image.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/checked.h"
+
+// Real zeros are written in pieces of this size.
+#define ZERO_PIECE_BYTES (UINT32_C(1) << 20)
+
+// Does the guest range read as zeros without this layer's help?
+static bool backing_is_zero(const struct q2_disk *d, uint64_t guest_offset)
+{
+    return !d->backing || guest_offset >= d->backing->size;
+}
+
+// Version 2 knows no zero clusters: a cluster may only be dropped where nothing shows
+// through, and only if the space may be given back.
+static bool can_mark(const struct q2_image *img, uint64_t guest_offset, unsigned flags)
+{
+    if (img->header.version >= 3)
+        return true;
+    return (flags & Q2_ZERO_UNMAP) && img->header.backing_file == NULL &&
+           backing_is_zero(&img->disk, guest_offset);
+}
+
+static uint64_t zero_entry(const struct q2_image *img, uint64_t old, unsigned flags)
+{
+    struct q2_l2_entry e = q2_l2_decode(old, img->cluster_bits, img->header.version);
+    if (img->header.version < 3)
+        return 0;
+    bool has_cluster = e.kind == Q2_CLUSTER_NORMAL || e.kind == Q2_CLUSTER_ZERO_ALLOCATED;
+    if (has_cluster && !(flags & Q2_ZERO_UNMAP))
+        return old | Q2_FLAG_ZERO;
+    return Q2_FLAG_ZERO;
+}
+
+// Marks n entries from index on; what they let go of is given back.
+static int mark_entries(struct q2_image *img, struct q2_table *t, uint64_t index,
+                        uint64_t n, unsigned flags, struct q2_error *err)
+{
+    uint64_t *l2 = t->data;
+    for (uint64_t i = index; i < index + n; i++) {
+        uint64_t raw = zero_entry(img, l2[i], flags);
+        if (raw == l2[i])
+            continue;
+        if ((raw & Q2_OFFSET_MASK) == 0) {
+            int ret = q2_image_release_entry(img, l2[i], err);
+            if (ret < 0)
+                return ret;
+        }
+        l2[i] = raw;
+        q2_cache_mark_dirty(img->l2_cache, t);
+    }
+    return 0;
+}
+
+// Whole clusters inside one L2 table's range.
+static int mark_in_table(struct q2_image *img, uint64_t guest_offset, uint64_t n_clusters,
+                         unsigned flags, struct q2_error *err)
+{
+    struct q2_table *t;
+    struct q2_run run;
+    int ret = q2_image_trim(img, err);
+    if (ret == 0)
+        ret = q2_mapping_lookup(img, guest_offset, n_clusters << img->cluster_bits, &run,
+                                err);
+    if (ret < 0)
+        return ret;
+    // Nothing to drop and nothing to say: no table is made for it.
+    if (img->header.version < 3 && run.kind == Q2_CLUSTER_UNALLOCATED &&
+        run.n_bytes == n_clusters << img->cluster_bits)
+        return 0;
+    ret = q2_mapping_l2_for_write(img, guest_offset, &t, err);
+    if (ret < 0)
+        return ret;
+    return mark_entries(img, t, q2_mapping_l2_index(img, guest_offset), n_clusters, flags,
+                        err);
+}
+
+static int mark_clusters(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes,
+                         unsigned flags, struct q2_error *err)
+{
+    uint64_t span = q2_image_l2_span(img);
+    int ret = 0;
+    while (n_bytes > 0 && ret == 0) {
+        uint64_t n = q2_min_u64(n_bytes, span - (guest_offset & (span - 1)));
+        pthread_mutex_lock(&img->lock);
+        ret = mark_in_table(img, guest_offset, q2_div_round_up(n, img->cluster_size),
+                            flags, err);
+        pthread_mutex_unlock(&img->lock);
+        guest_offset += n;
+        n_bytes -= n;
+    }
+    return ret;
+}
+
+static int write_real_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
+                             struct q2_error *err)
+{
+    size_t piece = (size_t)q2_min_u64(n_bytes, ZERO_PIECE_BYTES);
+    void *zeros = calloc(1, piece > 0 ? piece : 1);
+    int ret = zeros ? 0 : q2_fail_memory(err, piece);
+    while (n_bytes > 0 && ret == 0) {
+        size_t n = (size_t)q2_min_u64(n_bytes, piece);
+        ret = q2_disk_write(d, guest_offset, zeros, n, err);
+        guest_offset += n;
+        n_bytes -= n;
+    }
+    free(zeros);
+    return ret;
+}
+
+// A part of a cluster: left alone when it reads as zeros already.
+static int zero_edge(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes,
+                     struct q2_error *err)
+{
+    struct q2_run run;
+    if (n_bytes == 0)
+        return 0;
+    pthread_mutex_lock(&img->lock);
+    int ret = q2_mapping_lookup(img, guest_offset, n_bytes, &run, err);
+    pthread_mutex_unlock(&img->lock);
+    if (ret < 0)
+        return ret;
+    bool zero =
+        run.kind == Q2_CLUSTER_ZERO || run.kind == Q2_CLUSTER_ZERO_ALLOCATED ||
+        (run.kind == Q2_CLUSTER_UNALLOCATED && backing_is_zero(&img->disk, guest_offset));
+    if (zero && run.n_bytes >= n_bytes)
+        return 0;
+    return write_real_zeroes(&img->disk, guest_offset, n_bytes, err);
+}
+
+int q2_image_write_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
+                          unsigned flags, struct q2_error *err)
+{
+    struct q2_image *img = q2_image_of(d);
+    uint64_t end = guest_offset + n_bytes;
+    uint64_t first = q2_align_up(guest_offset, img->cluster_size);
+    // The disk's last cluster is whole when the request reaches the disk's end.
+    uint64_t last = end == d->size ? end : q2_align_down(end, img->cluster_size);
+    if (!can_mark(img, guest_offset, flags))
+        return write_real_zeroes(d, guest_offset, n_bytes, err);
+    if (first >= last)
+        return zero_edge(img, guest_offset, n_bytes, err);
+    int ret = zero_edge(img, guest_offset, first - guest_offset, err);
+    if (ret == 0)
+        ret = mark_clusters(img, first, last - first, flags, err);
+    return ret < 0 ? ret : zero_edge(img, last, end - last, err);
+}

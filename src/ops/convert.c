@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: MIT
+// The copy pipeline. Every thread takes the next window of the disk, reads it, finds its
+// zeros and compresses; then, in guest order (so that the same input gives the same bytes
+// whatever the number of threads), places it in the target; and writes its data outside
+// of the turn again.
+#include "ops/convert.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/pool.h"
+#include "ops/convert_window.h"
+
+struct pipeline {
+    struct q2_convert_job job;
+    pthread_mutex_t lock;
+    pthread_cond_t turned;
+    uint64_t next_offset; // where the next window begins
+    uint64_t next_ticket; // its number
+    uint64_t turn;        // the ticket that may place its window now
+    bool failed;
+    struct q2_error *err; // the first error's
+    struct q2_rate rate;
+};
+
+static void record_failure(struct pipeline *p, const struct q2_error *err)
+{
+    pthread_mutex_lock(&p->lock);
+    if (!p->failed) {
+        p->failed = true;
+        *p->err = *err;
+    }
+    pthread_cond_broadcast(&p->turned);
+    pthread_mutex_unlock(&p->lock);
+}
+
+// Hands out the next window; false when there is none, or when it is over.
+static int take_window(struct pipeline *p, struct q2_window *w, bool *got,
+                       struct q2_error *err)
+{
+    int ret = 0;
+    pthread_mutex_lock(&p->lock);
+    *got = !p->failed && p->next_offset < p->job.size;
+    if (*got) {
+        ret = q2_window_plan(&p->job, p->next_offset, w, err);
+        p->next_offset = w->start + w->n_bytes;
+        w->ticket = p->next_ticket++;
+    }
+    pthread_mutex_unlock(&p->lock);
+    return ret;
+}
+
+// Waits until it is this window's turn; false when the whole has failed meanwhile.
+static bool await_turn(struct pipeline *p, uint64_t ticket)
+{
+    pthread_mutex_lock(&p->lock);
+    while (!p->failed && p->turn != ticket)
+        pthread_cond_wait(&p->turned, &p->lock);
+    bool ok = !p->failed;
+    pthread_mutex_unlock(&p->lock);
+    return ok;
+}
+
+static void end_turn(struct pipeline *p, const struct q2_window *w)
+{
+    q2_monitor_progress(p->job.mon, w->start + w->n_bytes, p->job.size);
+    pthread_mutex_lock(&p->lock);
+    p->turn++;
+    pthread_cond_broadcast(&p->turned);
+    pthread_mutex_unlock(&p->lock);
+}
+
+static int one_window(struct pipeline *p, struct q2_window *w, struct q2_error *err)
+{
+    int ret = q2_window_read(&p->job, w, err);
+    if (ret == 0 && q2_monitor_cancelled(p->job.mon))
+        ret = q2_fail(err, -ECANCELED, "The conversion was stopped");
+    if (ret < 0 || !await_turn(p, w->ticket))
+        return ret;
+    ret = q2_rate_wait(&p->rate, w->n_data, p->job.mon, err);
+    if (ret == 0)
+        ret = q2_window_place(&p->job, w, err);
+    if (ret < 0)
+        return ret;
+    end_turn(p, w);
+    return q2_window_write(&p->job, w, err);
+}
+
+static int work(void *opaque, unsigned index)
+{
+    struct pipeline *p = opaque;
+    struct q2_error err = Q2_ERROR_INIT;
+    struct q2_window w;
+    bool got = true;
+    (void)index;
+    int ret = q2_window_init(&p->job, &w, &err);
+    while (ret == 0 && got) {
+        ret = take_window(p, &w, &got, &err);
+        if (ret == 0 && got)
+            ret = one_window(p, &w, &err);
+    }
+    if (ret < 0)
+        record_failure(p, &err);
+    q2_window_clear(&w);
+    return ret;
+}
+
+static int check_sizes(struct q2_convert_job *job, struct q2_error *err)
+{
+    job->size = 0;
+    for (unsigned i = 0; i < job->n_sources; i++) {
+        if (!q2_add_u64(job->size, job->sources[i]->size, &job->size))
+            return q2_fail(err, -EFBIG, "The sources together are too large");
+    }
+    if (job->target->size < job->size)
+        return q2_fail(err, -EINVAL, "Output file is smaller than input file");
+    return 0;
+}
+
+int q2_convert(struct q2_disk *const *sources, unsigned n_sources, struct q2_disk *target,
+               const struct q2_convert_options *options, const struct q2_monitor *mon,
+               struct q2_error *err)
+{
+    struct pipeline p = {
+        .job = {.sources = sources,
+                .n_sources = n_sources,
+                .target = target,
+                .options = options,
+                .mon = mon},
+        .err = err,
+        .rate = {.bytes_per_second = options->rate_limit},
+    };
+    int ret = check_sizes(&p.job, err);
+    if (ret < 0)
+        return ret;
+    if (options->compress && !target->ops->write_begin_compressed)
+        return q2_fail(err, -ENOTSUP, "Compression not supported for this file format");
+    pthread_mutex_init(&p.lock, NULL);
+    pthread_cond_init(&p.turned, NULL);
+    unsigned n_threads = options->n_threads ? options->n_threads : q2_pool_processors();
+    ret = q2_pool_run(n_threads, work, &p);
+    pthread_cond_destroy(&p.turned);
+    pthread_mutex_destroy(&p.lock);
+    return p.failed ? err->code : ret;
+}
