@@ -26,7 +26,8 @@ static const struct q2_option convert_options[] = {
     {"target-format", "O", "FMT", 'O', "Target", "raw (default) or qcow2"},
     {"target-format-options", "o", "OPTS", 'o', "Target",
      "KEY=VALUE,...; -o help lists them"},
-    {"target-cache", "t", "MODE", 't', "Target", "cache mode (default: unsafe)"},
+    {"target-cache", "t", "MODE", 't', "Target",
+     "cache mode (default: unsafe; with -n writeback)"},
     {"backing", "Bb", "FILE", 'B', "Target", "on top of FILE"},
     {"backing-format", "F", "FMT", 'F', "Target", "format of that FILE"},
     {"compress", "c", NULL, 'c', "Target", "compress (qcow2)"},
@@ -178,6 +179,9 @@ static int convert_with(struct q2_command_line *line, struct q2_convert_settings
                                  line->n_operands > 1, err);
     if (line->n_operands < 2)
         return q2_fail(err, -EINVAL, "Must specify image file name");
+    // A new target that was cut short is made again; an image that was there is not.
+    if (!s->target_cache)
+        s->target_cache = s->no_create ? "writeback" : "unsafe";
     rc = q2_value_cache(s->source_cache, true, &s->source_file, err);
     if (!rc)
         rc = q2_value_cache(s->target_cache, false, &s->target_file, err);
@@ -187,7 +191,6 @@ static int convert_with(struct q2_command_line *line, struct q2_convert_settings
 static int convert_run(struct q2_command_line *line, struct q2_error *err)
 {
     struct q2_convert_settings s = {.source_cache = "writeback",
-                                    .target_cache = "unsafe",
                                     .copy = {.sparse_grain = 4096}};
     line->settings = &s;
     int rc = q2_options_parse(line, take_option, err);

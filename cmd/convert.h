@@ -12,7 +12,7 @@ struct q2_convert_settings {
     const char *source_cache;
     const char *snapshot;
     const char *target_format; // NULL: not given
-    const char *target_cache;
+    const char *target_cache;  // NULL: not given
     const char *backing_file;
     const char *backing_format;
     char *lists; // of -o; owned

@@ -136,10 +136,10 @@ static int make(const struct q2_command_line *line, const char *filename, bool q
         rc = q2_create(filename, &options, &progress.monitor, err);
         q2_progress_end(&progress, !rc);
     }
-    if (rc == -EFBIG)
-        rc = q2_fail(err, rc, "The image size is too large for file format '%s'%s",
-                     image->format,
-                     options.cluster_size ? " (try using a larger cluster size)" : "");
+    if (rc == -EFBIG) // whoever noticed: what counts is what to do about it
+        rc = q2_fail(
+            err, rc, "The image size is too large for file format '%s'%s", image->format,
+            strcmp(image->format, "raw") ? " (try using a larger cluster size)" : "");
     return rc;
 }
 
