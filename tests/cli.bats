@@ -174,7 +174,7 @@ help_has() {
     replay <<<$'$ echo a; echo b >&2; exit 3\na\nstderr: b\n[exit 3]'
     for wrong in $'$ echo a\nb\n[exit 0]' $'$ echo a\na\n[exit 1]' $'$ echo a\n[exit 0]' \
         $'$ true\na\n[exit 0]' $'$ echo a >&2\na\n[exit 0]' $'$ echo a\nstderr: a\n[exit 0]' \
-        $'$ printf a\na\n[exit 0]' $'$ echo a\na\n'; do
+        $'$ printf a\na\n[exit 0]' $'$ echo a\na\n' ''; do
         run replay <<<"$wrong"
         [ "$status" -ne 0 ]
     done

@@ -146,7 +146,7 @@ mask() {
 # Reads a transcript from standard input, runs each of its commands again and compares
 # standard output, standard error (lines "stderr: …") and exit code.
 replay() {
-    local line='' command='' expected='' bad=0
+    local line='' command='' expected='' bad=0 done=0
     while IFS= read -r line || [ -n "$line" ]; do
         case $line in
         '$ '*)
@@ -156,11 +156,13 @@ replay() {
         '[exit '*']')
             replay_one "$command" "$expected$line" || bad=1
             command=''
+            done=1
             ;;
         *) [ -z "$command" ] || expected+=$line$'\n' ;;
         esac
     done
     [ -z "$command" ] || fail "transcript without an exit code: $command" || bad=1
+    [ "$done" -eq 1 ] || fail "empty transcript" || bad=1
     return "$bad"
 }
 
@@ -264,4 +266,49 @@ let_go() {
     exec 9>&-
     wait "$holder" || true
     rm "$BATS_TEST_TMPDIR/hold"
+}
+
+# luks_image IMAGE: an encrypted image. QEMU times its own hashing and gives up when the
+# clock is too coarse for the short time asked for: then it is asked for more.
+luks_image() {
+    local time
+    for time in 10 20 50 100 200 500 1000 2000 4000; do
+        if oracle create -q -f qcow2 --object secret,id=sec0,data=passw0rd -o \
+            "encrypt.format=luks,encrypt.key-secret=sec0,encrypt.iter-time=$time" "$1" 16M \
+            2>/dev/null; then
+            return 0
+        fi
+    done
+    fail "no LUKS image could be made"
+}
+
+# A number out of the JSON that info prints: json_value FILTER, for example '["format"]'.
+json_value() {
+    python3 -c "import json,sys; print(json.load(sys.stdin)$1)"
+}
+
+# The images that the transcripts speak of. (The file named ext.raw is never looked at.)
+transcript_images() {
+    must oracle create -f qcow2 a.qcow2 64M
+    must oracle create -f qcow2 b.qcow2 1.5G -o cluster_size=4k,lazy_refcounts=on,refcount_bits=8
+    must oracle create -f qcow2 -o compat=0.10 v2.qcow2 64M
+    must oracle create -f qcow2 -o extended_l2=on ext.qcow2 64M
+    must oracle create -f qcow2 -o compression_type=zstd z.qcow2 64M
+    must oracle create -f qcow2 -o data_file=ext.raw,data_file_raw=on df.qcow2 64M
+    must oracle create -f qcow2 -b a.qcow2 -F qcow2 over.qcow2
+    must oracle create -f qcow2 -u -b missing.qcow2 -F qcow2 orphan.qcow2 64M
+    must oracle create -f raw r.raw 16M
+    must oracle create -f qcow2 --object secret,id=sec0,data=passw0rd -o \
+        encrypt.format=aes,encrypt.key-secret=sec0 aes.qcow2 16M
+    must qemu-io -c 'write -P 0x11 0 1M' -c 'write -P 0x22 5M 128k' -c 'write -z 8M 256k' \
+        -c 'discard 5M 64k' a.qcow2
+    must qemu-io -c 'write -P 0x33 1M 64k' over.qcow2
+    must oracle create -f qcow2 bm.qcow2 64M
+    must oracle bitmap --add -g 32k bm.qcow2 b0
+}
+
+with_snapshots() {
+    must oracle snapshot -c first a.qcow2
+    must qemu-io -c 'write -P 0x44 0 64k' a.qcow2
+    must oracle snapshot -c second a.qcow2
 }
