@@ -312,3 +312,9 @@ with_snapshots() {
     must qemu-io -c 'write -P 0x44 0 64k' a.qcow2
     must oracle snapshot -c second a.qcow2
 }
+
+# Writes nonsense over the compressed data of the first cluster that is compressed; says
+# at which guest offset in $spoiled.
+spoil_compressed() {
+    spoiled=$(imgtool spoil "$1") || fail "no compressed cluster in $1"
+}

@@ -242,8 +242,9 @@ info_like_qemu() {
     mkdir folder
     one_error 1 qemu-img info folder
     message_has "Could not open 'folder'"
-    one_error 1 qemu-img info -f nosuch folder
-    message_has "nosuch"
+    truncate -s 1M r.raw
+    one_error 1 qemu-img info -f nosuch r.raw
+    [ "$message" = "qemu-img: Could not open 'r.raw': Unknown driver 'nosuch'" ]
     one_error 1 qemu-img info ''
     run -1 --separate-stderr qemu-img info --output=xml folder
     [ "${stderr_lines[0]}" = "qemu-img: --output expects 'human' or 'json', not 'xml'" ]

@@ -178,6 +178,22 @@ def cmd_damage(args):
         print(f"poke {offset:#x} {raw.hex()}")
 
 
+def cmd_spoil(args):
+    """Makes the first compressed cluster one that cannot be inflated; prints its guest
+    offset."""
+    image = Image(args.file, True)
+    bits = image.get("cluster_bits")
+    for guest in range(0, image.get("size"), 1 << bits):
+        at = image.l2_entry(guest)
+        entry = image.read(at, ">Q") if at else 0
+        if entry >> 62 & 1:
+            # A deflate block of type 3 does not exist.
+            image.write(entry & ((1 << (62 - (bits - 8))) - 1), b"\xff" * 16)
+            print(guest)
+            return
+    sys.exit("no compressed cluster")
+
+
 def contents(rng, n_bytes):
     """Bytes that compress well, or badly, or not at all."""
     kind = rng.randrange(4)
@@ -305,6 +321,7 @@ def main():
     for option in ("--type", "--length", "--data"):
         p.add_argument(option)
     command("backing", cmd_backing, "file", "name")
+    command("spoil", cmd_spoil, "file")
     p = command("damage", cmd_damage, "file")
     p.add_argument("--seed", type=int, required=True)
     p.add_argument("--count", type=int, default=4)

@@ -1,0 +1,283 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: MIT
+# convert: what it prints and refuses, as in QEMU's transcripts; its options. That what it
+# writes is right is shown in read-qemu.bats and write-qcow2.bats.
+
+load helpers
+
+setup() {
+    q2_setup
+}
+
+@test "as in the transcripts" {
+    transcript_images
+    with_snapshots
+    must oracle create -f qcow2 q.qcow2 64M
+    replay <<'EOF'
+$ qemu-img convert -f qcow2 -O raw a.qcow2 a.raw
+[exit 0]
+
+$ qemu-img convert -O qcow2 -c a.qcow2 ac.qcow2
+[exit 0]
+
+$ qemu-img convert -O qcow2 -l first a.qcow2 snap.qcow2
+[exit 0]
+
+$ qemu-img convert -O qcow2 -l snapshot.name=first a.qcow2 snap2.qcow2
+[exit 0]
+
+$ qemu-img convert -O qcow2 -l nosuch a.qcow2 x.qcow2
+stderr: qemu-img: Failed to load snapshot: Can't find snapshot
+[exit 1]
+
+$ qemu-img convert -O qcow2 -o compat=0.10 a.qcow2 av2.qcow2
+[exit 0]
+
+$ qemu-img convert -O qcow2 -B a.qcow2 -F qcow2 over.qcow2 over-copy.qcow2
+[exit 0]
+
+$ qemu-img convert -O nosuch a.qcow2 x
+stderr: qemu-img: Unknown file format 'nosuch'
+[exit 1]
+
+$ qemu-img convert -O raw -c a.qcow2 x.raw
+stderr: qemu-img: Compression not supported for this file format
+[exit 1]
+
+$ qemu-img convert missing.qcow2 x.raw
+stderr: qemu-img: Could not open 'missing.qcow2': Could not open 'missing.qcow2': No such file or directory
+[exit 1]
+
+$ qemu-img convert a.qcow2
+stderr: qemu-img: Must specify image file name
+[exit 1]
+
+$ qemu-img convert -n -O qcow2 a.raw q.qcow2
+[exit 0]
+
+$ qemu-img convert -O qcow2 a.raw r.raw cat.qcow2
+[exit 0]
+EOF
+    absent x x.raw x.qcow2
+    local image
+    for image in ac.qcow2 snap.qcow2 snap2.qcow2 av2.qcow2 over-copy.qcow2 q.qcow2 cat.qcow2; do
+        clean $image
+    done
+    same a.raw ac.qcow2
+    same a.raw q.qcow2
+    same snap.qcow2 snap2.qcow2
+    must oracle convert -l first -O raw a.qcow2 first.raw
+    same first.raw snap.qcow2
+    same over.qcow2 over-copy.qcow2
+    cat a.raw r.raw >cat.raw
+    same cat.raw cat.qcow2
+}
+
+@test "a compressed image is described and checked as in the transcripts" {
+    transcript_images
+    must qemu-img convert -O qcow2 -c a.qcow2 ac.qcow2
+    # The lengths depend on the compressor.
+    local MASK_ALSO='s/(file length|Image end offset): .*/\1: #/'
+    replay <<'EOF'
+$ qemu-img info ac.qcow2
+image: ac.qcow2
+file format: qcow2
+virtual size: 64 MiB (67108864 bytes)
+disk size: 264 KiB
+cluster_size: 65536
+Format specific information:
+    compat: 1.1
+    compression type: zlib
+    lazy refcounts: false
+    refcount bits: 16
+    corrupt: false
+    extended l2: false
+Child node '/file':
+    filename: ac.qcow2
+    protocol type: file
+    file length: 322 KiB (329216 bytes)
+    disk size: 264 KiB
+[exit 0]
+
+$ oracle check ac.qcow2
+No errors were found on the image.
+17/1024 = 1.66% allocated, 100.00% fragmented, 100.00% compressed clusters
+Image end offset: 393216
+[exit 0]
+EOF
+}
+
+# No output, no target: a refusal with one line that says why.
+refused() { # PART-OF-MESSAGE ARGUMENTS
+    local part=$1
+    shift
+    one_error 1 qemu-img convert "$@" || return 1
+    message_has "$part" || return 1
+    absent x
+}
+
+@test "refusals: one line, no target" {
+    imgtool fill a.raw 1M --seed 1
+    must oracle convert -O qcow2 a.raw a.qcow2
+    must oracle create -f qcow2 -b a.qcow2 -F qcow2 over.qcow2
+    refused "Could not open 'a.raw': Unknown driver 'nosuch'" -f nosuch -O qcow2 a.raw x
+    refused 'Cluster size must be a power of two between 512 and 2048k' -O qcow2 \
+        -o cluster_size=1000 a.raw x
+    refused "Invalid parameter 'nosuch'" -O qcow2 -o nosuch=on a.raw x
+    refused "Parameter 'preallocation' does not accept value 'bogus'" -O qcow2 \
+        -o preallocation=bogus a.raw x
+    refused 'Lazy refcounts only supported with compatibility level 1.1' -O qcow2 \
+        -o compat=0.10,lazy_refcounts=on a.raw x
+    refused 'missing' -O qcow2 -B missing -F raw a.raw x
+    refused 'not in qcow2 format' -f qcow2 -O raw a.raw x
+    refused 'snapshot' -l one -O raw a.raw x
+    refused 'sparse' -S 1000 -O raw a.raw x
+    refused 'copy offloading' -C -c -O qcow2 a.raw x
+    refused 'copy offloading' -C -S 4k -O raw a.raw x
+    refused 'Use of backing file requires explicit backing format' -B a.qcow2 -O qcow2 a.raw x
+    refused 'sparse' -S 12345x -O raw a.raw x
+    refused 'cache' -t nosuch -O raw a.raw x
+    refused 'cache' -T nosuch -O raw a.raw x
+    refused 'rate' -r nosuch -O raw a.raw x
+    refused 'coroutines|threads|-m' -m 0 -O raw a.raw x
+    refused 'coroutines|threads|-m' -m 99 -O raw a.raw x
+    refused 'missing' a.raw missing x
+}
+
+@test "-n: the target must be there and be large enough" {
+    imgtool fill a.raw 2M --seed 2
+    one_error 1 qemu-img convert -n -O qcow2 a.raw missing
+    [ "$message" = "qemu-img: Could not open 'missing': Could not open 'missing': No such file or directory" ]
+    absent missing
+    local format before
+    for format in raw qcow2; do
+        must oracle create -f $format small 1M
+        before=$(hash_of small)
+        one_error 1 qemu-img convert -n -O $format a.raw small
+        [ "$message" = 'qemu-img: output file is smaller than input file' ]
+        [ "$(hash_of small)" = "$before" ]
+        rm small
+    done
+    must oracle create -f raw plain 2M
+    must_exit 1 qemu-img convert -n -O qcow2 a.raw plain
+    # What is meant for a new image is not silently forgotten.
+    must oracle create -f qcow2 t.qcow2 2M
+    one_error 1 qemu-img convert -n -o cluster_size=4k -O qcow2 a.raw t.qcow2
+    [ "$message" = 'qemu-img: -o has no effect when skipping image creation' ]
+}
+
+@test "--target-is-zero wants -n" {
+    truncate -s 1M a.raw
+    refused 'target-is-zero' --target-is-zero -O qcow2 a.raw x
+}
+
+@test "features that are not there yet are refused by name, and nothing is left" {
+    transcript_images
+    luks_image luks.qcow2
+    one_error 1 qemu-img convert -c -O qcow2 -o compression_type=zstd a.qcow2 x
+    message_has zstd
+    absent x
+    # Sources whose guest data cannot be read yet.
+    must oracle convert -c -O qcow2 -o compression_type=zstd a.qcow2 az.qcow2
+    must qemu-io -c 'write -P 1 0 64k' ext.qcow2
+    local row
+    for row in az.qcow2:zstd ext.qcow2:extended df.qcow2:'data file' luks.qcow2:encrypt \
+        aes.qcow2:encrypt; do
+        echo "$row"
+        one_error 1 qemu-img convert -O raw "${row%%:*}" x
+        message_has "${row%%:*}" "${row#*:}"
+        absent x
+        one_error 1 qemu-img map "${row%%:*}"
+        message_has "${row#*:}"
+        one_error 2 qemu-img compare "${row%%:*}" a.qcow2
+        message_has "${row#*:}"
+    done
+}
+
+@test "the target must not be one of the sources" {
+    imgtool fill a.raw 1M --seed 3
+    cp a.raw keep.raw
+    ln a.raw hard.raw
+    ln -s a.raw soft.raw
+    local name
+    for name in a.raw ./a.raw hard.raw soft.raw; do
+        must_exit 1 qemu-img convert -f raw -O raw a.raw $name
+        same_bytes keep.raw a.raw
+        must_exit 1 qemu-img convert -f raw -O qcow2 a.raw $name
+        same_bytes keep.raw a.raw
+    done
+    # Nor the backing file of one.
+    must oracle create -f qcow2 -b a.raw -F raw over.qcow2
+    must_exit 1 qemu-img convert -O raw over.qcow2 a.raw
+    same_bytes keep.raw a.raw
+}
+
+@test "-p: progress from 0 to 100, never backwards, and a newline at the end" {
+    imgtool fill a.raw 24M --seed 4
+    local how
+    for how in '' -c; do
+        run --separate-stderr qemu-img convert -p $how -O qcow2 a.raw x.qcow2
+        [ "$status" -eq 0 ]
+        [ -z "$stderr" ]
+        qemu-img convert -p $how -O qcow2 a.raw x.qcow2 >progress
+        [ "$(tail -c 1 progress)" = '' ]
+        tr '\r' '\n' <progress | sed '/^$/d' >lines
+        [ "$(head -n 1 lines)" = '    (0.00/100%)' ]
+        [ "$(tail -n 1 lines)" = '    (100.00/100%)' ]
+        [ "$(grep -cvE '^    \([0-9]+\.[0-9]{2}/100%\)$' lines)" -eq 0 ]
+        sed -E 's/[^0-9.]*([0-9.]+)\/.*/\1/' lines >numbers
+        sort -c -n numbers
+    done
+    run --separate-stderr qemu-img convert -p -q -O qcow2 a.raw x.qcow2
+    [ -z "$output$stderr" ]
+}
+
+@test "a source format that is given is not guessed" {
+    # A raw disk whose first bytes a guest made look like an image.
+    must oracle create -f qcow2 evil.raw 1M
+    local length
+    length=$(stat -c %s evil.raw)
+    must qemu-img convert -f raw -O raw evil.raw got.raw
+    [ "$(stat -c %s got.raw)" -eq $(((length + 511) / 512 * 512)) ]
+    must cmp -n "$length" evil.raw got.raw
+    must qemu-img convert -O raw evil.raw got.raw
+    [ "$(stat -c %s got.raw)" -eq 1048576 ]
+}
+
+@test "-U and --salvage change nothing on a good image" {
+    imgtool fill a.raw 3M --seed 5
+    must oracle convert -O qcow2 a.raw a.qcow2
+    must qemu-img convert -U -O raw a.qcow2 got.raw
+    same_bytes a.raw got.raw
+    must qemu-img convert --salvage -O raw a.qcow2 got.raw
+    same_bytes a.raw got.raw
+}
+
+@test "targets that cannot hold an image" {
+    imgtool fill a.raw 1M --seed 6
+    must_exit 1 qemu-img convert -O qcow2 a.raw /dev/null
+    mkdir folder
+    must_exit 1 qemu-img convert -O qcow2 a.raw folder
+    [ -d folder ]
+    one_error 1 qemu-img convert -O qcow2 a.raw no/such/folder/x
+    message_has 'no/such/folder/x'
+}
+
+@test "-l with a name that two snapshots could mean takes the id first, as QEMU does" {
+    must oracle create -f qcow2 s.qcow2 1M
+    local i
+    for i in 3 1 2; do
+        must qemu-io -c "write -P $i 0 64k" s.qcow2
+        must oracle snapshot -c "$i" s.qcow2
+    done
+    for i in 1 2 3; do
+        must oracle convert -O raw -l "$i" s.qcow2 want.raw
+        must qemu-img convert -O raw -l "$i" s.qcow2 got.raw
+        same_bytes want.raw got.raw
+        must oracle convert -O raw -l "snapshot.name=$i" s.qcow2 want.raw
+        must qemu-img convert -O raw -l "snapshot.name=$i" s.qcow2 got.raw
+        same_bytes want.raw got.raw
+    done
+    one_error 1 qemu-img convert -O raw -l snapshot.id=1,snapshot.name=none s.qcow2 x
+    absent x
+}
