@@ -90,7 +90,9 @@ struct q2_header {
     struct q2_extension *extensions;
     unsigned n_extensions;
 
-    // Decoded from their extensions; 0 where the extension is absent.
+    // Decoded from their extensions; 0 where the extension is absent. What is said here
+    // is what q2_header_encode writes. has_bitmaps: only where the autoclear bit says
+    // that the extension is valid; a stale one is kept in extensions alone, unread.
     bool has_bitmaps;
     uint32_t nb_bitmaps;
     uint64_t bitmap_directory_size;
@@ -124,8 +126,10 @@ int q2_header_decode(const void *buf, size_t n_bytes, struct q2_header *out,
 // Writes header, extensions and backing file name into buf (one cluster, zeroed by the
 // callee). Sets *used to the bytes that are meaningful. header_length,
 // backing_file_offset and backing_file_size are computed, from version, unknown_fields
-// and backing_file, and are updated in *h. Writes a feature name table (ours) for version
-// 3 if the header has none. -ENOSPC when it does not fit in a cluster.
+// and backing_file, and are updated in *h. Order as QEMU writes it: backing format, data
+// file, encryption, feature names, bitmaps, others as they stood. Writes a feature name
+// table (ours) for version 3 if the header has none and clusters have at least 4 KiB
+// (QEMU's rule); drops one for version 2. -ENOSPC when it does not fit in a cluster.
 int q2_header_encode(struct q2_header *h, void *buf, size_t *used, struct q2_error *err);
 
 void q2_header_clear(struct q2_header *h);
