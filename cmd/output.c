@@ -152,8 +152,8 @@ void q2_output_tree(const json_t *object, int indent)
     json_object_foreach((json_t *)object, key, value)
     {
         printf("%*s", indent, "");
-        for (; *key; key++)
-            putchar(*key == '-' ? ' ' : *key);
+        for (const char *p = key; *p; p++)
+            putchar(*p == '-' ? ' ' : *p);
         putchar(':');
         print_branch(value, indent + INDENT);
     }
