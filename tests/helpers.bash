@@ -236,16 +236,45 @@ wait_until() {
     fail "waited in vain: $*"
 }
 
-# Runs a command in a mount namespace of its own, in which DIR is a tmpfs of SIZE; what
-# it leaves there is gone afterwards. Without root a user namespace gives the right.
-in_tmpfs() {
-    local dir=$1 size=$2 flags=-m
-    shift 2
+# Runs a command in a mount namespace of its own, in which the folder "small" is a tmpfs of
+# the given size. Leaves its output and exit code in the files out, err and code, and the
+# names of what it left in the folder in left. Without root a user namespace gives the
+# right to mount.
+in_tmpfs() { # SIZE COMMAND...
+    mkdir -p small
+    # shellcheck disable=SC2016
+    in_mounts 'mount -t tmpfs -o "size=$1" tmpfs small' "$@"
+}
+
+# The same with a file or folder that is mounted read-only.
+in_readonly() { # PATH COMMAND...
+    # shellcheck disable=SC2016
+    in_mounts 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1"' "$@"
+}
+
+in_mounts() { # MOUNT-COMMANDS ARGUMENT COMMAND...
+    local flags=-m
     [ "$(id -u)" -eq 0 ] || flags=-mUr
-    unshare "$flags" bash -c '
-        mount -t tmpfs -o "size=$2" tmpfs "$1" || exit 99
-        shift 2
-        "$@"' in_tmpfs "$dir" "$size" "$@"
+    rm -f out err code left
+    : >out >err >code >left
+    # shellcheck disable=SC2016
+    unshare $flags bash -c '
+        mounting=$1
+        shift
+        eval "$mounting" || exit 99
+        shift
+        "$@" >out 2>err </dev/null
+        echo $? >code
+        if [ -d small ]; then ls -A small >left; fi' \
+        in_mounts "$@" || fail "cannot mount"
+    message=$(cat err)
+}
+
+# After in_tmpfs or in_readonly: it failed as it should, with one line.
+failed_cleanly() {
+    [ "$(cat code)" -eq 1 ] || fail "exit $(cat code), not 1: $message" || return 1
+    is_one_error_line "in a small or read-only file system" || return 1
+    [ ! -s left ] || fail "left behind: $(cat left)"
 }
 
 # hold_open IMAGE: qemu-io has it open for writing until let_go.

@@ -277,27 +277,43 @@ def cmd_io(args):
                 print(f"write -q -c -s {data} {index * cluster} {cluster}")
 
 
+def copy_file(path, target, n_bytes):
+    with open(path, "rb") as source, open(target, "wb") as copy:
+        while n_bytes > 0:
+            sent = os.sendfile(copy.fileno(), source.fileno(), None, n_bytes)
+            if sent == 0:
+                return
+            n_bytes -= sent
+
+
 def cmd_stage(args):
-    """Copies real files (sources first to last) into a folder until it holds --size."""
+    """Copies real files (sources first to last) into a folder until they take --size.
+
+    Starts again from the first source if the machine has too few.
+    """
     left = number(args.size)
-    for top in args.sources:
-        for folder, folders, names in os.walk(top):
-            folders.sort()
-            inside = args.target + folder
-            os.makedirs(inside, exist_ok=True)
-            for name in sorted(names):
-                path = os.path.join(folder, name)
-                if os.path.islink(path) or not os.path.isfile(path):
-                    continue
-                try:
-                    with open(path, "rb") as source, open(inside + "/" + name, "wb") as copy:
-                        n_bytes = os.fstat(source.fileno()).st_size
-                        os.sendfile(copy.fileno(), source.fileno(), 0, n_bytes)
-                except PermissionError:
-                    continue
-                left -= n_bytes
-                if left <= 0:
+    turn = 0
+    while left > 1 << 20:
+        turn += 1
+        for top in args.sources:
+            for folder, folders, names in os.walk(top):
+                folders.sort()
+                inside = f"{args.target}/{turn}{folder}"
+                os.makedirs(inside, exist_ok=True)
+                for name in sorted(names):
+                    path = os.path.join(folder, name)
+                    if os.path.islink(path) or not os.path.isfile(path):
+                        continue
+                    n_bytes = os.stat(path).st_size
+                    cost = (n_bytes + 4095 & ~4095) + 256
+                    if cost > left or not os.access(path, os.R_OK):
+                        continue
+                    copy_file(path, os.path.join(inside, name), n_bytes)
+                    left -= cost
+                if left <= 1 << 20:
                     return
+        if left == number(args.size):
+            sys.exit("nothing to copy")
 
 
 def main():
