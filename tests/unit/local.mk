@@ -5,3 +5,12 @@
 #   check_PROGRAMS += tests/unit/NAME
 
 EXTRA_DIST += tests/unit/test.h
+
+check_PROGRAMS += \
+	tests/unit/endian \
+	tests/unit/entry \
+	tests/unit/error \
+	tests/unit/pool \
+	tests/unit/refcount \
+	tests/unit/size \
+	tests/unit/zero
