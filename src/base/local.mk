@@ -3,6 +3,7 @@
 
 libqcow2_a_SOURCES += \
 	src/base/checked.h \
+	src/base/counters.c src/base/counters.h \
 	src/base/endian.h \
 	src/base/error.c src/base/error.h \
 	src/base/monitor.c src/base/monitor.h \

@@ -7,5 +7,6 @@ libqcow2_a_SOURCES += \
 	src/io/io.c src/io/io.h \
 	src/io/lock.c src/io/lock.h \
 	src/io/memory.c src/io/memory.h \
+	src/io/overlay.c src/io/overlay.h \
 	src/io/space.c \
 	src/io/transfer.c
