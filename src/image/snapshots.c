@@ -9,28 +9,24 @@
 
 #include "base/checked.h"
 
-// Reads one entry at offset, with as much of the file as it takes; *used is its length.
+// Reads one entry at offset, with as much of the file as it takes; *used is its length. What
+// lies behind the end of the file reads as zeros: an empty entry, which check reports.
 static int load_entry(struct q2_image *img, uint64_t offset, unsigned index,
                       struct q2_snapshot *out, size_t *used, struct q2_error *err)
 {
     // An entry is at most: fixed part, extra data, id and name of 65535 bytes each.
-    size_t most = 40 + Q2_MAX_SNAPSHOT_EXTRA_BYTES + 2 * 65535 + 8;
+    const size_t most = 40 + Q2_MAX_SNAPSHOT_EXTRA_BYTES + 2 * 65535 + 8;
     uint8_t *buf = malloc(most);
     if (!buf)
         return q2_fail_memory(err, most);
-    uint64_t file_size;
-    int ret = q2_io_get_size(img->disk.file, &file_size, err);
-    size_t n = 0;
-    for (size_t want = 256; ret == 0; want = q2_min_u64(want * 8, most)) {
-        size_t there =
-            offset < file_size ? (size_t)q2_min_u64(want, file_size - offset) : 0;
-        ret = q2_io_read(img->disk.file, offset + n, buf + n, there - n, err);
-        n = there;
+    int ret = -ENODATA;
+    for (size_t n = 0, want = 256; ret == -ENODATA && n < most; n = want, want *= 8) {
+        want = q2_min_u64(want, most);
+        ret = q2_io_read(img->disk.file, offset + n, buf + n, want - n, err);
         if (ret == 0)
-            ret = q2_snapshot_decode(buf, n, index, out, used, err);
-        if (ret != -ENODATA || want == most || there < want)
+            ret = q2_snapshot_decode(buf, want, index, out, used, err);
+        if (want == most)
             break;
-        ret = 0;
     }
     free(buf);
     return ret;
