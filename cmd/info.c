@@ -90,8 +90,10 @@ static int read_chain(struct chain *chain, const char *path, const struct settin
         const struct q2_info *last = &chain->images[chain->n - 1];
         char *next;
         rc = q2_backing_path(last->filename, last->header.backing_file, &next, err);
-        if (rc)
+        if (rc) {
+            q2_context(err, "Could not open '%s'", last->header.backing_file);
             break;
+        }
         rc = add_image(chain, next, last->header.backing_format, s->shared, err);
         free(next);
     }
