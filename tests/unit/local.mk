@@ -4,13 +4,22 @@
 #
 #   check_PROGRAMS += tests/unit/NAME
 
-EXTRA_DIST += tests/unit/test.h
+EXTRA_DIST += \
+	tests/unit/built.h \
+	tests/unit/test.h
 
 check_PROGRAMS += \
+	tests/unit/bitmap \
 	tests/unit/endian \
 	tests/unit/entry \
 	tests/unit/error \
+	tests/unit/file \
+	tests/unit/header \
+	tests/unit/luks \
+	tests/unit/memory \
+	tests/unit/mutated \
 	tests/unit/pool \
 	tests/unit/refcount \
 	tests/unit/size \
+	tests/unit/snapshot \
 	tests/unit/zero
