@@ -44,7 +44,7 @@ check-valgrind: qcow2 $(check_PROGRAMS)
 	@$(Q2_TEST_ENV) $(BASH) $(srcdir)/tests/valgrind $(check_PROGRAMS)
 
 # Short: the whole suite takes minutes, and it is not what distcheck is there for.
-AM_DISTCHECK_CONFIGURE_FLAGS = TESTS_ONLY='$(notdir $(check_PROGRAMS)) create info'
+AM_DISTCHECK_CONFIGURE_FLAGS = TESTS_ONLY='$(notdir $(check_PROGRAMS)) cli man info-human'
 
 clean-local:
 	-rm -rf test-logs build-asan
