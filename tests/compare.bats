@@ -57,6 +57,7 @@ like_qemu() {
 }
 
 both_ways() {
+    settle
     like_qemu "$1" "$2" || return 1
     like_qemu "$2" "$1" || return 1
     like_qemu -s "$1" "$2" || return 1

@@ -203,7 +203,7 @@ EOF
     done
     one_error 1 qemu-img create -q -f qcow2 --object secret,id=sec0,data=passw0rd \
         -o encrypt.format=luks,encrypt.key-secret=sec0,encrypt.iter-time=10 x.qcow2 16M
-    message_has 'encrypt|secret'
+    message_has 'encrypt|secret|--object'
     absent x.qcow2
     for option in data_file=ext.raw data_file=ext.raw,data_file_raw=on; do
         one_error 1 qemu-img create -q -f qcow2 -o "$option" x.qcow2 16M

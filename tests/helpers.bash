@@ -200,6 +200,12 @@ scribble() {
     qemu_io "$format" "$image" <"$BATS_TEST_TMPDIR/scribble.cmd"
 }
 
+# Until a file is written out, the space that it takes, and where in it are holes, may
+# change from one look to the next.
+settle() {
+    find . -type f -exec sync {} +
+}
+
 # The program's conversion of an image to raw is byte for byte QEMU's, and the program's
 # compare agrees.
 reads_like_qemu() {

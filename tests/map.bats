@@ -65,6 +65,7 @@ human_like_qemu() {
 }
 
 like_qemu() {
+    settle
     json_like_qemu "$@" || return 1
     human_like_qemu "$@"
 }
@@ -144,13 +145,11 @@ like_qemu() {
 @test "raw files: data and holes" {
     truncate -s 4M a.raw
     echo 'write -q -P 1 1M 64k' | qemu_io raw a.raw
-    sync a.raw
     like_qemu -f raw a.raw
     like_qemu a.raw
     truncate -s 3M hole.raw
     like_qemu hole.raw
     head -c 1000000 /dev/urandom >odd.raw
-    sync odd.raw
     like_qemu odd.raw
     : >empty.raw
     like_qemu empty.raw

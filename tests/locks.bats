@@ -1,0 +1,204 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: MIT
+# Image locks, as QEMU keeps them: no reading beside a writer but with -U, no writing beside
+# anybody, readers beside readers.
+
+load helpers
+
+setup() {
+    q2_setup
+}
+
+lock_message() { # IMAGE LOCK
+    printf '%s\n%s' "Failed to get $2 lock" "Is another process using the image [$1]?"
+}
+
+# refused_by_lock CODE COMMAND: with QEMU's message and hint, nothing on standard output.
+refused_by_lock() {
+    local code=0 want=$1
+    shift
+    "$@" >out 2>err </dev/null || code=$?
+    [ "$code" -eq "$want" ] || fail "exit $code, not $want: $*: $(cat err)" || return 1
+    [ ! -s out ] || fail "prints: $(cat out)" || return 1
+    [ "$(wc -l <err)" -eq 2 ] || fail "not two lines: $(cat err)"
+}
+
+@test "with qemu-io holding the image: info, map, convert and compare refuse; -U reads" {
+    imgtool fill a.raw 2M --seed 1
+    must oracle convert -O qcow2 a.raw a.qcow2
+    cp a.qcow2 copy.qcow2
+    hold_open a.qcow2
+    must oracle create -f qcow2 -u -b a.qcow2 -F qcow2 over.qcow2 2M
+    local text
+    text=$(lock_message a.qcow2 'shared "write"')
+
+    refused_by_lock 1 qemu-img info a.qcow2
+    [ "$(cat err)" = "qemu-img: Could not open 'a.qcow2': $text" ]
+    refused_by_lock 1 qemu-img info --output=json a.qcow2
+    [ "$(cat err)" = "qemu-img: Could not open 'a.qcow2': $text" ]
+    refused_by_lock 1 qemu-img map a.qcow2
+    [ "$(cat err)" = "qemu-img: Could not open 'a.qcow2': $text" ]
+    refused_by_lock 1 qemu-img convert -O raw a.qcow2 x
+    [ "$(cat err)" = "qemu-img: Could not open 'a.qcow2': $text" ]
+    absent x
+    refused_by_lock 2 qemu-img compare a.qcow2 a.raw
+    [ "$(cat err)" = "qemu-img: Could not open 'a.qcow2': $text" ]
+    refused_by_lock 2 qemu-img compare a.raw a.qcow2
+    # As a backing file it is locked all the same.
+    refused_by_lock 1 qemu-img convert -O raw over.qcow2 x
+    [ "$(cat err)" = "qemu-img: Could not open 'over.qcow2': Could not open backing file: $text" ]
+    absent x
+    refused_by_lock 1 qemu-img info --backing-chain over.qcow2
+    # The overlay's own description does not need it.
+    must qemu-img info over.qcow2
+
+    must qemu-img info -U a.qcow2
+    must qemu-img map -U a.qcow2
+    must qemu-img convert -U -O raw a.qcow2 got.raw
+    must qemu-img compare -U copy.qcow2 a.raw
+    must qemu-img convert -U -O raw over.qcow2 got2.raw
+    must qemu-img info -U --backing-chain over.qcow2
+    # The writer filled the first sector with its pattern when it started, and has not
+    # necessarily written it; the rest is as it was.
+    must cmp -i 512 a.raw got.raw
+    let_go
+    must qemu-img info a.qcow2
+    must qemu-img convert -O raw a.qcow2 got.raw
+}
+
+@test "with qemu-io holding the image: nothing may be written to it" {
+    imgtool fill a.raw 2M --seed 2
+    must oracle create -f qcow2 t.qcow2 2M
+    hold_open t.qcow2
+    local before
+    before=$(hash_of t.qcow2)
+    refused_by_lock 1 qemu-img convert -n -O qcow2 a.raw t.qcow2
+    [ "$(cat err)" = "qemu-img: Could not open 't.qcow2': $(lock_message t.qcow2 '"write"')" ]
+    refused_by_lock 1 qemu-img convert -O qcow2 a.raw t.qcow2
+    grep -qx "Is another process using the image \[t.qcow2\]?" err
+    grep -q 'Failed to get "write" lock' err
+    refused_by_lock 1 qemu-img convert -O raw a.raw t.qcow2
+    refused_by_lock 1 qemu-img create -q -f qcow2 t.qcow2 1M
+    [ "$(hash_of t.qcow2)" = "$before" ]
+    let_go
+    clean t.qcow2
+}
+
+slow() { # CONVERT ARGUMENTS, the target last
+    local target=${*: -1}
+    qemu-img convert -r 4M "$@" >out.slow 2>err.slow </dev/null 3>&- &
+    pid=$!
+    wait_until has_data "$target" || { kill "$pid"; return 1; }
+}
+
+has_data() {
+    [ "$(stat -c %b "$1")" -gt 0 ]
+}
+
+end_slow() {
+    kill -TERM "$pid"
+    wait "$pid" || true
+}
+
+@test "while convert writes its target, nobody else can write or read it" {
+    # (QEMU lets readers of raw files be.)
+    local format
+    head -c 64M /dev/urandom >src
+    for format in raw qcow2; do
+        slow -O $format src x
+        run ! qemu-io -f raw -c 'write -P 1 0 512' x
+        [[ $output == *'Failed to get'*lock* ]]
+        run ! qemu-img convert -f raw -O raw x y
+        [[ $output == *'Failed to get shared "write" lock'* ]]
+        end_slow
+        absent x y
+    done
+}
+
+@test "while convert -n writes an image, QEMU can neither write nor read it" {
+    head -c 64M /dev/urandom >src
+    must oracle create -f qcow2 x 64M
+    # There is something in it already: the wait is for the second look.
+    qemu-img convert -r 4M -n -O qcow2 src x >out 2>err </dev/null 3>&- &
+    pid=$!
+    wait_until is_locked x
+    run ! qemu-io -f qcow2 -c 'write -P 1 0 512' x
+    [[ $output == *'Failed to get'*lock* ]]
+    run ! oracle convert -f qcow2 -O raw x y
+    [[ $output == *'Failed to get shared "write" lock'* ]]
+    end_slow
+}
+
+@test "while convert reads its source, QEMU can read it and cannot write it" {
+    local format
+    head -c 64M /dev/urandom >src.raw
+    must oracle convert -f raw -O qcow2 src.raw src.qcow2
+    must oracle create -f qcow2 -b src.qcow2 -F qcow2 src.over
+    local source
+    for source in src.raw src.qcow2 src.over; do
+        echo "$source"
+        format=qcow2
+        [ $source != src.raw ] || format=raw
+        slow -f $format -O raw $source x
+        run ! qemu-io -f $format -c 'write -P 1 0 512' $source
+        [[ $output == *'Failed to get "write" lock'* ]]
+        [ $source = src.raw ] || {
+            # The backing file too.
+            run ! qemu-io -f qcow2 -c 'write -P 1 0 512' src.qcow2
+            [[ $output == *'Failed to get "write" lock'* ]]
+        }
+        must oracle info $source
+        must oracle convert -f $format -O raw $source y
+        must qemu-img info $source
+        must qemu-img map -f $format $source
+        must qemu-img compare -f $format -F raw $source src.raw
+        end_slow
+        absent x
+        # The lock went with the process.
+        must qemu-io -f $format -c 'write -s src.raw 0 512' $source
+    done
+}
+
+@test "readers beside QEMU's readers" {
+    imgtool fill a.raw 1M --seed 3
+    must oracle convert -O qcow2 a.raw a.qcow2
+    mkfifo hold
+    qemu-io -r -f qcow2 a.qcow2 <hold >/dev/null 2>&1 3>&- &
+    pid=$!
+    exec 9>hold
+    echo 'read -q 0 512' >&9
+    # A reader's lock is seen by a writer that is turned away.
+    wait_until read_locked
+    must qemu-img info a.qcow2
+    must qemu-img map a.qcow2
+    must qemu-img convert -O raw a.qcow2 got.raw
+    same_bytes a.raw got.raw
+    must qemu-img compare a.qcow2 a.raw
+    must_exit 1 qemu-img convert -n -O qcow2 a.raw a.qcow2
+    exec 9>&-
+    wait "$pid"
+}
+
+read_locked() {
+    ! qemu-io -f qcow2 -c 'read -q 0 512' a.qcow2 9>&-
+}
+
+@test "two conversions from one source at a time" {
+    head -c 8M /dev/urandom >src
+    qemu-img convert -O qcow2 src x 2>err 3>&- &
+    pid=$!
+    must qemu-img convert -O qcow2 src y
+    wait "$pid"
+    same_bytes x y
+}
+
+@test "two conversions to one target: one of them is turned away" {
+    head -c 64M /dev/urandom >src
+    slow -O qcow2 src x
+    refused_by_lock 1 qemu-img convert -O qcow2 src x
+    grep -q 'Failed to get "write" lock' err
+    # It has not removed or emptied what the other one is writing.
+    has_data x
+    end_slow
+    absent x
+}
