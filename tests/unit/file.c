@@ -288,6 +288,42 @@ static void holes(void)
     q2_io_close(io);
 }
 
+static void extent_is(struct q2_io *io, uint64_t at, uint64_t want, bool want_data)
+{
+    struct q2_error err = Q2_ERROR_INIT;
+    uint64_t n = 0;
+    bool data = !want_data;
+
+    is_int(q2_io_extent(io, at, &n, &data, &err), 0, "extent at %" PRIu64, at);
+    is_u64(n, want, "its length");
+    is_int(data, want_data, "its kind");
+}
+
+// On a file system that knows holes: where they begin and end.
+static void extents(void)
+{
+    struct q2_error err = Q2_ERROR_INIT;
+    static char data[1 << 20];
+    uint64_t used = 0;
+    bool made;
+
+    memset(data, 'x', sizeof(data));
+    struct q2_io *io = create("extents", &read_write, &made);
+    q2_io_write(io, 1 << 20, data, sizeof(data), &err);
+    q2_io_set_size(io, 5 << 20, &err);
+    q2_io_flush(io, &err);
+    if (q2_io_disk_usage(io, &used, &err) == 0 && used < 2 << 20) {
+        extent_is(io, 0, 1 << 20, false);
+        extent_is(io, 100, (1 << 20) - 100, false);
+        extent_is(io, 1 << 20, 1 << 20, true);
+        extent_is(io, (2 << 20) - 1, 1, true);
+        extent_is(io, 2 << 20, 3 << 20, false);
+    }
+    is_int(q2_io_extent(io, 5 << 20, &used, &made, &err), -EIO, "none beyond the end");
+    q2_file_abandon(io, true);
+    q2_io_close(io);
+}
+
 static const char *lock_names[] = {"none", "metadata", "read", "shared", "write"};
 
 // Which two may be there at the same time; [first][second].
@@ -379,6 +415,7 @@ int main(void)
     against_array("O_DIRECT", &direct, 1);
     against_array("O_DSYNC", &sync, 0);
     holes();
+    extents();
     locks();
     locked_target();
 
