@@ -211,6 +211,8 @@ int q2_image_trim(struct q2_image *img, struct q2_error *err);
 
 // --- write.c, zero.c -----------------------------------------------------------------
 
+// Fails for images whose features this version cannot write; packed: compressed clusters.
+int q2_image_refuse_write(const struct q2_image *img, bool packed, struct q2_error *err);
 int q2_image_write_begin(struct q2_disk *d, uint64_t guest_offset, size_t n_bytes,
                          struct q2_write *w, struct q2_error *err);
 int q2_image_write_begin_compressed(struct q2_disk *d, uint64_t guest_offset,

@@ -2,6 +2,8 @@
 // Raw disks.
 #include "image/raw.h"
 
+#include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "base/checked.h"
@@ -16,13 +18,17 @@ static int raw_status(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes
                       struct q2_extent *e, struct q2_error *err)
 {
     uint64_t file_size, n = n_bytes;
-    bool data = false; // the sector's rest behind the end of the file
+    bool data = false; // the last sector's rest behind the end of the file
     int ret = q2_io_get_size(d->file, &file_size, err);
-    if (ret == 0 && guest_offset < file_size) {
+    if (ret == 0 && q2_align_up(file_size, 512) < d->size)
+        ret = q2_fail(err, -EIO,
+                      "'%s' has become shorter (%" PRIu64 " bytes) while it was read",
+                      d->path, file_size);
+    if (ret < 0)
+        return ret;
+    if (guest_offset < file_size) {
         ret = q2_io_extent(d->file, guest_offset, &n, &data, err);
-        // The last, partial sector is of one kind.
-        if (guest_offset + n >= file_size)
-            n = d->size - guest_offset;
+        n = q2_min_u64(n, file_size - guest_offset);
     }
     *e = (struct q2_extent){.n_bytes = q2_min_u64(n, n_bytes),
                             .allocated = true,

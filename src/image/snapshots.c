@@ -9,8 +9,9 @@
 
 #include "base/checked.h"
 
-// Reads one entry at offset, with as much of the file as it takes; *used is its length. What
-// lies behind the end of the file reads as zeros: an empty entry, which check reports.
+// Reads one entry at offset, with as much of the file as it takes; *used is its length.
+// What lies behind the end of the file reads as zeros: an empty entry, which check
+// reports.
 static int load_entry(struct q2_image *img, uint64_t offset, unsigned index,
                       struct q2_snapshot *out, size_t *used, struct q2_error *err)
 {
@@ -50,14 +51,14 @@ int q2_image_load_snapshots(struct q2_image *img, struct q2_error *err)
         }
         int ret = load_entry(img, offset, i, &img->snapshots[i], &used, err);
         if (ret < 0)
-            return q2_context(err, "Could not read snapshots");
+            return q2_context(err, "'%s': Could not read snapshots", img->disk.path);
         img->n_snapshots = i + 1;
         offset += q2_align_up(used, 8);
         if (offset - start > Q2_MAX_SNAPSHOT_TABLE_BYTES)
             return q2_fail(err, -EFBIG,
-                           "Could not read snapshots: the snapshot table is longer than "
-                           "%" PRIu64 " bytes",
-                           Q2_MAX_SNAPSHOT_TABLE_BYTES);
+                           "'%s': Could not read snapshots: the snapshot table is longer "
+                           "than %" PRIu64 " bytes",
+                           img->disk.path, Q2_MAX_SNAPSHOT_TABLE_BYTES);
     }
     return 0;
 }
@@ -117,13 +118,15 @@ int q2_image_select_snapshot(struct q2_image *img, const char *spec, struct q2_e
         return q2_fail(err, -ENOENT, "Failed to load snapshot: Can't find snapshot");
     if ((uint64_t)s->l1_size * 8 > Q2_MAX_L1_BYTES ||
         !q2_is_aligned(s->l1_table_offset, img->cluster_size))
-        return q2_fail(err, -EFBIG,
-                       "Failed to load snapshot: snapshot '%s': L1 table of %" PRIu32
-                       " entries at offset 0x%" PRIx64 " is too large or not aligned",
-                       s->name, s->l1_size, s->l1_table_offset);
+        return q2_fail(
+            err, -EFBIG,
+            "Failed to load snapshot: '%s': snapshot '%s': L1 table of %" PRIu32
+            " entries at offset 0x%" PRIx64 " is too large or not aligned",
+            img->disk.path, s->name, s->l1_size, s->l1_table_offset);
     ret = q2_image_load_l1(img, s->l1_table_offset, s->l1_size, err);
     if (ret < 0)
-        return q2_context(err, "Failed to load snapshot: snapshot '%s'", s->name);
+        return q2_context(err, "Failed to load snapshot: '%s': snapshot '%s'",
+                          img->disk.path, s->name);
     if (s->has_disk_size)
         img->disk.size = q2_align_up(s->disk_size, 512);
     return 0;

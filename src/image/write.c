@@ -65,10 +65,27 @@ static uint64_t count_to_allocate(const struct q2_image *img, const struct span 
     return n;
 }
 
-static int find_span(struct q2_image *img, uint64_t guest_offset, size_t n_bytes,
-                     struct span *s, struct q2_error *err)
+// Images of these kinds can be made, but not filled by this version.
+int q2_image_refuse_write(const struct q2_image *img, bool packed, struct q2_error *err)
 {
-    int ret = q2_image_trim(img, err);
+    if (img->header.incompatible_features & Q2_INCOMPAT_EXTENDED_L2)
+        return q2_fail(err, -ENOTSUP,
+                       "'%s': this version cannot write to an image with extended L2 "
+                       "entries",
+                       img->disk.path);
+    if (packed && img->header.compression_type != Q2_COMPRESSION_ZLIB)
+        return q2_fail(err, -ENOTSUP,
+                       "'%s': this version cannot compress with zstd (compression_type)",
+                       img->disk.path);
+    return 0;
+}
+
+static int find_span(struct q2_image *img, uint64_t guest_offset, size_t n_bytes,
+                     bool packed, struct span *s, struct q2_error *err)
+{
+    int ret = q2_image_refuse_write(img, packed, err);
+    if (ret == 0)
+        ret = q2_image_trim(img, err);
     if (ret == 0)
         ret = q2_mapping_l2_for_write(img, guest_offset, &s->table, err);
     if (ret < 0)
@@ -101,7 +118,7 @@ static int begin_locked(struct q2_image *img, uint64_t guest_offset, size_t n_by
 {
     struct span s;
     uint64_t host_offset, n;
-    int ret = find_span(img, guest_offset, n_bytes, &s, err);
+    int ret = find_span(img, guest_offset, n_bytes, false, &s, err);
     if (ret < 0)
         return ret;
     struct q2_l2_entry e = decode(img, s.l2[s.index]);
@@ -144,7 +161,7 @@ int q2_image_write_begin_compressed(struct q2_disk *d, uint64_t guest_offset,
                            .compressed_bytes = compressed_bytes,
                            .link = true};
     pthread_mutex_lock(&img->lock);
-    int ret = find_span(img, guest_offset, 1, &s, err);
+    int ret = find_span(img, guest_offset, 1, true, &s, err);
     if (ret == 0)
         ret = q2_alloc_bytes(img, compressed_bytes, &w->host_offset, err);
     pthread_mutex_unlock(&img->lock);

@@ -141,11 +141,14 @@ int q2_image_write_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t n_b
     uint64_t first = q2_align_up(guest_offset, img->cluster_size);
     // The disk's last cluster is whole when the request reaches the disk's end.
     uint64_t last = end == d->size ? end : q2_align_down(end, img->cluster_size);
+    int ret = q2_image_refuse_write(img, false, err);
+    if (ret < 0)
+        return ret;
     if (!can_mark(img, guest_offset, flags))
         return write_real_zeroes(d, guest_offset, n_bytes, err);
     if (first >= last)
         return zero_edge(img, guest_offset, n_bytes, err);
-    int ret = zero_edge(img, guest_offset, first - guest_offset, err);
+    ret = zero_edge(img, guest_offset, first - guest_offset, err);
     if (ret == 0)
         ret = mark_clusters(img, first, last - first, flags, err);
     return ret < 0 ? ret : zero_edge(img, last, end - last, err);
