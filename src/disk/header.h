@@ -128,7 +128,7 @@ int q2_header_decode(const void *buf, size_t n_bytes, struct q2_header *out,
 // backing_file_offset and backing_file_size are computed, from version, unknown_fields
 // and backing_file, and are updated in *h. Order as QEMU writes it: backing format, data
 // file, encryption, feature names, bitmaps, others as they stood. Writes a feature name
-// table (ours) for version 3 if the header has none and clusters have at least 4 KiB
+// table (ours) for version 3 if the header has none and clusters have at least 8 KiB
 // (QEMU's rule); drops one for version 2. -ENOSPC when it does not fit in a cluster.
 int q2_header_encode(struct q2_header *h, void *buf, size_t *used, struct q2_error *err);
 

@@ -9,7 +9,7 @@
 #include "disk/header_private.h"
 
 // QEMU writes names of features only where a cluster has room to spare.
-#define MIN_FEATURE_TABLE_CLUSTER_BITS 12U
+#define MIN_FEATURE_TABLE_CLUSTER_BITS 13U
 
 static const struct feature {
     uint8_t type; // 0 incompatible, 1 compatible, 2 autoclear

@@ -59,4 +59,12 @@ static inline void build_backing(struct built *b, const char *name)
     memcpy(b->p + b->at, name, strlen(name));
 }
 
+static inline int decode_built(const struct built *b, struct q2_header *h,
+                               struct q2_error *err)
+{
+    *h = (struct q2_header){0};
+    *err = (struct q2_error)Q2_ERROR_INIT;
+    return q2_header_decode(b->p, b->n_bytes, h, err);
+}
+
 #endif

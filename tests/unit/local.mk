@@ -15,6 +15,7 @@ check_PROGRAMS += \
 	tests/unit/error \
 	tests/unit/file \
 	tests/unit/header \
+	tests/unit/header_hostile \
 	tests/unit/luks \
 	tests/unit/memory \
 	tests/unit/mutated \
