@@ -151,8 +151,8 @@ static void detect_preallocation(struct q2_image *img)
         q2_io_disk_usage(img->disk.file, &usage, &ignored) < 0 ||
         q2_refcount_load_table(img, &ignored) < 0)
         return;
-    uint64_t stored = q2_div_round_up(usage, img->cluster_size);
-    uint64_t threshold = q2_max_u64(stored + stored / 9, stored + 2);
+    uint64_t stored = usage / img->cluster_size;
+    uint64_t threshold = q2_max_u64(stored * 10 / 9, stored + 2);
     if (count_used(img, q2_div_round_up(size, img->cluster_size), threshold, &n_used,
                    &ignored) == 0)
         img->looks_preallocated = n_used >= threshold;

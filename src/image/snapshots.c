@@ -127,7 +127,12 @@ int q2_image_select_snapshot(struct q2_image *img, const char *spec, struct q2_e
     if (ret < 0)
         return q2_context(err, "Failed to load snapshot: '%s': snapshot '%s'",
                           img->disk.path, s->name);
-    if (s->has_disk_size)
-        img->disk.size = q2_align_up(s->disk_size, 512);
+    if (!s->has_disk_size)
+        return 0;
+    // The disk keeps the image's size where that is larger, as qemu-img has it. What the
+    // table maps behind the snapshot's disk is VM state, no part of it.
+    uint64_t n = q2_image_l1_entries(s->disk_size, img->cluster_bits, img->l2_bits);
+    img->l1_size = (uint32_t)q2_min_u64(img->l1_size, n);
+    img->disk.size = q2_max_u64(img->disk.size, q2_align_up(s->disk_size, 512));
     return 0;
 }
