@@ -54,10 +54,15 @@ static const char *json_bool(bool value)
     return value ? "true" : "false";
 }
 
+// A long map ends when nobody reads it any more; main says that output was lost.
+static int check_output(struct q2_error *err)
+{
+    return ferror(stdout) ? q2_fail(err, -EPIPE, "%s", "") : 0;
+}
+
 static int print_json(void *opaque, const struct q2_map_entry *e, struct q2_error *err)
 {
     struct settings *s = opaque;
-    (void)err;
     printf("%s{ \"start\": %" PRIu64 ", \"length\": %" PRIu64 ", \"depth\": %u, "
            "\"present\": %s, \"zero\": %s, \"data\": %s, \"compressed\": %s",
            s->any ? ",\n" : "", e->start, e->n_bytes, e->depth, json_bool(e->present),
@@ -66,7 +71,7 @@ static int print_json(void *opaque, const struct q2_map_entry *e, struct q2_erro
         printf(", \"offset\": %" PRIu64, e->offset);
     putchar('}');
     s->any = true;
-    return 0;
+    return check_output(err);
 }
 
 // People are shown stored bytes alone.
@@ -81,7 +86,7 @@ static int print_human(void *opaque, const struct q2_map_entry *e, struct q2_err
     printf("%#-16" PRIx64 "%#-16" PRIx64 "%#-16" PRIx64, e->start, e->n_bytes, e->offset);
     q2_output_text(stdout, e->filename ? e->filename : "");
     putchar('\n');
-    return 0;
+    return check_output(err);
 }
 
 static int print_map(struct q2_disk *d, struct settings *s, const struct q2_monitor *mon,
