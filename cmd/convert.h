@@ -3,7 +3,9 @@
 #ifndef Q2_CMD_CONVERT_H
 #define Q2_CMD_CONVERT_H
 
+#include "cmd/create_options.h"
 #include "cmd/options.h"
+#include "image/disk.h"
 #include "io/file.h"
 #include "ops/convert.h"
 
@@ -20,6 +22,24 @@ struct q2_convert_settings {
     struct q2_convert_options copy;
     struct q2_file_options source_file, target_file; // cache modes, once they are parsed
 };
+
+// A run.
+struct q2_conversion {
+    struct q2_convert_settings *settings;
+    const char *target_name;
+    struct q2_disk **sources;
+    unsigned n_sources;
+    uint64_t size; // of all sources together
+    struct q2_new_image image;
+    struct q2_disk *backing; // of the target, until the target owns it
+    struct q2_disk *target;
+    bool made;
+};
+
+// The sources are open. Checks what was asked of the target and makes or opens it.
+int q2_convert_prepare_new(struct q2_conversion *c, const struct q2_monitor *mon,
+                           struct q2_error *err);
+int q2_convert_prepare_existing(struct q2_conversion *c, struct q2_error *err);
 
 // Opens, creates, copies, publishes. Returns 0 or a negative code with err set.
 int q2_convert_images(const struct q2_command_line *line, struct q2_convert_settings *s,

@@ -126,8 +126,6 @@ static int make(const struct q2_command_line *line, const char *filename, bool q
     if (!quiet)
         q2_new_image_print(image, filename);
     int rc = q2_new_image_resolve(image, &options, err);
-    if (!rc && options.backing_format && !options.backing_file)
-        rc = q2_fail(err, -EINVAL, "Backing format cannot be used without backing file");
     if (!rc)
         rc = q2_create_validate(&options, err);
     if (!rc) {

@@ -7,6 +7,7 @@ qcow2_SOURCES += \
 	cmd/convert.c \
 	cmd/convert.h \
 	cmd/convert_run.c \
+	cmd/convert_target.c \
 	cmd/create.c \
 	cmd/create_keys.c \
 	cmd/create_keys.h \

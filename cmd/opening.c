@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
-// Opening backing files for commands that make images on top of them.
+// Backing files of images to be made, and which files a disk is made of.
 #include "cmd/opening.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 // "Could not open 'x': why" of the user's own files is "why" where the file is not the
 // one that the command is about.
@@ -30,4 +31,24 @@ int q2_open_backing(const char *overlay_path, const char *backing_name,
         drop_context(err, path);
     free(path);
     return rc;
+}
+
+static bool same_file(const struct stat *a, const struct stat *b)
+{
+    if (S_ISBLK(a->st_mode) && S_ISBLK(b->st_mode))
+        return a->st_rdev == b->st_rdev;
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+bool q2_chain_has_file(const struct q2_disk *d, const char *path)
+{
+    struct stat named, opened;
+    if (stat(path, &named))
+        return false;
+    for (; d; d = d->backing) {
+        int fd = q2_file_descriptor(d->file);
+        if (fd >= 0 && !fstat(fd, &opened) && same_file(&named, &opened))
+            return true;
+    }
+    return false;
 }
