@@ -129,14 +129,26 @@ both_ways() {
     done
 }
 
+# In the strict mode only the code: where in the last sector QEMU places the difference
+# depends on how it asked.
+same_code() {
+    local code=0
+    settle
+    like_qemu "$1" "$2" || return 1
+    like_qemu "$2" "$1" || return 1
+    "$ORACLE" compare -s "$1" "$2" || code=$?
+    must_exit "$code" qemu-img compare -s "$1" "$2" || return 1
+    must_exit "$code" qemu-img compare -s "$2" "$1"
+}
+
 @test "sizes that are no multiple of a sector" {
     head -c 1000 /dev/urandom >a.raw
     cp a.raw b.raw
     truncate -s 1024 b.raw
-    both_ways a.raw b.raw
+    same_code a.raw b.raw
     cp a.raw c.raw
     truncate -s 1025 c.raw
-    both_ways a.raw c.raw
+    same_code a.raw c.raw
 }
 
 @test "-s: zeros that are data, zero clusters and holes are not the same" {

@@ -18,6 +18,7 @@ export QCOW2 ORACLE IMGTOOL
 # Every test starts with this: an empty directory of its own, in which "qemu-img" is the
 # program under test, so that the name it prints is the one in QEMU's transcripts.
 q2_setup() {
+    [ -x "$QCOW2" ] || fail "no program to test at $QCOW2" || return 1
     cd "$BATS_TEST_TMPDIR" || return 1
     mkdir -p .bin work
     ln -sf "$QCOW2" .bin/qemu-img
@@ -193,11 +194,15 @@ qemu_io() {
 
 # scribble FORMAT IMAGE SEED [OPTIONS of imgtool io]: random writes, zeros and discards.
 scribble() {
-    local format=$1 image=$2 seed=$3
+    local format=$1 image=$2 seed=$3 commands
     shift 3
-    imgtool io --seed "$seed" --data "$BATS_TEST_TMPDIR/scribble.$seed" "$@" \
-        >"$BATS_TEST_TMPDIR/scribble.cmd" || return 1
-    qemu_io "$format" "$image" <"$BATS_TEST_TMPDIR/scribble.cmd"
+    # The same commands are often wanted again, for another image.
+    commands="$BATS_TEST_TMPDIR/scribble.$seed.${*//[^a-z0-9.]/_}"
+    if [ ! -e "$commands" ]; then
+        imgtool io --seed "$seed" --data "$BATS_TEST_TMPDIR/scribble.$seed" "$@" >"$commands" ||
+            return 1
+    fi
+    qemu_io "$format" "$image" <"$commands"
 }
 
 # Until a file is written out, the space that it takes, and where in it are holes, may
@@ -223,8 +228,7 @@ written_right() {
     local image=$1 raw=$2 size
     clean "$image" || return 1
     same "$image" "$raw" || return 1
-    size=$(oracle info --output=json "$image" | python3 -c \
-        'import json,sys; print(json.load(sys.stdin)["virtual-size"])')
+    size=$(($(stat -c %s "$raw") / 512 * 512))
     cp --sparse=always "$raw" scribbled.raw || return 1
     scribble raw scribbled.raw 77 --size "$size" --count 12 --no-discard || return 1
     scribble qcow2 "$image" 77 --size "$size" --count 12 --no-discard || return 1
@@ -286,11 +290,12 @@ failed_cleanly() {
 # hold_open IMAGE: qemu-io has it open for writing until let_go.
 hold_open() {
     mkfifo "$BATS_TEST_TMPDIR/hold"
-    qemu-io -f qcow2 "$1" <"$BATS_TEST_TMPDIR/hold" >/dev/null 2>&1 3>&- &
+    qemu-io -f qcow2 "$1" <"$BATS_TEST_TMPDIR/hold" >"$BATS_TEST_TMPDIR/held" 2>&1 3>&- &
     holder=$!
     exec 9>"$BATS_TEST_TMPDIR/hold"
-    echo 'write -q 0 512' >&9
-    wait_until is_locked "$1"
+    echo 'write 0 512' >&9
+    wait_until grep -q wrote "$BATS_TEST_TMPDIR/held"
+    is_locked "$1"
 }
 
 is_locked() {

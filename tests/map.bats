@@ -78,7 +78,8 @@ like_qemu() {
             rm -f a.qcow2
             must oracle create -f qcow2 -o "cluster_size=$cluster,compat=$compat" a.qcow2 \
                 $(((5 << 20) + 512))
-            scribble qcow2 a.qcow2 $((seed++)) --size $(((5 << 20) + 512)) --cluster "${cluster/2M/1M}"
+            scribble qcow2 a.qcow2 $((seed++)) --size $(((5 << 20) + 512)) --cluster "${cluster/2M/1M}" \
+                --count 25
             like_qemu a.qcow2
         done
     done
