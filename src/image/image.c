@@ -270,13 +270,13 @@ static int place_skeleton(struct q2_image *img, struct q2_error *err)
     img->l1 = calloc(n_entries > 0 ? n_entries : 1, 8);
     if (!img->l1)
         return q2_fail_memory(err, n_entries * 8);
-    ret =
-        q2_alloc_exact(img, q2_max_u64(n_clusters, 1), &img->header.l1_table_offset, err);
+    if (n_entries == 0)
+        return 0; // an empty disk has no L1 table
+    ret = q2_alloc_exact(img, n_clusters, &img->header.l1_table_offset, err);
     img->header.l1_size = img->l1_size = (uint32_t)n_entries;
     // The L1 table's last cluster need not be whole in the file.
     if (img->data_end == img->header.l1_table_offset + (n_clusters << img->cluster_bits))
-        img->data_end =
-            img->header.l1_table_offset + q2_align_up(q2_max_u64(n_entries * 8, 1), 512);
+        img->data_end = img->header.l1_table_offset + q2_align_up(n_entries * 8, 512);
     return ret;
 }
 
