@@ -150,13 +150,13 @@ static int decode_bitmaps(const struct q2_header_view *v, const struct place *pl
 {
     uint8_t data[Q2_EXT_BITMAPS_BYTES];
 
-    // Written by a program that knows no bitmaps: what it says is out of date.
-    if (!(h->autoclear_features & Q2_AUTOCLEAR_BITMAPS))
-        return 0;
     if (place->n_bytes != sizeof(data))
         return q2_fail(err, -EINVAL,
                        "bitmaps_ext: Invalid extension length (%" PRIu32 ")",
                        place->n_bytes);
+    // Written by a program that knows no bitmaps: what it says is out of date.
+    if (!(h->autoclear_features & Q2_AUTOCLEAR_BITMAPS))
+        return 0;
 
     q2_header_view_copy(v, place->data, data, sizeof(data));
     if (q2_load_be32(data + 4) != 0)
