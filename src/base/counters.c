@@ -200,7 +200,7 @@ int q2_counters_add(struct q2_counters *c, uint64_t index, uint64_t n, uint64_t 
     while (n > 0) {
         uint32_t i = (uint32_t)(index & PAGE_MASK);
         uint32_t here = (uint32_t)q2_min_u64(n, PAGE_COUNTERS - i);
-        struct page *p;
+        struct page *p = NULL;
         int ret = make_page(c, index >> PAGE_BITS, &p, err);
         if (ret == 0)
             ret = add_in_page(p, i, here, amount, err);
