@@ -25,7 +25,7 @@ static void build_arrays(const struct q2_option *rows, struct getopt_arrays *arr
     char *p = arrays->letters;
     *p++ = 'h';
     *o++ = (struct option){"help", no_argument, NULL, 'h'};
-    for (int i = 0; rows[i].name && i < MAX_OPTIONS; i++) {
+    for (int i = 0; i < MAX_OPTIONS && rows[i].name; i++) {
         int has_arg = rows[i].argument ? required_argument : no_argument;
         *o++ = (struct option){rows[i].name, has_arg, NULL, ROW_BASE + i};
         for (const char *letter = rows[i].letters; *letter; letter++) {
