@@ -135,7 +135,7 @@ help_has() {
     local command
     for command in 'info a.qcow2' 'map a.qcow2' 'map --output=json a.qcow2' \
         'info --output=json a.qcow2' --help 'create -f qcow2 b.qcow2 1M'; do
-        # shellcheck disable=SC2016,SC2086
+        # shellcheck disable=SC2086
         run --separate-stderr bash -c 'qcow2 "$@" >/dev/full' bash $command
         echo "$command: exit $status, $stderr"
         [ "$status" -ne 0 ]

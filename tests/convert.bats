@@ -177,10 +177,26 @@ refused() { # PART-OF-MESSAGE ARGUMENTS
     one_error 1 qemu-img convert -c -O qcow2 -o compression_type=zstd a.qcow2 x
     message_has zstd
     absent x
+    one_error 1 qemu-img convert -O qcow2 -o extended_l2=on a.qcow2 x
+    message_has extended
+    absent x
+    one_error 1 qemu-img convert -O qcow2 -o data_file=x.data a.qcow2 x
+    message_has 'data[ _-]file'
+    absent x x.data
+    one_error 1 qemu-img convert -O qcow2 -o encrypt.format=luks a.qcow2 x
+    message_has encrypt
+    absent x
+    # Targets that are there.
+    local row before
+    for row in ext.qcow2:extended df.qcow2:'data file' luks.qcow2:encrypt aes.qcow2:encrypt; do
+        before=$(hash_of "${row%%:*}")
+        one_error 1 qemu-img convert -n -O qcow2 r.raw "${row%%:*}"
+        message_has "${row%%:*}" "${row#*:}"
+        [ "$(hash_of "${row%%:*}")" = "$before" ]
+    done
     # Sources whose guest data cannot be read yet.
     must oracle convert -c -O qcow2 -o compression_type=zstd a.qcow2 az.qcow2
     must qemu-io -c 'write -P 1 0 64k' ext.qcow2
-    local row
     for row in az.qcow2:zstd ext.qcow2:extended df.qcow2:'data file' luks.qcow2:encrypt \
         aes.qcow2:encrypt; do
         echo "$row"

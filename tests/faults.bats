@@ -65,7 +65,6 @@ setup() {
 @test "a full disk: an image that was there is not left looking whole" {
     head -c 12M /dev/urandom >src.raw
     must oracle create -f qcow2 old.qcow2 12M
-    # shellcheck disable=SC2016
     in_tmpfs 4m bash -c 'cp old.qcow2 small/x
         qemu-img convert -O qcow2 src.raw small/x; code=$?
         [ ! -e small/x ] || mv small/x after
@@ -79,7 +78,6 @@ setup() {
     head -c 12M /dev/urandom >src.raw
     must oracle create -f qcow2 old.qcow2 12M
     must qemu-io -c 'write -P 7 11M 64k' old.qcow2
-    # shellcheck disable=SC2016
     in_tmpfs 4m bash -c 'cp old.qcow2 small/x
         qemu-img convert -n -O qcow2 src.raw small/x; code=$?
         mv small/x after
@@ -95,8 +93,7 @@ setup() {
     must oracle create -f qcow2 a.qcow2 1M
     local command
     for command in info map; do
-        # shellcheck disable=SC2016
-        run --separate-stderr bash -c '"$@" >/dev/full' bash qemu-img $command a.qcow2
+            run --separate-stderr bash -c '"$@" >/dev/full' bash qemu-img $command a.qcow2
         [ "$status" -eq 1 ]
         [[ $stderr == qemu-img:*'No space left on device'* ]]
     done

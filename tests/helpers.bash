@@ -252,22 +252,19 @@ wait_until() {
 # right to mount.
 in_tmpfs() { # SIZE COMMAND...
     mkdir -p small
-    # shellcheck disable=SC2016
     in_mounts 'mount -t tmpfs -o "size=$1" tmpfs small' "$@"
 }
 
 # The same with a file or folder that is mounted read-only.
 in_readonly() { # PATH COMMAND...
-    # shellcheck disable=SC2016
     in_mounts 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1"' "$@"
 }
 
 in_mounts() { # MOUNT-COMMANDS ARGUMENT COMMAND...
     local flags=-m
     [ "$(id -u)" -eq 0 ] || flags=-mUr
-    rm -f out err code left
-    : >out >err >code >left
-    # shellcheck disable=SC2016
+    rm -f out err code
+    : >left
     unshare $flags bash -c '
         mounting=$1
         shift

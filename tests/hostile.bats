@@ -379,7 +379,7 @@ message_in_err() {
         1) cp v1.1.qcow2 img.qcow2 ;;
         2) cp c.qcow2 img.qcow2 ;;
         esac
-        imgtool damage img.qcow2 --seed $seed >damage
+        imgtool damage img.qcow2 --seed $seed >pokes
         cp img.qcow2 keep.qcow2
         for command in 'info' 'info --output=json' 'map --output=json' \
             'convert -O qcow2' 'convert --salvage -l one -O qcow2'; do
@@ -389,7 +389,7 @@ message_in_err() {
             # shellcheck disable=SC2086
             bounded qemu-img $command -f qcow2 "$@" >out 2>err || code=$?
             [ "$code" -le 1 ] ||
-                fail "seed $seed: exit $code: $command: $(cat damage) $(head -c 2000 err)"
+                fail "seed $seed: exit $code: $command: $(cat pokes) $(head -c 2000 err)"
             [ "$code" -eq 0 ] || grep -q '^qemu-img: ' err || fail "seed $seed: $command says nothing"
             # Whatever was taken for good is good, by itself.
             case $command-$code in convert*-0) clean x ;; convert*) absent x ;; esac

@@ -468,7 +468,7 @@ sparse_disk() {
     imgtool fill disk.raw 24M --seed 48 --grain 64k
     must "$QCOW2" convert -c -O qcow2 disk.raw mine.qcow2
     must oracle convert -c -O qcow2 disk.raw theirs.qcow2
-    echo "$(stat -c %s mine.qcow2 theirs.qcow2)"
+    stat -c "%n %s" mine.qcow2 theirs.qcow2
     [ "$(stat -c %s mine.qcow2)" -le $(($(stat -c %s theirs.qcow2) * 21 / 20)) ]
 }
 
