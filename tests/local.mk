@@ -32,11 +32,11 @@ check-local:
 .PHONY: check-asan
 check-asan:
 	@$(MKDIR_P) build-asan/objects
-	@$(MAKE) $(AM_MAKEFLAGS) --no-print-directory distdir distdir=build-asan/source \
+	@$(MAKE) $(AM_MAKEFLAGS) distdir distdir=build-asan/source \
 		>build-asan/copy.log 2>&1 || { cat build-asan/copy.log; exit 1; }
 	@cd build-asan/objects && { test -f config.status || \
 		../source/configure --quiet --enable-asan CC='$(CC)' CFLAGS='-g -O1'; }
-	@cd build-asan/objects && $(MAKE) $(AM_MAKEFLAGS) --no-print-directory check \
+	@cd build-asan/objects && $(MAKE) $(AM_MAKEFLAGS) check \
 		TESTS_ONLY='$(TESTS_ONLY)'
 
 .PHONY: check-valgrind
