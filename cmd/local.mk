@@ -2,6 +2,9 @@
 # The program: dispatch, options, output, one file per command.
 
 qcow2_SOURCES += \
+	cmd/check.c \
+	cmd/check_output.c \
+	cmd/check_output.h \
 	cmd/command.h \
 	cmd/compare.c \
 	cmd/convert.c \

@@ -1,4 +1,18 @@
 # SPDX-License-Identifier: MIT
-# The check layer: problems, scanners, plans of repair.
+# The check layer: problems, scanners, the plan of edits, applying it, undo.
 
-libqcow2_a_SOURCES +=
+libqcow2_a_SOURCES += \
+	src/check/apply.c \
+	src/check/finding.c src/check/finding.h \
+	src/check/heal_refcounts.c \
+	src/check/heal_snapshots.c \
+	src/check/problems.def \
+	src/check/repair.c src/check/repair.h \
+	src/check/scan.c src/check/scan.h \
+	src/check/scan_l2.c \
+	src/check/scan_mapping.c \
+	src/check/scan_refcounts.c \
+	src/check/scan_snapshots.c \
+	src/check/scan_tables.c \
+	src/check/suspects.c \
+	src/check/undo.c src/check/undo.h

@@ -40,7 +40,7 @@ struct q2_window {
     uint64_t ticket;
     uint64_t start, n_bytes; // guest range; longer than Q2_WINDOW_BYTES only when it is
                              // of one kind and nothing is to be read
-    bool uniform; // all of it is of kind
+    bool uniform;            // all of it is of kind
     enum q2_segment_kind kind;
     uint64_t n_data; // bytes to be copied, for the rate limit
 

@@ -95,7 +95,7 @@ int q2_create_validate(const struct q2_create_options *o, struct q2_error *err)
             return q2_fail(err, -ENOTSUP,
                            "Backing file not supported for file format 'raw'");
         if (o->preallocation == Q2_PREALLOC_METADATA)
-            return q2_fail(err, -ENOTSUP, "Unsupported preallocation mode 'metadata'");
+            return q2_fail(err, -ENOTSUP, "Unsupported preallocation mode: metadata");
         return o->size <= INT64_MAX - 511
                    ? 0
                    : q2_fail(err, -EFBIG, "The image size is too large");

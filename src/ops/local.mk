@@ -2,6 +2,7 @@
 # The ops layer: what a user asks for.
 
 libqcow2_a_SOURCES += \
+	src/ops/check.c src/ops/check.h \
 	src/ops/compare.c src/ops/compare.h \
 	src/ops/convert.c src/ops/convert.h \
 	src/ops/convert_segment.c src/ops/convert_segment.h \

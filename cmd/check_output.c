@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MIT
+// What check prints: findings, plans, the summary.
+#include "cmd/check_output.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/endian.h"
+#include "cmd/output.h"
+#include "io/overlay.h"
+
+static const char *verb_of(const struct q2_finding *f)
+{
+    return q2_problem_info(f->problem)->severity == Q2_SEVERITY_LEAK ? "Leaked" : "ERROR";
+}
+
+void q2_output_findings(const struct q2_findings *findings, const char *verb)
+{
+    char text[Q2_FINDING_TEXT_MAX];
+    for (size_t i = 0; i < findings->n; i++) {
+        struct q2_finding f = findings->list[i];
+        uint64_t n = f.has & Q2_HAS_CLUSTER ? f.count : 1;
+        for (uint64_t k = 0; k < n; k++, f.cluster++) {
+            q2_finding_format(&f, verb ? verb : verb_of(&f), text);
+            q2_output_text(stderr, text);
+            fputc('\n', stderr);
+        }
+    }
+}
+
+void q2_output_losses(const struct q2_plan *plan)
+{
+    if (plan->n_lossy == 0)
+        return;
+    printf("Guest data that cannot be brought back (it reads as zeros afterwards):\n\n");
+    for (size_t i = 0; i < plan->healed.n; i++) {
+        const struct q2_finding *f = &plan->healed.list[i];
+        if (!f->lossy)
+            continue;
+        if (f->snapshot >= 0)
+            printf("    snapshot table entry %d: ", f->snapshot);
+        else
+            printf("    active state: ");
+        if (f->has & Q2_HAS_GUEST)
+            printf("%" PRIu64 " bytes at guest offset %" PRIu64 "\n", f->guest_bytes,
+                   f->guest_offset);
+        else
+            printf("all of it\n");
+    }
+    printf("\n");
+}
+
+void q2_output_plan(const struct q2_plan *plan)
+{
+    size_t n;
+    const struct q2_overlay_entry *log = q2_overlay_log(plan->overlay, &n);
+    printf("The repair would do this:\n\n");
+    for (size_t i = 0; i < n; i++) {
+        const struct q2_overlay_entry *e = &log[i];
+        if (e->kind == Q2_OVERLAY_FLUSH)
+            printf("    flush\n");
+        else if (e->kind == Q2_OVERLAY_SET_SIZE)
+            printf("    set the file's size to %" PRIu64 "\n", e->offset);
+        else if (e->n_bytes == 8)
+            printf("    write 0x%016" PRIx64 " at offset %" PRIu64 "\n",
+                   q2_load_be64(e->data), e->offset);
+        else
+            printf("    write %zu bytes at offset %" PRIu64 "\n", e->n_bytes, e->offset);
+    }
+    printf("\n");
+}
+
+static void output_counts(const struct q2_scan *s)
+{
+    if (s->corruptions == 0 && s->leaks == 0 && s->check_errors == 0) {
+        printf("No errors were found on the image.\n");
+        return;
+    }
+    if (s->corruptions > 0)
+        printf("\n%" PRIu64 " errors were found on the image.\n"
+               "Data may be corrupted, or further writes to the image may corrupt it.\n",
+               s->corruptions);
+    if (s->leaks > 0)
+        printf("\n%" PRIu64 " leaked clusters were found on the image.\n"
+               "This means waste of disk space, but no harm to data.\n",
+               s->leaks);
+    if (s->check_errors > 0)
+        printf("\n%" PRIu64 " internal errors have occurred during the check.\n",
+               s->check_errors);
+}
+
+static uint64_t end_offset(const struct q2_scan *s)
+{
+    return (s->highest_cluster + 1) << s->cluster_bits;
+}
+
+void q2_output_check(const struct q2_check_report *r)
+{
+    const struct q2_scan *s = &r->scan;
+    if (r->corruptions_fixed > 0 || r->leaks_fixed > 0)
+        printf("The following inconsistencies were found and repaired:\n\n"
+               "    %" PRIu64 " leaked clusters\n    %" PRIu64 " corruptions\n\n"
+               "Double checking the fixed image now...\n",
+               r->leaks_fixed, r->corruptions_fixed);
+    output_counts(s);
+    if (s->total_clusters > 0 && s->allocated_clusters > 0)
+        printf("%" PRIu64 "/%" PRIu64 " = %0.2f%% allocated, %0.2f%% fragmented, "
+               "%0.2f%% compressed clusters\n",
+               s->allocated_clusters, s->total_clusters,
+               (double)s->allocated_clusters * 100.0 / (double)s->total_clusters,
+               (double)s->fragmented_clusters * 100.0 / (double)s->allocated_clusters,
+               (double)s->compressed_clusters * 100.0 / (double)s->allocated_clusters);
+    printf("Image end offset: %" PRIu64 "\n", end_offset(s));
+}
+
+// A member that stands only where it is not zero.
+static void set_count(json_t *o, const char *key, uint64_t value)
+{
+    if (value > 0)
+        json_object_set_new(o, key, json_integer((json_int_t)value));
+}
+
+static json_t *finding_json(const struct q2_finding *f)
+{
+    const struct {
+        unsigned has;
+        const char *key;
+        uint64_t value;
+    } members[] = {
+        {Q2_HAS_OFFSET, "host-offset", f->offset},
+        {Q2_HAS_SIZE, "size", f->size},
+        {Q2_HAS_CLUSTER, "cluster", f->cluster},
+        {Q2_HAS_CLUSTER, "count", f->count},
+        {Q2_HAS_INDEX, "index", f->index},
+        {Q2_HAS_ENTRY, "entry", f->entry},
+        {Q2_HAS_REFCOUNT, "refcount", f->refcount},
+        {Q2_HAS_REFERENCE, "reference", f->reference},
+        {Q2_HAS_GUEST, "guest-offset", f->guest_offset},
+        {Q2_HAS_GUEST, "guest-bytes", f->guest_bytes},
+    };
+    static const char *const repairs[] = {"leaks", "safe", "lossy", "none"};
+    const struct q2_problem_info *info = q2_problem_info(f->problem);
+    json_t *o = json_object();
+    json_object_set_new(o, "problem", json_string(info->slug));
+    json_object_set_new(
+        o, "severity",
+        json_string(info->severity == Q2_SEVERITY_LEAK ? "leak" : "corruption"));
+    json_object_set_new(o, "repair", json_string(repairs[info->repair]));
+    for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
+        if (f->has & members[i].has)
+            json_object_set_new(o, members[i].key,
+                                json_integer((json_int_t)members[i].value));
+    }
+    if ((f->has & Q2_HAS_SNAPSHOT) && f->snapshot >= 0)
+        json_object_set_new(o, "snapshot-index", json_integer(f->snapshot));
+    if (f->has & Q2_HAS_EDIT)
+        json_object_set_new(o, "lossy", json_boolean(f->lossy));
+    return o;
+}
+
+int q2_output_check_json(const struct q2_check_report *r, const char *path,
+                         const struct q2_findings *details)
+{
+    const struct q2_scan *s = &r->scan;
+    json_t *o = json_object();
+    json_object_set_new(o, "image-end-offset", json_integer((json_int_t)end_offset(s)));
+    set_count(o, "compressed-clusters", s->compressed_clusters);
+    set_count(o, "total-clusters", s->total_clusters);
+    set_count(o, "corruptions", s->corruptions);
+    set_count(o, "corruptions-fixed", r->corruptions_fixed);
+    json_object_set_new(o, "check-errors", json_integer((json_int_t)s->check_errors));
+    set_count(o, "leaks", s->leaks);
+    set_count(o, "leaks-fixed", r->leaks_fixed);
+    set_count(o, "allocated-clusters", s->allocated_clusters);
+    json_object_set_new(o, "filename", q2_output_string(path));
+    json_object_set_new(o, "format", json_string("qcow2"));
+    set_count(o, "fragmented-clusters", s->fragmented_clusters);
+    if (details) {
+        json_t *list = json_array();
+        for (size_t i = 0; i < details->n; i++)
+            json_array_append_new(list, finding_json(&details->list[i]));
+        json_object_set_new(o, "findings", list);
+    }
+    return q2_output_json(o);
+}

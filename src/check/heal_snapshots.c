@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MIT
+// Healing the snapshot table: it is written anew at the end of the file, without what
+// cannot be saved, and switched to with one write of the header.
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/endian.h"
+#include "check/repair.h"
+
+#define HEADER_SNAPSHOTS 60U // count (4 bytes) and offset (8)
+
+static bool is_snapshot_problem(enum q2_problem problem)
+{
+    return problem == Q2_PROBLEM_SNAPSHOT_TABLE || problem == Q2_PROBLEM_SNAPSHOT_L1 ||
+           problem == Q2_PROBLEM_SNAPSHOT_INCOMPLETE ||
+           problem == Q2_PROBLEM_SNAPSHOT_DUPLICATE_ID;
+}
+
+// An entry that says nothing at all: the table's place was cut off.
+static bool is_blank(const struct q2_snapshot *sn)
+{
+    return sn->l1_size == 0 && !*sn->id && !*sn->name;
+}
+
+// Its L1 table could not be used?
+static bool is_lost(const struct q2_scan *s, unsigned index)
+{
+    for (size_t i = 0; i < s->findings.n; i++) {
+        const struct q2_finding *f = &s->findings.list[i];
+        if (f->problem == Q2_PROBLEM_SNAPSHOT_L1 && f->index == index)
+            return true;
+    }
+    return is_blank(&s->snapshots[index]);
+}
+
+static uint64_t largest_id(const struct q2_scan *s)
+{
+    uint64_t most = 0;
+    for (unsigned i = 0; i < s->n_snapshots; i++)
+        most = q2_max_u64(most, strtoull(s->snapshots[i].id, NULL, 10));
+    return most < UINT64_MAX ? most : 0;
+}
+
+static int give_new_id(struct q2_scan *s, unsigned index, uint64_t *next,
+                       struct q2_error *err)
+{
+    char *id = malloc(24);
+    if (!id)
+        return q2_fail_memory(err, 24);
+    snprintf(id, 24, "%" PRIu64, ++*next);
+    free(s->snapshots[index].id);
+    s->snapshots[index].id = id;
+    return 0;
+}
+
+// Mends the entries in memory; what is lost is left out by the writer.
+static int mend(struct q2_plan *p, struct q2_scan *s, struct q2_error *err)
+{
+    uint64_t next = largest_id(s);
+    int ret = 0;
+    for (size_t i = 0; i < s->findings.n && ret == 0; i++) {
+        struct q2_finding f = s->findings.list[i];
+        if (!is_snapshot_problem(f.problem))
+            continue;
+        if (f.index < s->n_snapshots) {
+            struct q2_snapshot *sn = &s->snapshots[f.index];
+            if (f.problem == Q2_PROBLEM_SNAPSHOT_INCOMPLETE && !sn->has_disk_size) {
+                sn->has_disk_size = true;
+                sn->disk_size = s->header.size;
+            } else if (f.problem == Q2_PROBLEM_SNAPSHOT_DUPLICATE_ID) {
+                ret = give_new_id(s, (unsigned)f.index, &next, err);
+            }
+            f.lossy |= is_lost(s, (unsigned)f.index);
+        }
+        if (ret == 0)
+            ret = q2_plan_note(p, &f, err);
+    }
+    return ret;
+}
+
+// The new table's bytes; *n_kept entries.
+static int encode(const struct q2_scan *s, uint8_t **out, size_t *n_bytes,
+                  uint32_t *n_kept, struct q2_error *err)
+{
+    *n_bytes = 0;
+    *n_kept = 0;
+    for (unsigned i = 0; i < s->n_snapshots; i++) {
+        if (!is_lost(s, i))
+            *n_bytes += q2_snapshot_bytes(&s->snapshots[i]);
+    }
+    uint8_t *buf = calloc(1, q2_align_up(*n_bytes + 1, s->cluster_size));
+    if (!buf)
+        return q2_fail_memory(err, *n_bytes);
+    size_t at = 0;
+    for (unsigned i = 0; i < s->n_snapshots; i++) {
+        if (is_lost(s, i))
+            continue;
+        q2_snapshot_encode(&s->snapshots[i], buf + at);
+        at += q2_snapshot_bytes(&s->snapshots[i]);
+        ++*n_kept;
+    }
+    *out = buf;
+    return 0;
+}
+
+static int write_table(struct q2_plan *p, const struct q2_scan *s, const uint8_t *table,
+                       size_t n_bytes, uint32_t n_kept, struct q2_error *err)
+{
+    uint8_t field[12] = {0};
+    uint64_t size, offset = 0;
+    int ret = q2_io_get_size(p->overlay, &size, err);
+    if (ret == 0 && n_kept > 0) {
+        offset = q2_align_up(size, s->cluster_size);
+        ret = q2_io_write(p->overlay, offset, table,
+                          q2_align_up(n_bytes, s->cluster_size), err);
+        if (ret == 0)
+            ret = q2_io_flush(p->overlay, err);
+    }
+    q2_store_be32(field, n_kept);
+    q2_store_be64(field + 4, offset);
+    if (ret == 0)
+        ret = q2_edit_header(p->overlay, HEADER_SNAPSHOTS, field, sizeof(field), err);
+    return ret < 0 ? ret : q2_io_flush(p->overlay, err);
+}
+
+int q2_heal_snapshots(struct q2_plan *p, struct q2_scan *s, bool *changed,
+                      struct q2_error *err)
+{
+    bool any = false;
+    for (size_t i = 0; i < s->findings.n; i++)
+        any |= is_snapshot_problem(s->findings.list[i].problem);
+    if (!any)
+        return 0;
+    uint8_t *table;
+    size_t n_bytes;
+    uint32_t n_kept;
+    int ret = mend(p, s, err);
+    if (ret == 0)
+        ret = encode(s, &table, &n_bytes, &n_kept, err);
+    if (ret < 0)
+        return ret;
+    ret = write_table(p, s, table, n_bytes, n_kept, err);
+    free(table);
+    *changed = true;
+    return ret;
+}

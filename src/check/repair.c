@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: MIT
+// Planning a repair, one class of problems at a time: what is higher in the image first,
+// because what is below it looks different afterwards.
+#include "check/repair.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/endian.h"
+#include "io/overlay.h"
+
+// Each round heals something, or planning ends; this bounds what a hostile image can
+// cost.
+#define MAX_ROUNDS 64U
+#define HEADER_INCOMPATIBLE 72U
+
+void q2_plan_clear(struct q2_plan *p)
+{
+    q2_scan_clear(&p->after);
+    q2_io_close(p->overlay);
+    free(p->healed.list);
+    *p = (struct q2_plan){0};
+}
+
+bool q2_plan_has_edits(const struct q2_plan *p)
+{
+    size_t n;
+    q2_overlay_log(p->overlay, &n);
+    return n > 0;
+}
+
+int q2_edit_entry(struct q2_io *overlay, uint64_t host_offset, uint64_t value,
+                  struct q2_error *err)
+{
+    uint8_t bytes[8];
+    q2_store_be64(bytes, value);
+    return q2_io_write(overlay, host_offset, bytes, sizeof(bytes), err);
+}
+
+int q2_edit_append(struct q2_io *overlay, uint32_t cluster_size, const void *content,
+                   uint64_t *host_offset, struct q2_error *err)
+{
+    uint64_t size;
+    int ret = q2_io_get_size(overlay, &size, err);
+    if (ret < 0)
+        return ret;
+    void *zeros = content ? NULL : calloc(1, cluster_size);
+    if (!content && !zeros)
+        return q2_fail_memory(err, cluster_size);
+    *host_offset = q2_align_up(size, cluster_size);
+    ret =
+        q2_io_write(overlay, *host_offset, content ? content : zeros, cluster_size, err);
+    free(zeros);
+    return ret;
+}
+
+int q2_edit_header(struct q2_io *overlay, size_t at, const void *bytes, size_t n_bytes,
+                   struct q2_error *err)
+{
+    uint8_t sector[512];
+    int ret = q2_io_read(overlay, 0, sector, sizeof(sector), err);
+    if (ret < 0)
+        return ret;
+    memcpy(sector + at, bytes, n_bytes);
+    return q2_io_write(overlay, 0, sector, sizeof(sector), err);
+}
+
+int q2_plan_note(struct q2_plan *p, const struct q2_finding *f, struct q2_error *err)
+{
+    void *list = p->healed.list;
+    p->n_lossy += f->lossy;
+    if (p->healed.n >= Q2_MAX_FINDINGS)
+        return 0;
+    int ret = q2_scan_grow(&list, &p->healed.max, p->healed.n, sizeof(*f), err);
+    if (ret < 0)
+        return ret;
+    p->healed.list = list;
+    p->healed.list[p->healed.n] = *f;
+    // The name belongs to a scan that will be gone.
+    p->healed.list[p->healed.n++].snapshot_name = "";
+    return 0;
+}
+
+// A table that maps its whole range to zeros, for images whose backing file must not
+// show.
+static int zero_table(struct q2_plan *p, const struct q2_scan *s, uint64_t *value,
+                      struct q2_error *err)
+{
+    uint64_t entry = Q2_FLAG_ZERO, n = s->cluster_size / 8;
+    int ret = 0;
+    if (s->header.version < 3)
+        ret = q2_edit_append(p->overlay, s->cluster_size, NULL, &entry, err);
+    uint8_t *table = ret == 0 ? malloc(s->cluster_size) : NULL;
+    if (ret == 0 && !table)
+        ret = q2_fail_memory(err, s->cluster_size);
+    for (uint64_t i = 0; i < n && table; i++)
+        q2_store_be64(table + i * 8, entry);
+    if (ret == 0)
+        ret = q2_edit_append(p->overlay, s->cluster_size, table, value, err);
+    free(table);
+    *value |= Q2_FLAG_COPIED;
+    return ret;
+}
+
+static bool is_l1_problem(enum q2_problem problem, const struct q2_finding *f)
+{
+    return problem == Q2_PROBLEM_L1_RESERVED || problem == Q2_PROBLEM_L1_UNALIGNED ||
+           problem == Q2_PROBLEM_L1_NO_OFFSET || problem == Q2_PROBLEM_L1_ON_METADATA ||
+           problem == Q2_PROBLEM_L2_GARBAGE ||
+           (problem == Q2_PROBLEM_REFERENCE_OUTSIDE && f->guest_bytes > f->size);
+}
+
+static int heal_entry(struct q2_plan *p, const struct q2_scan *s,
+                      const struct q2_finding *f, bool l1, struct q2_error *err)
+{
+    uint64_t value = f->edit_value;
+    int ret = 0;
+    if (f->needs_zero_cluster && l1) {
+        ret = zero_table(p, s, &value, err);
+    } else if (f->needs_zero_cluster) {
+        ret = q2_edit_append(p->overlay, s->cluster_size, NULL, &value, err);
+        value |= Q2_FLAG_COPIED;
+    }
+    if (ret == 0 && f->needs_zero_cluster)
+        ret = q2_io_flush(p->overlay, err);
+    if (ret == 0)
+        ret = q2_edit_entry(p->overlay, f->edit_offset, value, err);
+    return ret < 0 ? ret : q2_plan_note(p, f, err);
+}
+
+// Heals the entries of one level: of L1 tables, or of L2 tables.
+static int heal_entries(struct q2_plan *p, const struct q2_scan *s, bool l1,
+                        bool *changed, struct q2_error *err)
+{
+    for (size_t i = 0; i < s->findings.n; i++) {
+        const struct q2_finding *f = &s->findings.list[i];
+        if (!(f->has & Q2_HAS_EDIT) || is_l1_problem(f->problem, f) != l1 ||
+            f->problem == Q2_PROBLEM_REFTABLE_RESERVED)
+            continue;
+        int ret = heal_entry(p, s, f, l1, err);
+        if (ret < 0)
+            return ret;
+        *changed = true;
+    }
+    return *changed ? q2_io_flush(p->overlay, err) : 0;
+}
+
+// Entries whose right value needs no other knowledge: COPIED flags, refcount table
+// entries.
+static int heal_simple(struct q2_plan *p, const struct q2_findings *list,
+                       enum q2_problem only, bool *changed, struct q2_error *err)
+{
+    for (size_t i = 0; i < list->n; i++) {
+        const struct q2_finding *f = &list->list[i];
+        if (!(f->has & Q2_HAS_EDIT) || (only != Q2_N_PROBLEMS && f->problem != only))
+            continue;
+        int ret = q2_edit_entry(p->overlay, f->edit_offset, f->edit_value, err);
+        if (ret == 0)
+            ret = q2_plan_note(p, f, err);
+        if (ret < 0)
+            return ret;
+        *changed = true;
+    }
+    return *changed ? q2_io_flush(p->overlay, err) : 0;
+}
+
+// Are there findings other than refcounts and flags? Then an unreferenced cluster may be
+// what a damaged entry has lost.
+static bool references_are_doubtful(const struct q2_scan *s)
+{
+    for (size_t i = 0; i < s->findings.n; i++) {
+        enum q2_problem problem = s->findings.list[i].problem;
+        if (problem != Q2_PROBLEM_REFCOUNT_TOO_HIGH &&
+            problem != Q2_PROBLEM_REFCOUNT_TOO_LOW &&
+            problem != Q2_PROBLEM_SNAPSHOT_INCOMPLETE &&
+            problem != Q2_PROBLEM_COMPRESSED_COPIED)
+            return true;
+    }
+    return s->rebuild;
+}
+
+static int round_all(struct q2_plan *p, struct q2_scan *s, const struct q2_monitor *mon,
+                     bool *changed, struct q2_error *err)
+{
+    int ret = q2_heal_snapshots(p, s, changed, err);
+    if (ret == 0 && !*changed)
+        ret = heal_entries(p, s, true, changed, err);
+    if (ret == 0 && !*changed)
+        ret = heal_entries(p, s, false, changed, err);
+    if (ret == 0 && !*changed && !s->rebuild)
+        ret = heal_simple(p, &s->findings, Q2_PROBLEM_REFTABLE_RESERVED, changed, err);
+    if (ret == 0 && !*changed && s->rebuild) {
+        for (size_t i = 0; i < s->findings.n && ret == 0; i++)
+            ret = q2_plan_note(p, &s->findings.list[i], err);
+        if (ret == 0)
+            ret = q2_heal_rebuild(p, mon, err);
+        *changed = true;
+        return ret;
+    }
+    if (ret == 0 && !*changed)
+        ret = q2_heal_refcounts(p, s, Q2_REPAIR_MODE_ALL, changed, err);
+    if (ret == 0 && !*changed)
+        ret = heal_simple(p, &s->late, Q2_N_PROBLEMS, changed, err);
+    return ret;
+}
+
+static int round_leaks(struct q2_plan *p, struct q2_scan *s, bool flags_were_right,
+                       bool *changed, struct q2_error *err)
+{
+    if (s->leaks > 0 && references_are_doubtful(s)) {
+        p->leaks_kept = true;
+        return 0;
+    }
+    int ret = q2_heal_refcounts(p, s, Q2_REPAIR_MODE_LEAKS, changed, err);
+    // A count that went down to one asks for the flag.
+    if (ret == 0 && !*changed && flags_were_right)
+        ret = heal_simple(p, &s->late, Q2_N_PROBLEMS, changed, err);
+    return ret;
+}
+
+// The image says that it is dirty or corrupt: not any more.
+static int clear_marks(struct q2_plan *p, const struct q2_scan *s, struct q2_error *err)
+{
+    const uint64_t marks = Q2_INCOMPAT_DIRTY | Q2_INCOMPAT_CORRUPT;
+    uint8_t field[8];
+    if (s->header.version < 3 || !(s->header.incompatible_features & marks))
+        return 0;
+    q2_store_be64(field, s->header.incompatible_features & ~marks);
+    int ret = q2_io_flush(p->overlay, err);
+    if (ret == 0)
+        ret = q2_edit_header(p->overlay, HEADER_INCOMPATIBLE, field, sizeof(field), err);
+    return ret < 0 ? ret : q2_io_flush(p->overlay, err);
+}
+
+static int plan_rounds(struct q2_plan *p, enum q2_repair_mode mode,
+                       const struct q2_monitor *mon, struct q2_error *err)
+{
+    bool changed = true, flags_were_right = false;
+    for (unsigned round = 0; round < MAX_ROUNDS && changed; round++) {
+        q2_scan_clear(&p->after);
+        int ret = q2_scan_run(&p->after, p->overlay, false, mon, err);
+        if (ret < 0)
+            return ret;
+        if (round == 0)
+            flags_were_right = p->after.late.n == 0;
+        if (q2_scan_clean(&p->after))
+            break;
+        changed = false;
+        ret = mode == Q2_REPAIR_MODE_ALL
+                  ? round_all(p, &p->after, mon, &changed, err)
+                  : round_leaks(p, &p->after, flags_were_right, &changed, err);
+        if (ret < 0)
+            return ret;
+    }
+    p->complete = q2_scan_clean(&p->after);
+    return p->after.corruptions == 0 ? clear_marks(p, &p->after, err) : 0;
+}
+
+int q2_plan_make(struct q2_plan *p, struct q2_io *io, enum q2_repair_mode mode,
+                 const struct q2_monitor *mon, struct q2_error *err)
+{
+    *p = (struct q2_plan){0};
+    int ret = q2_overlay_open(io, &p->overlay, err);
+    if (ret == 0)
+        ret = plan_rounds(p, mode, mon, err);
+    if (ret < 0)
+        q2_plan_clear(p);
+    return ret;
+}

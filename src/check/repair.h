@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: MIT
+// Repair: the edits are planned and made over an overlay until a scan of it finds nothing
+// more; only then are they done to the image, in the same order.
+#ifndef Q2_CHECK_REPAIR_H
+#define Q2_CHECK_REPAIR_H
+
+#include "check/scan.h"
+
+enum q2_repair_mode {
+    Q2_REPAIR_MODE_LEAKS, // touches nothing but leaks
+    Q2_REPAIR_MODE_ALL,
+};
+
+struct q2_plan {
+    struct q2_io *overlay;     // the image as it will be; its log holds the edits
+    struct q2_findings healed; // what the plan heals, in the order of the edits
+    uint64_t n_lossy;          // of these: guest data is lost
+    bool complete;             // a scan of the overlay finds nothing that could be healed
+    bool leaks_kept;      // leaks mode: leaks may be what damaged entries lost; not freed
+    struct q2_scan after; // the scan of the overlay
+};
+
+// Plans the repair of the image in io (read only). The caller clears the plan on success.
+int q2_plan_make(struct q2_plan *p, struct q2_io *io, enum q2_repair_mode mode,
+                 const struct q2_monitor *mon, struct q2_error *err);
+void q2_plan_clear(struct q2_plan *p);
+
+// True if there is anything to write.
+bool q2_plan_has_edits(const struct q2_plan *p);
+
+// Does the edits to io. With undo_path, a file that takes them back is written and
+// flushed before the first.
+int q2_plan_apply(const struct q2_plan *p, struct q2_io *io, const char *undo_path,
+                  struct q2_error *err);
+
+// --- for the planners of this folder ---------------------------------------------------
+
+// Writes into the overlay; *changed is set.
+int q2_edit_entry(struct q2_io *overlay, uint64_t host_offset, uint64_t value,
+                  struct q2_error *err);
+// A cluster at the end of the file with this content (one cluster long; NULL: zeros).
+int q2_edit_append(struct q2_io *overlay, uint32_t cluster_size, const void *content,
+                   uint64_t *host_offset, struct q2_error *err);
+// Replaces n_bytes of the header's first sector, in one write.
+int q2_edit_header(struct q2_io *overlay, size_t at, const void *bytes, size_t n_bytes,
+                   struct q2_error *err);
+
+// Each heals one class of what s found, or nothing (*changed stays).
+int q2_heal_snapshots(struct q2_plan *p, struct q2_scan *s, bool *changed,
+                      struct q2_error *err);
+int q2_heal_refcounts(struct q2_plan *p, struct q2_scan *s, enum q2_repair_mode mode,
+                      bool *changed, struct q2_error *err);
+int q2_heal_rebuild(struct q2_plan *p, const struct q2_monitor *mon,
+                    struct q2_error *err);
+// Notes that the plan heals f.
+int q2_plan_note(struct q2_plan *p, const struct q2_finding *f, struct q2_error *err);
+
+#endif

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: MIT
+// A scan from its beginning to its end, and what all scanners need.
+#include "check/scan.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+
+#define BLOCK_CACHE_BYTES (UINT64_C(16) << 20)
+
+void q2_scan_clear(struct q2_scan *s)
+{
+    for (unsigned i = 0; i < s->n_snapshots; i++)
+        q2_snapshot_clear(&s->snapshots[i]);
+    for (unsigned i = 0; i < s->n_l1s; i++)
+        free(s->l1s[i].entries);
+    free(s->snapshots);
+    free(s->snapshot_offsets);
+    free(s->l1s);
+    free(s->refcount_table);
+    free(s->findings.list);
+    free(s->late.list);
+    free(s->suspects);
+    free(s->orphans);
+    free(s->preclaimed);
+    q2_cache_free(s->blocks);
+    q2_counters_free(s->references);
+    q2_counters_free(s->metadata);
+    q2_header_clear(&s->header);
+    *s = (struct q2_scan){0};
+}
+
+int q2_scan_grow(void **list, size_t *max, size_t n, size_t item, struct q2_error *err)
+{
+    if (n < *max)
+        return 0;
+    size_t more = *max ? *max * 2 : 32;
+    void *p = realloc(*list, more * item);
+    if (!p)
+        return q2_fail_memory(err, more * item);
+    *list = p;
+    *max = more;
+    return 0;
+}
+
+size_t q2_scan_report(struct q2_scan *s, struct q2_findings *to,
+                      const struct q2_finding *f)
+{
+    struct q2_error ignored = Q2_ERROR_INIT; // without memory it is counted only
+    uint64_t n = f->has & Q2_HAS_CLUSTER ? f->count : 1;
+    if (q2_problem_info(f->problem)->severity == Q2_SEVERITY_LEAK)
+        s->leaks += n;
+    else
+        s->corruptions += n;
+    void *list = to->list;
+    if (to->n >= Q2_MAX_FINDINGS ||
+        q2_scan_grow(&list, &to->max, to->n, sizeof(*to->list), &ignored) < 0)
+        return SIZE_MAX;
+    to->list = list;
+    to->list[to->n] = *f;
+    return to->n++;
+}
+
+int q2_scan_suspect(struct q2_scan *s, const struct q2_suspect *suspect,
+                    struct q2_error *err)
+{
+    void *list = s->suspects;
+    if (s->n_suspects >= Q2_MAX_FINDINGS)
+        return 0;
+    int ret =
+        q2_scan_grow(&list, &s->max_suspects, s->n_suspects, sizeof(*s->suspects), err);
+    if (ret < 0)
+        return ret;
+    s->suspects = list;
+    s->suspects[s->n_suspects++] = *suspect;
+    return 0;
+}
+
+bool q2_scan_in_file(const struct q2_scan *s, uint64_t offset, uint64_t n_bytes)
+{
+    uint64_t end;
+    return q2_add_u64(offset, n_bytes, &end) && end < s->file_size + s->cluster_size;
+}
+
+int q2_scan_reference(struct q2_scan *s, uint64_t offset, uint64_t n_bytes,
+                      uint64_t times, struct q2_error *err)
+{
+    if (n_bytes == 0)
+        return 0;
+    uint64_t first = offset >> s->cluster_bits;
+    uint64_t last = (offset + n_bytes - 1) >> s->cluster_bits;
+    return q2_counters_add(s->references, first, last - first + 1, times, err);
+}
+
+int q2_scan_claim(struct q2_scan *s, uint64_t offset, uint64_t n_bytes,
+                  struct q2_error *err)
+{
+    if (n_bytes == 0)
+        return 0;
+    uint64_t first = offset >> s->cluster_bits;
+    uint64_t last = (offset + n_bytes - 1) >> s->cluster_bits;
+    return q2_counters_add(s->metadata, first, last - first + 1, 1, err);
+}
+
+bool q2_scan_is_metadata(const struct q2_scan *s, uint64_t offset, uint64_t n_bytes)
+{
+    uint64_t first = offset >> s->cluster_bits;
+    uint64_t last = (offset + n_bytes - 1) >> s->cluster_bits;
+    for (uint64_t c = first; c <= last; c++) {
+        if (q2_counters_get(s->metadata, c) > 0)
+            return true;
+    }
+    return false;
+}
+
+int q2_scan_block(struct q2_scan *s, uint64_t cluster, struct q2_table **out,
+                  struct q2_error *err)
+{
+    unsigned block_bits = s->cluster_bits + 3 - s->format->order;
+    uint64_t index = cluster >> block_bits;
+    *out = NULL;
+    if (!s->refcount_table || index >= s->refcount_table_size)
+        return 0;
+    uint64_t offset = s->refcount_table[index] & Q2_OFFSET_MASK;
+    if (offset == 0 || !q2_is_aligned(offset, s->cluster_size) || offset >= s->file_size)
+        return 0;
+    if (q2_cache_full(s->blocks))
+        q2_cache_trim(s->blocks);
+    return q2_cache_get(s->blocks, s->io, offset, "refcount block", out, err);
+}
+
+int q2_scan_stored(struct q2_scan *s, uint64_t cluster, uint64_t *value,
+                   struct q2_error *err)
+{
+    struct q2_table *t;
+    unsigned block_bits = s->cluster_bits + 3 - s->format->order;
+    int ret = q2_scan_block(s, cluster, &t, err);
+    *value = 0;
+    if (ret == 0 && t)
+        *value = s->format->get(t->data, cluster & ((UINT64_C(1) << block_bits) - 1));
+    return ret;
+}
+
+static int read_header(struct q2_scan *s, struct q2_error *err)
+{
+    uint8_t start[Q2_HEADER_V3_MIN_BYTES];
+    int ret = q2_io_get_size(s->io, &s->file_size, err);
+    if (ret == 0)
+        ret = q2_io_read(s->io, 0, start, sizeof(start), err);
+    if (ret < 0)
+        return ret;
+    size_t n =
+        (size_t)q2_min_u64(s->file_size, q2_header_bytes_needed(start, sizeof(start)));
+    uint8_t *buf = malloc(n > 0 ? n : 1);
+    if (!buf)
+        return q2_fail_memory(err, n);
+    ret = q2_io_read(s->io, 0, buf, n, err);
+    if (ret == 0)
+        ret = q2_header_decode(buf, n, &s->header, err);
+    free(buf);
+    return ret;
+}
+
+static int prepare(struct q2_scan *s, struct q2_error *err)
+{
+    int ret = read_header(s, err);
+    if (ret < 0)
+        return ret;
+    const struct q2_header *h = &s->header;
+    s->cluster_bits = h->cluster_bits;
+    s->cluster_size = UINT32_C(1) << h->cluster_bits;
+    s->l2_bits = h->cluster_bits - 3;
+    s->file_clusters = q2_div_round_up(s->file_size, s->cluster_size);
+    s->format = q2_refcount_format(h->refcount_order);
+    s->total_clusters = q2_div_round_up(h->size, s->cluster_size);
+    s->references = q2_counters_new();
+    s->metadata = q2_counters_new();
+    s->blocks = q2_cache_new(Q2_CACHE_RAW, s->cluster_size, BLOCK_CACHE_BYTES);
+    if (!s->references || !s->metadata || !s->blocks)
+        return q2_fail_memory(err, sizeof(*s));
+    if (h->incompatible_features & Q2_INCOMPAT_EXTENDED_L2)
+        return q2_fail(err, -ENOTSUP,
+                       "The image uses extended L2 entries; this version cannot check "
+                       "such an image");
+    if (h->incompatible_features & Q2_INCOMPAT_DATA_FILE)
+        return q2_fail(err, -ENOTSUP,
+                       "The image uses an external data file; this version cannot check "
+                       "such an image");
+    if (h->has_bitmaps || h->has_crypto)
+        return q2_fail(err, -ENOTSUP,
+                       "The image has %s; this version cannot check such an image",
+                       h->has_bitmaps ? "persistent bitmaps" : "a LUKS header");
+    return 0;
+}
+
+// The order is that of the claims: what the header names, then tables, then data.
+static int scan_mapped(struct q2_scan *s, struct q2_error *err)
+{
+    int ret = prepare(s, err);
+    if (ret == 0)
+        ret = q2_scan_load_refcount_table(s, err);
+    if (ret == 0)
+        ret = q2_scan_snapshots(s, err);
+    if (ret == 0)
+        ret = q2_scan_tables(s, err);
+    return ret < 0 ? ret : q2_scan_mapping(s, err);
+}
+
+static int scan_all(struct q2_scan *s, struct q2_error *err)
+{
+    int ret = scan_mapped(s, err);
+    if (ret == 0)
+        ret = q2_scan_refcount_table(s, err);
+    if (ret == 0)
+        ret = q2_scan_compare(s, err);
+    return ret < 0 ? ret : q2_scan_resolve(s, err);
+}
+
+int q2_scan_references(struct q2_scan *s, struct q2_io *io, const struct q2_monitor *mon,
+                       struct q2_error *err)
+{
+    *s = (struct q2_scan){.io = io, .mon = mon};
+    int ret = scan_mapped(s, err);
+    if (ret < 0)
+        q2_scan_clear(s);
+    return ret;
+}
+
+// Starts over, knowing what must be claimed first.
+static void restart(struct q2_scan *s)
+{
+    struct q2_scan fresh = {.io = s->io,
+                            .mon = s->mon,
+                            .read_data = s->read_data,
+                            .preclaimed = s->preclaimed,
+                            .n_preclaimed = s->n_preclaimed,
+                            .max_preclaimed = s->max_preclaimed};
+    s->preclaimed = NULL;
+    q2_scan_clear(s);
+    *s = fresh;
+}
+
+int q2_scan_run(struct q2_scan *s, struct q2_io *io, bool read_data,
+                const struct q2_monitor *mon, struct q2_error *err)
+{
+    *s = (struct q2_scan){.io = io, .mon = mon, .read_data = read_data};
+    int ret = scan_all(s, err);
+    if (ret == 0 && s->again) {
+        restart(s);
+        ret = scan_all(s, err);
+    }
+    if (ret == 0 && q2_monitor_cancelled(mon))
+        ret = q2_fail(err, -ECANCELED, "The check was stopped");
+    if (ret < 0)
+        q2_scan_clear(s);
+    return ret;
+}

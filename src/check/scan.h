@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: MIT
+// One scan of an image: every reference counted, every problem found. A scan never
+// writes.
+#ifndef Q2_CHECK_SCAN_H
+#define Q2_CHECK_SCAN_H
+
+#include "base/counters.h"
+#include "base/monitor.h"
+#include "check/finding.h"
+#include "disk/entry.h"
+#include "disk/header.h"
+#include "disk/refcount.h"
+#include "disk/snapshot.h"
+#include "image/cache.h"
+#include "io/io.h"
+
+// Findings that one scan keeps; further ones are counted only. Repair scans again after
+// it has healed these.
+#define Q2_MAX_FINDINGS 65536U
+
+struct q2_findings {
+    struct q2_finding *list;
+    size_t n, max;
+};
+
+// An L1 table: [0] is the active one, then one for each snapshot.
+struct q2_scan_l1 {
+    int snapshot; // index in the snapshot table; -1: active
+    const char *name;
+    uint64_t offset;
+    uint32_t n_entries;
+    uint64_t *entries; // host-endian; NULL: could not be used
+    uint64_t disk_size;
+};
+
+// A damaged entry whose right value is looked for when all references are known.
+struct q2_suspect {
+    size_t finding; // index in findings; SIZE_MAX when that one was not kept
+    bool is_l1;
+    uint64_t entry;
+    uint64_t guest_offset;
+};
+
+struct q2_scan {
+    struct q2_io *io;
+    const struct q2_monitor *mon;
+    bool read_data;
+
+    uint64_t file_size, file_clusters;
+    struct q2_header header;
+    unsigned cluster_bits, l2_bits;
+    uint32_t cluster_size;
+    const struct q2_refcount_format *format;
+
+    uint64_t *refcount_table; // entries as they stand; NULL when it could not be read
+    uint64_t refcount_table_size;
+    struct q2_cache *blocks;
+    bool rebuild; // the refcount structures cannot be mended in place
+    // Refcount structures on which an entry of the mapping landed although they make
+    // sense: the entry is wrong. The scan begins again with these claimed before the
+    // mapping.
+    uint64_t *preclaimed;
+    size_t n_preclaimed, max_preclaimed;
+    bool again;
+
+    struct q2_snapshot *snapshots;
+    uint64_t *snapshot_offsets; // of the entries, in the file
+    unsigned n_snapshots;
+    uint64_t snapshot_table_bytes;
+
+    struct q2_scan_l1 *l1s;
+    unsigned n_l1s;
+
+    struct q2_counters *references; // by host cluster
+    struct q2_counters *metadata;   // by host cluster: how often metadata lies there
+
+    struct q2_findings findings;
+    struct q2_findings late; // COPIED flags: reported behind the refcounts
+    struct q2_suspect *suspects;
+    size_t n_suspects, max_suspects;
+    // Clusters with a refcount and no reference, the first Q2_MAX_ORPHANS of them.
+    uint64_t *orphans;
+    size_t n_orphans, max_orphans;
+    bool too_many_orphans;
+
+    uint64_t corruptions, leaks, check_errors;
+    uint64_t total_clusters, allocated_clusters, fragmented_clusters, compressed_clusters;
+    uint64_t highest_cluster; // in use by refcount or reference
+};
+
+#define Q2_MAX_ORPHANS 65536U
+
+// Scans the image in io. On success the caller clears the scan; on failure (the header
+// cannot be used, memory, I/O) it is cleared.
+int q2_scan_run(struct q2_scan *s, struct q2_io *io, bool read_data,
+                const struct q2_monitor *mon, struct q2_error *err);
+void q2_scan_clear(struct q2_scan *s);
+
+// Counts the references of everything but the refcount structures, for building these
+// anew.
+int q2_scan_references(struct q2_scan *s, struct q2_io *io, const struct q2_monitor *mon,
+                       struct q2_error *err);
+
+// Nothing left to heal.
+static inline bool q2_scan_clean(const struct q2_scan *s)
+{
+    return s->corruptions == 0 && s->leaks == 0;
+}
+
+// --- for the scanners of this folder ---------------------------------------------------
+
+// Keeps a finding and counts it. Returns its index, SIZE_MAX when it is not kept.
+size_t q2_scan_report(struct q2_scan *s, struct q2_findings *to,
+                      const struct q2_finding *f);
+
+// Counts references to the host range; false (and a finding is due) when it reaches
+// beyond the end of the file by a cluster or more.
+bool q2_scan_in_file(const struct q2_scan *s, uint64_t offset, uint64_t n_bytes);
+int q2_scan_reference(struct q2_scan *s, uint64_t offset, uint64_t n_bytes,
+                      uint64_t times, struct q2_error *err);
+// The same for metadata, which owns its clusters alone.
+int q2_scan_claim(struct q2_scan *s, uint64_t offset, uint64_t n_bytes,
+                  struct q2_error *err);
+// Does metadata lie anywhere in the range?
+bool q2_scan_is_metadata(const struct q2_scan *s, uint64_t offset, uint64_t n_bytes);
+
+// The stored refcount of a cluster.
+int q2_scan_stored(struct q2_scan *s, uint64_t cluster, uint64_t *value,
+                   struct q2_error *err);
+// The block that describes cluster; NULL where there is none that can be used.
+int q2_scan_block(struct q2_scan *s, uint64_t cluster, struct q2_table **out,
+                  struct q2_error *err);
+
+int q2_scan_tables(struct q2_scan *s, struct q2_error *err);    // scan_tables.c
+int q2_scan_snapshots(struct q2_scan *s, struct q2_error *err); // scan_snapshots.c
+int q2_scan_mapping(struct q2_scan *s, struct q2_error *err);   // scan_mapping.c
+int q2_scan_l2_table(struct q2_scan *s, const struct q2_scan_l1 *l1, uint64_t l1_index,
+                     uint64_t times, const uint64_t *l2,
+                     struct q2_error *err); // scan_l2.c
+int q2_scan_load_refcount_table(struct q2_scan *s, struct q2_error *err);
+int q2_scan_refcount_table(struct q2_scan *s, struct q2_error *err); // scan_refcounts.c
+int q2_scan_compare(struct q2_scan *s, struct q2_error *err);        // scan_refcounts.c
+int q2_scan_resolve(struct q2_scan *s, struct q2_error *err);        // suspects.c
+// Makes room for one more item in a list; *list may move.
+int q2_scan_grow(void **list, size_t *max, size_t n, size_t item, struct q2_error *err);
+int q2_scan_suspect(struct q2_scan *s, const struct q2_suspect *suspect,
+                    struct q2_error *err);
+
+#endif

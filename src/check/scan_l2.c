@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: MIT
+// One L2 table: every entry judged, every reference counted.
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/checked.h"
+#include "check/scan.h"
+#include "image/codec.h"
+
+// A table is taken for garbage when this many of its entries, and most of them, make no
+// sense.
+#define MIN_BAD_ENTRIES 4U
+
+// A table under scan.
+struct place {
+    struct q2_scan *s;
+    const struct q2_scan_l1 *l1;
+    uint64_t l1_index;
+    uint64_t times;
+    uint64_t host_offset; // of the table
+    uint64_t next;        // where a contiguous data cluster would follow; 0: none yet
+};
+
+static uint64_t guest_offset(const struct place *p, uint64_t index)
+{
+    const struct q2_scan *s = p->s;
+    return ((p->l1_index << s->l2_bits) + index) << s->cluster_bits;
+}
+
+static struct q2_finding make(const struct place *p, uint64_t index, uint64_t entry,
+                              enum q2_problem problem)
+{
+    return (struct q2_finding){
+        .problem = problem,
+        .has = Q2_HAS_OFFSET | Q2_HAS_SIZE | Q2_HAS_INDEX | Q2_HAS_ENTRY |
+               Q2_HAS_SNAPSHOT | Q2_HAS_GUEST,
+        .offset = entry & Q2_OFFSET_MASK,
+        .size = p->s->cluster_size,
+        .index = index,
+        .entry = entry,
+        .snapshot = p->l1->snapshot,
+        .snapshot_name = p->l1->name,
+        .guest_offset = guest_offset(p, index),
+        .guest_bytes = p->s->cluster_size,
+        .edit_offset = p->host_offset + index * 8,
+    };
+}
+
+static int suspect(const struct place *p, const struct q2_finding *f,
+                   struct q2_error *err)
+{
+    struct q2_suspect x = {.entry = f->entry, .guest_offset = f->guest_offset};
+    x.finding = q2_scan_report(p->s, &p->s->findings, f);
+    return q2_scan_suspect(p->s, &x, err);
+}
+
+// What is wrong with the entry; Q2_N_PROBLEMS if nothing.
+static enum q2_problem judge(const struct q2_scan *s, uint64_t raw, struct q2_l2_entry *e)
+{
+    uint64_t reserved = Q2_L2_RESERVED | (s->header.version < 3 ? Q2_FLAG_ZERO : 0);
+    *e = q2_l2_decode(raw, s->cluster_bits, s->header.version);
+    if (e->kind == Q2_CLUSTER_COMPRESSED) {
+        if (!q2_scan_in_file(s, e->host_offset, e->n_bytes))
+            return Q2_PROBLEM_REFERENCE_OUTSIDE;
+        return q2_scan_is_metadata(s, e->host_offset, e->n_bytes)
+                   ? Q2_PROBLEM_L2_ON_METADATA
+                   : Q2_N_PROBLEMS;
+    }
+    if (raw & reserved)
+        return Q2_PROBLEM_L2_RESERVED;
+    if (e->host_offset == 0)
+        return raw & Q2_FLAG_COPIED ? Q2_PROBLEM_L2_NO_OFFSET : Q2_N_PROBLEMS;
+    if (!q2_is_aligned(e->host_offset, s->cluster_size))
+        return e->kind == Q2_CLUSTER_ZERO_ALLOCATED ? Q2_PROBLEM_L2_ZERO_UNALIGNED
+                                                    : Q2_PROBLEM_L2_UNALIGNED;
+    if (!q2_scan_in_file(s, e->host_offset, s->cluster_size))
+        return Q2_PROBLEM_REFERENCE_OUTSIDE;
+    return q2_scan_is_metadata(s, e->host_offset, s->cluster_size)
+               ? Q2_PROBLEM_L2_ON_METADATA
+               : Q2_N_PROBLEMS;
+}
+
+// A table of which most entries make no sense is no L2 table.
+static bool is_garbage(const struct q2_scan *s, const uint64_t *l2, uint64_t *n_bad,
+                       uint64_t *n_used)
+{
+    uint64_t n = UINT64_C(1) << s->l2_bits;
+    *n_bad = *n_used = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        struct q2_l2_entry e;
+        if (l2[i] == 0)
+            continue;
+        ++*n_used;
+        *n_bad += judge(s, l2[i], &e) != Q2_N_PROBLEMS;
+    }
+    return *n_bad >= MIN_BAD_ENTRIES && *n_bad * 2 > *n_used;
+}
+
+static int report_garbage(const struct place *p, uint64_t n_bad, uint64_t n_used,
+                          struct q2_error *err)
+{
+    struct q2_scan *s = p->s;
+    uint64_t span = UINT64_C(1) << (s->l2_bits + s->cluster_bits);
+    struct q2_finding f =
+        make(p, p->l1_index, p->l1->entries[p->l1_index], Q2_PROBLEM_L2_GARBAGE);
+    f.has |= Q2_HAS_VALUE | Q2_HAS_WANTED;
+    f.value = n_bad;
+    f.wanted = n_used;
+    f.guest_offset = p->l1_index * span;
+    f.guest_bytes = span;
+    f.edit_offset = p->l1->offset + p->l1_index * 8;
+    struct q2_suspect x = {
+        .is_l1 = true, .entry = f.entry, .guest_offset = f.guest_offset};
+    x.finding = q2_scan_report(s, &s->findings, &f);
+    return q2_scan_suspect(s, &x, err);
+}
+
+// Statistics are of the active state.
+static void count_cluster(struct place *p, const struct q2_l2_entry *e)
+{
+    struct q2_scan *s = p->s;
+    if (p->l1->snapshot >= 0)
+        return;
+    s->allocated_clusters++;
+    if (e->kind == Q2_CLUSTER_COMPRESSED) {
+        s->compressed_clusters++;
+        s->fragmented_clusters++; // by nature
+        return;
+    }
+    if (p->next != 0 && e->host_offset != p->next)
+        s->fragmented_clusters++;
+    p->next = e->host_offset + s->cluster_size;
+}
+
+// The COPIED flag of the active state says: the refcount is one.
+static int check_copied(struct place *p, uint64_t index, uint64_t raw,
+                        const struct q2_l2_entry *e, struct q2_error *err)
+{
+    uint64_t stored;
+    int ret = q2_scan_stored(p->s, e->host_offset >> p->s->cluster_bits, &stored, err);
+    if (ret < 0 || (stored == 1) == e->copied)
+        return ret;
+    struct q2_finding f = make(p, index, raw, Q2_PROBLEM_COPIED_DATA);
+    f.has |= Q2_HAS_REFCOUNT | Q2_HAS_EDIT;
+    f.refcount = stored;
+    f.edit_value = raw ^ Q2_FLAG_COPIED;
+    q2_scan_report(p->s, &p->s->late, &f);
+    return 0;
+}
+
+static int read_compressed(const struct place *p, const struct q2_l2_entry *e,
+                           uint64_t index, uint64_t raw, uint8_t *buf,
+                           struct q2_error *err)
+{
+    struct q2_error why = Q2_ERROR_INIT;
+    uint8_t *packed = malloc(e->n_bytes);
+    if (!packed)
+        return q2_fail_memory(err, e->n_bytes);
+    int ret = q2_io_read(p->s->io, e->host_offset, packed, e->n_bytes, &why);
+    if (ret == 0)
+        ret = q2_decompress(packed, e->n_bytes, buf, p->s->cluster_size, &why);
+    free(packed);
+    if (ret < 0) {
+        struct q2_finding f = make(p, index, raw, Q2_PROBLEM_COMPRESSED_BROKEN);
+        f.offset = e->host_offset;
+        q2_scan_report(p->s, &p->s->findings, &f);
+    }
+    return 0;
+}
+
+// With --read-data every cluster is read.
+static int read_data(const struct place *p, const struct q2_l2_entry *e, uint64_t index,
+                     uint64_t raw, struct q2_error *err)
+{
+    struct q2_error why = Q2_ERROR_INIT;
+    uint8_t *buf = malloc(p->s->cluster_size);
+    if (!buf)
+        return q2_fail_memory(err, p->s->cluster_size);
+    int ret = 0;
+    if (e->kind == Q2_CLUSTER_COMPRESSED) {
+        ret = read_compressed(p, e, index, raw, buf, err);
+    } else if (e->kind == Q2_CLUSTER_NORMAL &&
+               q2_io_read(p->s->io, e->host_offset, buf, p->s->cluster_size, &why) < 0) {
+        struct q2_finding f = make(p, index, raw, Q2_PROBLEM_DATA_UNREADABLE);
+        q2_scan_report(p->s, &p->s->findings, &f);
+    }
+    free(buf);
+    return ret;
+}
+
+static int good_entry(struct place *p, uint64_t index, uint64_t raw,
+                      const struct q2_l2_entry *e, struct q2_error *err)
+{
+    struct q2_scan *s = p->s;
+    bool packed = e->kind == Q2_CLUSTER_COMPRESSED;
+    int ret = q2_scan_reference(s, e->host_offset, packed ? e->n_bytes : s->cluster_size,
+                                p->times, err);
+    count_cluster(p, e);
+    if (ret == 0 && packed && (raw & Q2_FLAG_COPIED)) {
+        struct q2_finding f = make(p, index, raw, Q2_PROBLEM_COMPRESSED_COPIED);
+        f.has |= Q2_HAS_EDIT;
+        f.offset = e->host_offset;
+        f.edit_value = raw & ~Q2_FLAG_COPIED;
+        q2_scan_report(s, &s->findings, &f);
+    }
+    if (ret == 0 && !packed && p->l1->snapshot < 0)
+        ret = check_copied(p, index, raw, e, err);
+    if (ret == 0 && s->read_data)
+        ret = read_data(p, e, index, raw, err);
+    return ret;
+}
+
+static int bad_entry(struct place *p, uint64_t index, uint64_t raw,
+                     const struct q2_l2_entry *e, enum q2_problem problem,
+                     struct q2_error *err)
+{
+    struct q2_finding f = make(p, index, raw, problem);
+    if (e->kind == Q2_CLUSTER_COMPRESSED) {
+        f.offset = e->host_offset;
+        f.size = e->n_bytes;
+    }
+    count_cluster(p, e);
+    int ret = suspect(p, &f, err);
+    // QEMU looks at the flag of such an entry too.
+    if (ret == 0 && problem == Q2_PROBLEM_REFERENCE_OUTSIDE && e->copied &&
+        p->l1->snapshot < 0 && e->kind != Q2_CLUSTER_COMPRESSED) {
+        struct q2_finding late = make(p, index, raw, Q2_PROBLEM_COPIED_DATA);
+        late.has |= Q2_HAS_REFCOUNT;
+        q2_scan_report(p->s, &p->s->late, &late);
+    }
+    return ret;
+}
+
+// The L1 entry's own COPIED flag.
+static int check_l1_copied(struct place *p, struct q2_error *err)
+{
+    uint64_t entry = p->l1->entries[p->l1_index], stored;
+    int ret = q2_scan_stored(p->s, p->host_offset >> p->s->cluster_bits, &stored, err);
+    if (ret < 0 || (stored == 1) == ((entry & Q2_FLAG_COPIED) != 0))
+        return ret;
+    struct q2_finding f = make(p, p->l1_index, entry, Q2_PROBLEM_COPIED_L2);
+    f.has = (f.has & ~(unsigned)Q2_HAS_GUEST) | Q2_HAS_REFCOUNT | Q2_HAS_EDIT;
+    f.refcount = stored;
+    f.edit_offset = p->l1->offset + p->l1_index * 8;
+    f.edit_value = entry ^ Q2_FLAG_COPIED;
+    q2_scan_report(p->s, &p->s->late, &f);
+    return 0;
+}
+
+int q2_scan_l2_table(struct q2_scan *s, const struct q2_scan_l1 *l1, uint64_t l1_index,
+                     uint64_t times, const uint64_t *l2, struct q2_error *err)
+{
+    struct place p = {.s = s, .l1 = l1, .l1_index = l1_index, .times = times};
+    uint64_t n = UINT64_C(1) << s->l2_bits, n_bad, n_used;
+    p.host_offset = l1->entries[l1_index] & Q2_OFFSET_MASK;
+    if (is_garbage(s, l2, &n_bad, &n_used))
+        return report_garbage(&p, n_bad, n_used, err);
+    int ret = l1->snapshot < 0 ? check_l1_copied(&p, err) : 0;
+    for (uint64_t i = 0; i < n && ret == 0; i++) {
+        struct q2_l2_entry e;
+        if (l2[i] == 0)
+            continue;
+        enum q2_problem problem = n_bad ? judge(s, l2[i], &e) : Q2_N_PROBLEMS;
+        if (problem != Q2_N_PROBLEMS) {
+            ret = bad_entry(&p, i, l2[i], &e, problem, err);
+            continue;
+        }
+        if (n_bad == 0)
+            e = q2_l2_decode(l2[i], s->cluster_bits, s->header.version);
+        if (e.host_offset != 0)
+            ret = good_entry(&p, i, l2[i], &e, err);
+    }
+    return ret;
+}

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: MIT
+// All L1 tables' entries and the L2 tables that they name. A table that several name
+// (snapshots share them) is read once.
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/checked.h"
+#include "check/scan.h"
+
+// Neighbouring L2 tables are read together, up to this many bytes.
+#define READ_BYTES (UINT32_C(4) << 20)
+
+// One L1 entry that names a usable L2 table.
+struct link {
+    uint64_t l2_offset;
+    uint32_t l1, index; // the L1 table, the entry in it
+    uint32_t times;     // how many links name this table; 0: an earlier one stands for it
+};
+
+struct links {
+    struct link *list;
+    size_t n, max;
+};
+
+static int add_link(struct links *k, const struct link *l, struct q2_error *err)
+{
+    if (k->n == k->max) {
+        size_t max = k->max ? k->max * 2 : 256;
+        struct link *list = realloc(k->list, max * sizeof(*list));
+        if (!list)
+            return q2_fail_memory(err, max * sizeof(*list));
+        k->list = list;
+        k->max = max;
+    }
+    k->list[k->n++] = *l;
+    return 0;
+}
+
+// What is wrong with an L1 entry; Q2_N_PROBLEMS if nothing.
+static enum q2_problem judge(const struct q2_scan *s, uint64_t entry)
+{
+    uint64_t offset = entry & Q2_OFFSET_MASK;
+    if (entry & Q2_L1_RESERVED)
+        return Q2_PROBLEM_L1_RESERVED;
+    if (offset == 0)
+        return Q2_PROBLEM_L1_NO_OFFSET;
+    if (!q2_is_aligned(offset, s->cluster_size))
+        return Q2_PROBLEM_L1_UNALIGNED;
+    if (!q2_scan_in_file(s, offset, s->cluster_size))
+        return Q2_PROBLEM_REFERENCE_OUTSIDE;
+    if (q2_scan_is_metadata(s, offset, s->cluster_size))
+        return Q2_PROBLEM_L1_ON_METADATA;
+    return Q2_N_PROBLEMS;
+}
+
+static int report_entry(struct q2_scan *s, const struct q2_scan_l1 *l1, uint32_t index,
+                        enum q2_problem problem, struct q2_error *err)
+{
+    uint64_t entry = l1->entries[index];
+    uint64_t span = UINT64_C(1) << (s->l2_bits + s->cluster_bits);
+    struct q2_finding f = {
+        .problem = problem,
+        .has = Q2_HAS_OFFSET | Q2_HAS_SIZE | Q2_HAS_INDEX | Q2_HAS_ENTRY |
+               Q2_HAS_SNAPSHOT | Q2_HAS_GUEST,
+        .offset = entry & Q2_OFFSET_MASK,
+        .size = s->cluster_size,
+        .index = index,
+        .entry = entry,
+        .snapshot = l1->snapshot,
+        .snapshot_name = l1->name,
+        .guest_offset = index * span,
+        .guest_bytes = span,
+        .edit_offset = l1->offset + (uint64_t)index * 8,
+    };
+    struct q2_suspect suspect = {
+        .is_l1 = true, .entry = entry, .guest_offset = f.guest_offset};
+    suspect.finding = q2_scan_report(s, &s->findings, &f);
+    return q2_scan_suspect(s, &suspect, err);
+}
+
+static int collect(struct q2_scan *s, struct links *k, struct q2_error *err)
+{
+    int ret = 0;
+    for (unsigned t = 0; t < s->n_l1s; t++) {
+        const struct q2_scan_l1 *l1 = &s->l1s[t];
+        for (uint32_t i = 0; l1->entries && i < l1->n_entries && ret == 0; i++) {
+            if (l1->entries[i] == 0)
+                continue;
+            enum q2_problem problem = judge(s, l1->entries[i]);
+            if (problem != Q2_N_PROBLEMS)
+                ret = report_entry(s, l1, i, problem, err);
+            else
+                ret =
+                    add_link(k,
+                             &(struct link){.l2_offset = l1->entries[i] & Q2_OFFSET_MASK,
+                                            .l1 = t,
+                                            .index = i},
+                             err);
+        }
+    }
+    return ret;
+}
+
+static int by_offset_then_place(const void *a, const void *b)
+{
+    const struct link *x = a, *y = b;
+    if (x->l2_offset != y->l2_offset)
+        return x->l2_offset < y->l2_offset ? -1 : 1;
+    if (x->l1 != y->l1)
+        return x->l1 < y->l1 ? -1 : 1;
+    return (x->index > y->index) - (x->index < y->index);
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const struct link *x = a, *y = b;
+    if (x->l1 != y->l1)
+        return x->l1 < y->l1 ? -1 : 1;
+    return (x->index > y->index) - (x->index < y->index);
+}
+
+// Keeps one link for each table, the first, and claims the table's cluster.
+static int merge(struct q2_scan *s, struct links *k, struct q2_error *err)
+{
+    size_t n = 0;
+    int ret = 0;
+    if (k->n > 0)
+        qsort(k->list, k->n, sizeof(*k->list), by_offset_then_place);
+    for (size_t i = 0; i < k->n && ret == 0; n++) {
+        size_t same = 1;
+        while (i + same < k->n && k->list[i + same].l2_offset == k->list[i].l2_offset)
+            same++;
+        k->list[n] = k->list[i];
+        k->list[n].times = (uint32_t)same;
+        ret = q2_scan_claim(s, k->list[n].l2_offset, s->cluster_size, err);
+        if (ret == 0)
+            ret = q2_scan_reference(s, k->list[n].l2_offset, s->cluster_size, same, err);
+        i += same;
+    }
+    k->n = n;
+    if (n > 0)
+        qsort(k->list, n, sizeof(*k->list), by_place);
+    return ret;
+}
+
+// Reads and scans n tables that lie side by side.
+static int scan_run(struct q2_scan *s, const struct link *links, size_t n, uint64_t *buf,
+                    struct q2_error *err)
+{
+    size_t per_table = s->cluster_size / 8;
+    int ret = q2_io_read(s->io, links[0].l2_offset, buf, n * s->cluster_size, err);
+    if (ret < 0)
+        return q2_context(err, "Could not read L2 table");
+    q2_table_decode(buf, buf, n * per_table);
+    for (size_t i = 0; i < n && ret == 0; i++)
+        ret = q2_scan_l2_table(s, &s->l1s[links[i].l1], links[i].index, links[i].times,
+                               buf + i * per_table, err);
+    return ret;
+}
+
+static int scan_links(struct q2_scan *s, const struct links *k, struct q2_error *err)
+{
+    size_t most = q2_max_u64(READ_BYTES / s->cluster_size, 1);
+    uint64_t *buf = malloc(q2_min_u64(most, q2_max_u64(k->n, 1)) * s->cluster_size);
+    if (!buf)
+        return q2_fail_memory(err, most * s->cluster_size);
+    int ret = 0;
+    for (size_t i = 0; i < k->n && ret == 0;) {
+        size_t n = 1;
+        while (n < most && i + n < k->n &&
+               k->list[i + n].l2_offset == k->list[i].l2_offset + n * s->cluster_size)
+            n++;
+        ret = scan_run(s, k->list + i, n, buf, err);
+        i += n;
+        q2_monitor_progress(s->mon, i, k->n);
+        if (ret == 0 && q2_monitor_cancelled(s->mon))
+            ret = q2_fail(err, -ECANCELED, "The check was stopped");
+    }
+    free(buf);
+    return ret;
+}
+
+// A region that the header or a snapshot names.
+static int count_region(struct q2_scan *s, uint64_t offset, uint64_t n_bytes,
+                        struct q2_error *err)
+{
+    if (n_bytes == 0)
+        return 0;
+    if (q2_scan_in_file(s, offset, n_bytes))
+        return q2_scan_reference(s, offset, n_bytes, 1, err);
+    q2_scan_report(s, &s->findings,
+                   &(struct q2_finding){.problem = Q2_PROBLEM_REFERENCE_OUTSIDE,
+                                        .has = Q2_HAS_OFFSET | Q2_HAS_SIZE,
+                                        .offset = offset,
+                                        .size = n_bytes});
+    return 0;
+}
+
+int q2_scan_mapping(struct q2_scan *s, struct q2_error *err)
+{
+    struct links k = {0};
+    int ret = collect(s, &k, err);
+    if (ret == 0)
+        ret = merge(s, &k, err);
+    if (ret == 0)
+        ret = scan_links(s, &k, err);
+    free(k.list);
+    return ret < 0 ? ret
+                   : count_region(s, s->header.snapshots_offset, s->snapshot_table_bytes,
+                                  err);
+}

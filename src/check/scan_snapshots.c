@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT
+// The snapshot table.
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "check/scan.h"
+
+// Version 3 wants at least the VM state's and the disk's size in the extra data.
+#define MIN_EXTRA_BYTES 16U
+
+static void report(struct q2_scan *s, enum q2_problem problem, unsigned index,
+                   const char *name)
+{
+    q2_scan_report(s, &s->findings,
+                   &(struct q2_finding){.problem = problem,
+                                        .has = Q2_HAS_INDEX | Q2_HAS_SNAPSHOT,
+                                        .index = index,
+                                        .snapshot = (int)index,
+                                        .snapshot_name = name,
+                                        .lossy = problem == Q2_PROBLEM_SNAPSHOT_TABLE});
+}
+
+// Decodes the entry at offset. What lies behind the end of the file reads as zeros.
+static int read_entry(struct q2_scan *s, uint64_t offset, unsigned index,
+                      struct q2_snapshot *out, size_t *used, struct q2_error *err)
+{
+    const size_t most = 40 + Q2_MAX_SNAPSHOT_EXTRA_BYTES + 2 * 65535 + 8;
+    uint8_t *buf = malloc(most);
+    if (!buf)
+        return q2_fail_memory(err, most);
+    int ret = -ENODATA;
+    for (size_t want = 512; ret == -ENODATA; want = most) {
+        ret = q2_io_read(s->io, offset, buf, want, err);
+        if (ret == 0)
+            ret = q2_snapshot_decode(buf, want, index, out, used, err);
+        if (want == most)
+            break;
+    }
+    free(buf);
+    return ret;
+}
+
+static bool duplicate_id(const struct q2_scan *s, const struct q2_snapshot *sn)
+{
+    for (unsigned i = 0; i < s->n_snapshots; i++) {
+        if (strcmp(s->snapshots[i].id, sn->id) == 0)
+            return true;
+    }
+    return false;
+}
+
+static int grow(struct q2_scan *s, unsigned *max, struct q2_error *err)
+{
+    if (s->n_snapshots < *max)
+        return 0;
+    unsigned n = *max ? *max * 2 : 16;
+    struct q2_snapshot *list = realloc(s->snapshots, n * sizeof(*list));
+    if (list)
+        s->snapshots = list;
+    uint64_t *offsets = realloc(s->snapshot_offsets, n * sizeof(*offsets));
+    if (offsets)
+        s->snapshot_offsets = offsets;
+    if (!list || !offsets)
+        return q2_fail_memory(err, n * sizeof(*list));
+    *max = n;
+    return 0;
+}
+
+static int one_entry(struct q2_scan *s, unsigned index, uint64_t *at, bool *stop,
+                     struct q2_error *err)
+{
+    struct q2_snapshot sn;
+    size_t used;
+    int ret = read_entry(s, *at, index, &sn, &used, err);
+    if (ret == -ENOMEM || ret == -EIO)
+        return ret;
+    *stop = ret < 0;
+    if (ret < 0) {
+        report(s, Q2_PROBLEM_SNAPSHOT_TABLE, index, "");
+        return 0;
+    }
+    if (s->header.version >= 3 && !sn.has_disk_size)
+        report(s, Q2_PROBLEM_SNAPSHOT_INCOMPLETE, index, "");
+    if (*sn.id && duplicate_id(s, &sn))
+        report(s, Q2_PROBLEM_SNAPSHOT_DUPLICATE_ID, index, "");
+    s->snapshots[s->n_snapshots] = sn;
+    s->snapshot_offsets[s->n_snapshots++] = *at;
+    // The last entry's padding does not count.
+    s->snapshot_table_bytes = *at + used - s->header.snapshots_offset;
+    *at += q2_align_up(used, 8);
+    return 0;
+}
+
+int q2_scan_snapshots(struct q2_scan *s, struct q2_error *err)
+{
+    uint64_t at = s->header.snapshots_offset;
+    unsigned max = 0;
+    bool stop = false;
+    for (unsigned i = 0; i < s->header.nb_snapshots && !stop; i++) {
+        int ret = grow(s, &max, err);
+        if (ret == 0)
+            ret = one_entry(s, i, &at, &stop, err);
+        if (ret < 0)
+            return ret;
+    }
+    return 0;
+}

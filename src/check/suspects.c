@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: MIT
+// What damaged entries should have said. An entry is taken back when exactly one value is
+// consistent with everything else in the file; nothing is guessed among several.
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/checked.h"
+#include "check/scan.h"
+#include "image/codec.h"
+
+// Is this host cluster in use by its refcount, and by nothing else that was found?
+static int is_orphan(struct q2_scan *s, uint64_t offset, uint64_t *stored, bool *yes,
+                     struct q2_error *err)
+{
+    *yes = false;
+    if (offset == 0 || !q2_is_aligned(offset, s->cluster_size) ||
+        !q2_scan_in_file(s, offset, s->cluster_size) ||
+        q2_scan_is_metadata(s, offset, s->cluster_size) ||
+        q2_counters_get(s->references, offset >> s->cluster_bits) > 0)
+        return 0;
+    int ret = q2_scan_stored(s, offset >> s->cluster_bits, stored, err);
+    *yes = ret == 0 && *stored > 0;
+    return ret;
+}
+
+// Does the cluster read like an L2 table: entries that make sense, most of them naming
+// clusters that are orphans, too?
+static int reads_like_l2(struct q2_scan *s, uint64_t offset, bool *yes,
+                         struct q2_error *err)
+{
+    size_t n = (size_t)1 << s->l2_bits, n_used = 0, n_good = 0;
+    uint64_t *l2 = malloc(s->cluster_size);
+    if (!l2)
+        return q2_fail_memory(err, s->cluster_size);
+    int ret = q2_io_read(s->io, offset, l2, s->cluster_size, err);
+    if (ret == 0)
+        q2_table_decode(l2, l2, n);
+    for (size_t i = 0; i < n && ret == 0; i++) {
+        struct q2_l2_entry e = q2_l2_decode(l2[i], s->cluster_bits, s->header.version);
+        uint64_t stored;
+        bool orphan = false;
+        if (l2[i] == 0)
+            continue;
+        n_used++;
+        if (l2[i] == Q2_FLAG_ZERO && s->header.version >= 3)
+            n_good++;
+        else if (e.kind == Q2_CLUSTER_COMPRESSED)
+            n_good += q2_scan_in_file(s, e.host_offset, e.n_bytes) &&
+                      !q2_scan_is_metadata(s, e.host_offset, e.n_bytes);
+        else if (!(l2[i] & Q2_L2_RESERVED))
+            ret = is_orphan(s, e.host_offset, &stored, &orphan, err);
+        n_good += orphan;
+    }
+    free(l2);
+    *yes = n_used > 0 && n_good * 8 >= n_used * 7;
+    return ret;
+}
+
+static int inflates(struct q2_scan *s, const struct q2_l2_entry *e, bool *yes,
+                    struct q2_error *err)
+{
+    struct q2_error why = Q2_ERROR_INIT;
+    *yes = false;
+    if (e->kind != Q2_CLUSTER_COMPRESSED || e->host_offset == 0 ||
+        !q2_scan_in_file(s, e->host_offset, e->n_bytes) ||
+        q2_scan_is_metadata(s, e->host_offset, e->n_bytes))
+        return 0;
+    uint8_t *buf = malloc(e->n_bytes + s->cluster_size);
+    if (!buf)
+        return q2_fail_memory(err, e->n_bytes + s->cluster_size);
+    int ret = q2_io_read(s->io, e->host_offset, buf, e->n_bytes, err);
+    if (ret == 0)
+        *yes =
+            q2_decompress(buf, e->n_bytes, buf + e->n_bytes, s->cluster_size, &why) == 0;
+    free(buf);
+    return ret;
+}
+
+// Would raw be right as this suspect's entry?
+static int fits(struct q2_scan *s, const struct q2_suspect *x, uint64_t raw,
+                uint64_t *value, bool *yes, struct q2_error *err)
+{
+    struct q2_l2_entry e = q2_l2_decode(raw, s->cluster_bits, s->header.version);
+    uint64_t stored = 0;
+    *yes = false;
+    if (!x->is_l1 && e.kind == Q2_CLUSTER_COMPRESSED) {
+        *value = raw & ~Q2_FLAG_COPIED;
+        return inflates(s, &e, yes, err);
+    }
+    uint64_t reserved = x->is_l1 ? Q2_L1_RESERVED : Q2_L2_RESERVED;
+    if ((raw & reserved) || (!x->is_l1 && s->header.version < 3 && (raw & Q2_FLAG_ZERO)))
+        return 0;
+    int ret = is_orphan(s, raw & Q2_OFFSET_MASK, &stored, yes, err);
+    if (ret == 0 && *yes && x->is_l1)
+        ret = reads_like_l2(s, raw & Q2_OFFSET_MASK, yes, err);
+    *value = (raw & ~Q2_FLAG_COPIED) | (stored == 1 ? Q2_FLAG_COPIED : 0);
+    return ret;
+}
+
+// Collects distinct values that fit.
+struct answer {
+    uint64_t value;
+    unsigned n;
+};
+
+static int try_value(struct q2_scan *s, const struct q2_suspect *x, uint64_t raw,
+                     struct answer *a, struct q2_error *err)
+{
+    uint64_t value;
+    bool yes;
+    int ret = fits(s, x, raw, &value, &yes, err);
+    if (ret == 0 && yes && (a->n == 0 || a->value != value)) {
+        a->value = value;
+        a->n++;
+    }
+    return ret;
+}
+
+// Values near the damaged one: without its stray bits, and with any one bit changed.
+static int try_near(struct q2_scan *s, const struct q2_suspect *x, struct answer *a,
+                    struct q2_error *err)
+{
+    uint64_t reserved = x->is_l1 ? Q2_L1_RESERVED : Q2_L2_RESERVED;
+    uint64_t clean = x->entry & ~reserved;
+    if (s->header.version < 3)
+        clean &= ~Q2_FLAG_ZERO;
+    uint64_t aligned = (clean & ~Q2_OFFSET_MASK) |
+                       q2_align_down(clean & Q2_OFFSET_MASK, s->cluster_size);
+    int ret = try_value(s, x, aligned, a, err);
+    for (unsigned bit = 0; bit < 64 && ret == 0 && a->n < 2; bit++)
+        ret = try_value(s, x, x->entry ^ (UINT64_C(1) << bit), a, err);
+    return ret;
+}
+
+// All orphans; the only one that fits is it, if nobody else could claim it.
+static int try_orphans(struct q2_scan *s, const struct q2_suspect *x, struct answer *a,
+                       struct q2_error *err)
+{
+    int ret = 0;
+    for (size_t i = 0; i < s->n_orphans && ret == 0 && a->n < 2; i++)
+        ret = try_value(s, x, s->orphans[i] << s->cluster_bits, a, err);
+    return ret;
+}
+
+// The value for an entry whose content is lost: zeros, never what a backing file has.
+static void give_up(const struct q2_scan *s, const struct q2_suspect *x,
+                    struct q2_finding *f)
+{
+    bool backing = s->header.backing_file != NULL;
+    f->lossy = true;
+    f->has |= Q2_HAS_EDIT;
+    f->edit_value = 0;
+    if (x->is_l1)
+        f->needs_zero_cluster = backing;
+    else if (s->header.version >= 3)
+        f->edit_value = Q2_FLAG_ZERO;
+    else
+        f->needs_zero_cluster = backing;
+}
+
+static int resolve_one(struct q2_scan *s, const struct q2_suspect *x, size_t n_rivals,
+                       struct q2_error *err)
+{
+    struct q2_finding *f = &s->findings.list[x->finding];
+    struct answer a = {0};
+    if (f->problem == Q2_PROBLEM_L2_ZERO_UNALIGNED) {
+        f->edit_value = Q2_FLAG_ZERO; // it reads as zeros anyway
+        f->has |= Q2_HAS_EDIT;
+        return 0;
+    }
+    int ret = try_near(s, x, &a, err);
+    if (ret == 0 && a.n == 0 && n_rivals == 1 && !s->too_many_orphans)
+        ret = try_orphans(s, x, &a, err);
+    if (ret < 0)
+        return ret;
+    if (a.n == 1) {
+        f->edit_value = a.value;
+        f->has |= Q2_HAS_EDIT;
+        f->recovered = true;
+    } else {
+        give_up(s, x, f);
+    }
+    return 0;
+}
+
+// A compressed entry with the COPIED flag: when its data does not inflate it was a plain
+// one.
+static int resolve_copied(struct q2_scan *s, struct q2_finding *f, struct q2_error *err)
+{
+    struct q2_l2_entry e = q2_l2_decode(f->entry, s->cluster_bits, s->header.version);
+    uint64_t plain = f->entry & ~Q2_FLAG_COMPRESSED;
+    bool yes;
+    int ret = inflates(s, &e, &yes, err);
+    if (ret == 0 && !yes && !(plain & Q2_L2_RESERVED) &&
+        q2_is_aligned(plain & Q2_OFFSET_MASK, s->cluster_size))
+        f->edit_value = plain;
+    return ret;
+}
+
+int q2_scan_resolve(struct q2_scan *s, struct q2_error *err)
+{
+    size_t n_l1 = 0;
+    int ret = 0;
+    for (size_t i = 0; i < s->n_suspects; i++)
+        n_l1 += s->suspects[i].is_l1;
+    for (size_t i = 0; i < s->n_suspects && ret == 0; i++) {
+        const struct q2_suspect *x = &s->suspects[i];
+        // What hangs below a damaged L1 entry looks orphaned: first these, then the rest.
+        if (x->finding != SIZE_MAX && (x->is_l1 || n_l1 == 0))
+            ret = resolve_one(s, x, x->is_l1 ? n_l1 : s->n_suspects, err);
+    }
+    for (size_t i = 0; i < s->findings.n && ret == 0; i++) {
+        if (s->findings.list[i].problem == Q2_PROBLEM_COMPRESSED_COPIED)
+            ret = resolve_copied(s, &s->findings.list[i], err);
+    }
+    return ret;
+}

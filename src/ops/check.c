@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT
+// Checking and repairing: scan, plan, apply, scan again.
+#include "ops/check.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "check/undo.h"
+#include "image/probe.h"
+#include "io/file.h"
+
+void q2_check_clear(struct q2_check_report *report)
+{
+    if (!report->unsupported)
+        q2_scan_clear(&report->scan);
+}
+
+static int open_file(const struct q2_check_request *r, struct q2_io **io,
+                     struct q2_error *err)
+{
+    bool writable = r->repair && !r->dry_run;
+    const struct q2_file_options options = {
+        .writable = writable,
+        .lock = writable    ? Q2_LOCK_WRITE
+                : r->shared ? Q2_LOCK_SHARED
+                            : Q2_LOCK_READ,
+    };
+    return q2_file_open(r->path, &options, io, err);
+}
+
+static uint64_t fixed(uint64_t before, uint64_t after)
+{
+    return before > after ? before - after : 0;
+}
+
+// A plan that leaves more than it finds is not carried out.
+static int check_gain(const struct q2_check_report *out, const struct q2_plan *p,
+                      struct q2_error *err)
+{
+    const struct q2_scan *before = &out->scan, *after = &p->after;
+    if (p->complete || after->corruptions < before->corruptions ||
+        (after->corruptions == before->corruptions && after->leaks <= before->leaks))
+        return 0;
+    return q2_fail(err, -EIO,
+                   "No repair was found that leaves fewer problems; nothing was written");
+}
+
+static int apply(const struct q2_check_request *r, const struct q2_plan *p,
+                 struct q2_io *io, const struct q2_monitor *mon,
+                 struct q2_check_report *out, struct q2_error *err)
+{
+    uint64_t corruptions = out->scan.corruptions, leaks = out->scan.leaks;
+    int ret = check_gain(out, p, err);
+    if (ret == 0)
+        ret = q2_plan_apply(p, io, r->undo_file, err);
+    if (ret < 0)
+        return ret;
+    q2_scan_clear(&out->scan);
+    ret = q2_scan_run(&out->scan, io, r->read_data, mon, err);
+    if (ret < 0)
+        return ret;
+    out->repaired = true;
+    out->corruptions_fixed = fixed(corruptions, out->scan.corruptions);
+    out->leaks_fixed = fixed(leaks, out->scan.leaks);
+    return 0;
+}
+
+static int repair(const struct q2_check_request *r, struct q2_io *io,
+                  const struct q2_monitor *mon, struct q2_check_report *out,
+                  struct q2_error *err)
+{
+    struct q2_plan plan;
+    int ret = q2_plan_make(&plan, io, r->mode, mon, err);
+    if (ret < 0)
+        return ret;
+    out->n_lossy = plan.n_lossy;
+    out->leaks_kept = plan.leaks_kept;
+    if (r->planned)
+        r->planned(r->opaque, &plan);
+    if (!r->dry_run && q2_plan_has_edits(&plan))
+        ret = apply(r, &plan, io, mon, out, err);
+    q2_plan_clear(&plan);
+    return ret;
+}
+
+static int check_open(const struct q2_check_request *r, struct q2_io *io,
+                      const struct q2_monitor *mon, struct q2_check_report *out,
+                      struct q2_error *err)
+{
+    const char *format = r->format;
+    int ret = format ? 0 : q2_probe(io, &format, err);
+    if (ret == 0 && strcmp(format, "qcow2") != 0) {
+        out->unsupported = true;
+        return 0;
+    }
+    if (ret == 0)
+        ret = q2_scan_run(&out->scan, io, r->read_data, mon, err);
+    if (ret < 0)
+        return ret;
+    if (r->found)
+        r->found(r->opaque, &out->scan);
+    if (r->repair)
+        ret = repair(r, io, mon, out, err);
+    if (ret < 0)
+        q2_scan_clear(&out->scan);
+    return ret;
+}
+
+int q2_check(const struct q2_check_request *r, const struct q2_monitor *mon,
+             struct q2_check_report *out, struct q2_error *err)
+{
+    struct q2_io *io;
+    *out = (struct q2_check_report){0};
+    int ret = open_file(r, &io, err);
+    if (ret == 0) {
+        ret = check_open(r, io, mon, out, err);
+        q2_io_close(io);
+    }
+    return ret < 0 ? q2_context(err, "Could not open '%s'", r->path) : 0;
+}
+
+int q2_check_undo(const char *path, const char *undo_file, struct q2_error *err)
+{
+    const struct q2_file_options options = {.writable = true, .lock = Q2_LOCK_WRITE};
+    struct q2_io *io;
+    int ret = q2_file_open(path, &options, &io, err);
+    if (ret < 0)
+        return q2_context(err, "Could not open '%s'", path);
+    ret = q2_undo_restore(undo_file, io, err);
+    q2_io_close(io);
+    return ret < 0 ? q2_context(err, "Could not undo the repair of '%s'", path) : 0;
+}

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT
+// Checking and repairing one image file.
+#ifndef Q2_OPS_CHECK_H
+#define Q2_OPS_CHECK_H
+
+#include "base/monitor.h"
+#include "check/repair.h"
+
+struct q2_check_request {
+    const char *path;
+    const char *format; // NULL: probed
+    bool shared;        // -U
+    bool read_data;     // read every data cluster, inflate every compressed one
+    bool repair;
+    enum q2_repair_mode mode;
+    bool dry_run;          // plan only; the file is opened for reading
+    const char *undo_file; // NULL: none
+    // Told what was found, and what will be done, before it is done. May be NULL.
+    void (*found)(void *opaque, const struct q2_scan *scan);
+    void (*planned)(void *opaque, const struct q2_plan *plan);
+    void *opaque;
+};
+
+struct q2_check_report {
+    bool unsupported;    // the format knows no checks
+    struct q2_scan scan; // of the image as it is now
+    bool repaired;       // edits were made
+    uint64_t corruptions_fixed, leaks_fixed;
+    uint64_t n_lossy;
+    bool leaks_kept;
+};
+
+// On success the caller clears the report. An image of another format is no error:
+// unsupported is set.
+int q2_check(const struct q2_check_request *request, const struct q2_monitor *mon,
+             struct q2_check_report *out, struct q2_error *err);
+void q2_check_clear(struct q2_check_report *report);
+
+// Takes the repair of undo_file back.
+int q2_check_undo(const char *path, const char *undo_file, struct q2_error *err);
+
+#endif
