@@ -135,9 +135,9 @@ int q2_heal_snapshots(struct q2_plan *p, struct q2_scan *s, bool *changed,
         any |= is_snapshot_problem(s->findings.list[i].problem);
     if (!any)
         return 0;
-    uint8_t *table;
-    size_t n_bytes;
-    uint32_t n_kept;
+    uint8_t *table = NULL;
+    size_t n_bytes = 0;
+    uint32_t n_kept = 0;
     int ret = mend(p, s, err);
     if (ret == 0)
         ret = encode(s, &table, &n_bytes, &n_kept, err);

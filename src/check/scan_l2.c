@@ -80,20 +80,32 @@ static enum q2_problem judge(const struct q2_scan *s, uint64_t raw, struct q2_l2
                : Q2_N_PROBLEMS;
 }
 
-// A table of which most entries make no sense is no L2 table.
+// An entry that no writer makes. One that names a place beyond the end of the file may
+// have been right before the file was cut short.
+static bool is_nonsense(enum q2_problem problem, const struct q2_l2_entry *e)
+{
+    if (problem == Q2_PROBLEM_REFERENCE_OUTSIDE)
+        return e->kind == Q2_CLUSTER_COMPRESSED;
+    return problem != Q2_N_PROBLEMS;
+}
+
+// A table of which most entries make no sense is no L2 table. *n_bad counts all damaged
+// ones.
 static bool is_garbage(const struct q2_scan *s, const uint64_t *l2, uint64_t *n_bad,
-                       uint64_t *n_used)
+                       uint64_t *n_nonsense, uint64_t *n_used)
 {
     uint64_t n = UINT64_C(1) << s->l2_bits;
-    *n_bad = *n_used = 0;
+    *n_bad = *n_nonsense = *n_used = 0;
     for (uint64_t i = 0; i < n; i++) {
         struct q2_l2_entry e;
         if (l2[i] == 0)
             continue;
+        enum q2_problem problem = judge(s, l2[i], &e);
         ++*n_used;
-        *n_bad += judge(s, l2[i], &e) != Q2_N_PROBLEMS;
+        *n_bad += problem != Q2_N_PROBLEMS;
+        *n_nonsense += is_nonsense(problem, &e);
     }
-    return *n_bad >= MIN_BAD_ENTRIES && *n_bad * 2 > *n_used;
+    return *n_nonsense >= MIN_BAD_ENTRIES && *n_nonsense * 2 > *n_used;
 }
 
 static int report_garbage(const struct place *p, uint64_t n_bad, uint64_t n_used,
@@ -219,7 +231,8 @@ static int bad_entry(struct place *p, uint64_t index, uint64_t raw,
         f.offset = e->host_offset;
         f.size = e->n_bytes;
     }
-    count_cluster(p, e);
+    if (e->host_offset != 0)
+        count_cluster(p, e);
     int ret = suspect(p, &f, err);
     // QEMU looks at the flag of such an entry too.
     if (ret == 0 && problem == Q2_PROBLEM_REFERENCE_OUTSIDE && e->copied &&
@@ -251,10 +264,10 @@ int q2_scan_l2_table(struct q2_scan *s, const struct q2_scan_l1 *l1, uint64_t l1
                      uint64_t times, const uint64_t *l2, struct q2_error *err)
 {
     struct place p = {.s = s, .l1 = l1, .l1_index = l1_index, .times = times};
-    uint64_t n = UINT64_C(1) << s->l2_bits, n_bad, n_used;
+    uint64_t n = UINT64_C(1) << s->l2_bits, n_bad, n_nonsense, n_used;
     p.host_offset = l1->entries[l1_index] & Q2_OFFSET_MASK;
-    if (is_garbage(s, l2, &n_bad, &n_used))
-        return report_garbage(&p, n_bad, n_used, err);
+    if (is_garbage(s, l2, &n_bad, &n_nonsense, &n_used))
+        return report_garbage(&p, n_nonsense, n_used, err);
     int ret = l1->snapshot < 0 ? check_l1_copied(&p, err) : 0;
     for (uint64_t i = 0; i < n && ret == 0; i++) {
         struct q2_l2_entry e;

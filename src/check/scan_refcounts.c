@@ -242,8 +242,10 @@ static int add_orphan(struct q2_scan *s, uint64_t cluster, struct q2_error *err)
 static int compare_one(struct q2_scan *s, struct run *r, uint64_t cluster,
                        uint64_t stored, uint64_t counted, struct q2_error *err)
 {
-    if (stored > 0 || counted > 0)
-        s->highest_cluster = q2_max_u64(s->highest_cluster, cluster);
+    // What is counted behind the end of the file is nowhere, so it wastes nothing.
+    if (counted == 0 && cluster >= s->file_clusters)
+        return 0;
+    s->highest_cluster = q2_max_u64(s->highest_cluster, cluster);
     if (stored == counted)
         return 0;
     if (r->n == 0 || r->cluster + r->n != cluster || r->stored != stored ||

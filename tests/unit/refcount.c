@@ -107,7 +107,7 @@ static bool searches_hold(const struct q2_refcount_format *f, uint64_t *seed)
 // Values whose bits could be taken for an entry that is zero.
 static bool finds_no_false_zero(const struct q2_refcount_format *f)
 {
-    uint8_t block[BLOCK];
+    uint8_t block[BLOCK] = {0};
     uint64_t n = entries_of(f->order);
     uint64_t values[] = {1, f->max, (f->max >> 1) + 1,
                          f->max & UINT64_C(0x0100010001000100)};
