@@ -21,7 +21,7 @@
 #include "io/overlay.h"
 
 #define MAGIC "Q2UNDO\r\n"
-#define VERSION 1U
+#define UNDO_VERSION 1U
 #define HEADER_BYTES 40U
 #define RECORD_BYTES 16U
 #define SECTOR 512U
@@ -142,7 +142,7 @@ static int put_all(struct out *o, struct q2_io *image, struct q2_io *overlay,
         ret = put_records(NULL, image, overlay, l, &n_records, err);
     if (ret < 0)
         return ret;
-    q2_store_be32(header + 8, VERSION);
+    q2_store_be32(header + 8, UNDO_VERSION);
     q2_store_be64(header + 16, before);
     q2_store_be64(header + 24, after);
     q2_store_be64(header + 32, n_records);
@@ -206,7 +206,7 @@ static int check_whole(const struct undo *u, const char *path, struct q2_error *
     if (u->n_bytes < HEADER_BYTES + 4 || memcmp(u->bytes, MAGIC, 8) != 0)
         return q2_fail(err, -EINVAL, "'%s' is no undo file", path);
     uLong crc = crc32_z(crc32(0, NULL, 0), u->bytes, u->n_bytes - 4);
-    if (q2_load_be32(u->bytes + 8) != VERSION)
+    if (q2_load_be32(u->bytes + 8) != UNDO_VERSION)
         return q2_fail(err, -EINVAL, "'%s' is an undo file of unknown version %" PRIu32,
                        path, q2_load_be32(u->bytes + 8));
     if (crc != q2_load_be32(u->bytes + u->n_bytes - 4))
