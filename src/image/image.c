@@ -245,6 +245,17 @@ int q2_image_open(struct q2_io *io, bool writable, bool image_only, struct q2_im
     return 0;
 }
 
+// Bytes of a new file read as zeros, those of a device as whatever was there before:
+// there both tables are written from end to end.
+static void mark_whole_tables(struct q2_image *img)
+{
+    if (img->disk.file->sparse_growth)
+        return;
+    img->refcount_table_dirty =
+        (struct q2_dirty_span){.first = 0, .end = img->refcount_table_size};
+    img->l1_dirty = (struct q2_dirty_span){.first = 0, .end = img->l1_size};
+}
+
 static int place_skeleton(struct q2_image *img, struct q2_error *err)
 {
     struct q2_table *block;
@@ -294,6 +305,7 @@ int q2_image_new(struct q2_io *io, struct q2_header *header, struct q2_image **o
         image_release(&img->disk);
         return ret;
     }
+    mark_whole_tables(img);
     *out = img;
     return 0;
 }

@@ -150,6 +150,16 @@ static int check_header_fits(struct q2_header *h, struct q2_error *err)
     return ret;
 }
 
+// A device keeps its bytes: the header of an image that was there must not be read while
+// the new one is made, nor after that has failed.
+static int wipe_header(struct q2_io *io, uint64_t cluster_size, struct q2_error *err)
+{
+    if (io->sparse_growth)
+        return 0;
+    int ret = q2_io_zero(io, 0, cluster_size, false, err);
+    return ret < 0 ? ret : q2_io_flush(io, err);
+}
+
 static int create_qcow2(struct q2_io *io, const struct q2_create_options *o,
                         struct q2_disk **out, struct q2_error *err)
 {
@@ -158,6 +168,8 @@ static int create_qcow2(struct q2_io *io, const struct q2_create_options *o,
     int ret = make_header(o, &header, err);
     if (ret == 0)
         ret = check_header_fits(&header, err);
+    if (ret == 0)
+        ret = wipe_header(io, q2_header_cluster_size(&header), err);
     if (ret == 0)
         ret = q2_image_new(io, &header, &img, err);
     if (ret < 0) {

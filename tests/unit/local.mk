@@ -10,6 +10,7 @@ EXTRA_DIST += \
 
 check_PROGRAMS += \
 	tests/unit/bitmap \
+	tests/unit/device \
 	tests/unit/endian \
 	tests/unit/entry \
 	tests/unit/error \
