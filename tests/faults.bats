@@ -243,6 +243,8 @@ finish_slow() {
     must oracle create -f qcow2 x 64M
     must qemu-io -c 'write -P 7 63M 64k' x
     start_slow -n -O qcow2 src x
+    # There was something in it before: this is when it is at work.
+    wait_until is_locked x
     sleep 0.3
     kill -TERM "$pid"
     finish_slow
