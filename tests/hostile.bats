@@ -355,14 +355,20 @@ EOF
     must oracle create -f qcow2 img.qcow2 4M
     imgtool backing img.qcow2 img.qcow2
     one_error 1 bounded qemu-img convert -O raw img.qcow2 x
+    message_has "Backing file 'img.qcow2' creates an infinite loop"
     absent x
     must oracle create -f qcow2 -u -b img.qcow2 -F qcow2 b.qcow2 4M
     rm img.qcow2
     must oracle create -f qcow2 -u -b b.qcow2 -F qcow2 img.qcow2 4M
     one_error 1 bounded qemu-img convert -O raw img.qcow2 x
+    message_has "Backing file 'img.qcow2' creates an infinite loop"
     one_error 1 bounded qemu-img map img.qcow2
     one_error 2 bounded qemu-img compare img.qcow2 base.raw
     absent x
+    ln -f b.qcow2 hard.qcow2
+    must oracle rebase -u -b hard.qcow2 -F qcow2 b.qcow2
+    one_error 1 bounded qemu-img convert -O raw b.qcow2 x
+    message_has "Backing file 'hard.qcow2' creates an infinite loop"
 }
 
 @test "a long chain, and one that is too long" {

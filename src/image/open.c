@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "image/image.h"
 #include "image/probe.h"
@@ -144,6 +145,27 @@ static int open_backing(struct q2_disk *d, const struct q2_open_options *top,
     return ret < 0 ? q2_context(err, "Could not open backing file") : 0;
 }
 
+static bool same_file(const struct q2_disk *a, const struct q2_disk *b)
+{
+    struct stat x, y;
+    int fd_a = q2_file_descriptor(a->file), fd_b = q2_file_descriptor(b->file);
+    return fd_a >= 0 && fd_b >= 0 && fstat(fd_a, &x) == 0 && fstat(fd_b, &y) == 0 &&
+           x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+// A layer that is its own backing file would be opened, tables and all, until the chain
+// is too long.
+static int refuse_loop(const struct q2_disk *top, const struct q2_disk *last,
+                       struct q2_error *err)
+{
+    for (const struct q2_disk *d = top; d != last; d = d->backing) {
+        if (same_file(d, last))
+            return q2_fail(err, -ELOOP, "Backing file '%s' creates an infinite loop",
+                           last->path);
+    }
+    return 0;
+}
+
 int q2_disk_open_chain(struct q2_disk *top, const struct q2_open_options *o,
                        struct q2_error *err)
 {
@@ -151,10 +173,11 @@ int q2_disk_open_chain(struct q2_disk *top, const struct q2_open_options *o,
     for (struct q2_disk *d = top; header_of(d) && header_of(d)->backing_file;
          d = d->backing) {
         if (n++ > Q2_MAX_CHAIN)
-            return q2_fail(err, -ELOOP,
-                           "The backing chain has more than %u layers; does it loop?",
+            return q2_fail(err, -ELOOP, "The backing chain has more than %u layers",
                            Q2_MAX_CHAIN);
         int ret = open_backing(d, o, err);
+        if (ret == 0)
+            ret = refuse_loop(top, d->backing, err);
         if (ret < 0)
             return ret;
     }
