@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // check: find what is wrong with an image, and heal it.
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +9,7 @@
 #include "cmd/check_output.h"
 #include "cmd/options.h"
 #include "cmd/progress.h"
+#include "image/open.h"
 
 // Exit codes besides 0 and 1.
 enum { EXIT_CORRUPT = 2, EXIT_LEAKS = 3, EXIT_NO_CHECKS = 63 };
@@ -18,6 +20,8 @@ enum {
     OPTION_UNDO,
     OPTION_DETAILS,
     OPTION_READ_DATA,
+    OPTION_CLEAR_FEATURE,
+    OPTION_CHAIN,
 };
 
 static const struct q2_option check_options[] = {
@@ -27,6 +31,9 @@ static const struct q2_option check_options[] = {
     {"undo-file", "", "FILE", OPTION_UNDO_FILE, "Repair",
      "keep what is needed to take it back"},
     {"undo", "", "FILE", OPTION_UNDO, "Repair", "take the repair of that file back"},
+    {"clear-feature", "", "BIT", OPTION_CLEAR_FEATURE, "Repair",
+     "clear an unknown incompatible feature bit"},
+    {"backing-chain", "", NULL, OPTION_CHAIN, "Check", "check the backing files, too"},
     {"read-data", "", NULL, OPTION_READ_DATA, "Check",
      "read and inflate every cluster, too"},
     {"details", "", NULL, OPTION_DETAILS, "Check",
@@ -45,7 +52,7 @@ static const struct q2_option check_options[] = {
 struct settings {
     struct q2_check_request request;
     const char *cache, *undo;
-    bool json, progress, quiet, details;
+    bool json, progress, quiet, details, chain;
     struct q2_findings found; // a copy, for --details after a repair
 };
 
@@ -60,6 +67,19 @@ static int take_repair(struct q2_command_line *line, struct settings *s,
     else
         return q2_options_misuse(
             line, err, "--repair (-r) expects 'leaks' or 'all', not '%s'", value);
+    return 0;
+}
+
+static int take_feature(struct settings *s, const char *value, struct q2_error *err)
+{
+    uint64_t bit = 0;
+    int ret = q2_value_number("--clear-feature", value, 0, 63, &bit, err);
+    if (ret < 0)
+        return ret;
+    if (Q2_INCOMPAT_KNOWN & (UINT64_C(1) << bit))
+        return q2_fail(err, -EINVAL,
+                       "Feature bit %" PRIu64 " is known; check does not clear it", bit);
+    s->request.clear_features |= UINT64_C(1) << bit;
     return 0;
 }
 
@@ -97,6 +117,11 @@ static int take_option(struct q2_command_line *line, int code, const char *value
     case OPTION_DETAILS:
         s->details = true;
         break;
+    case OPTION_CHAIN:
+        s->chain = true;
+        break;
+    case OPTION_CLEAR_FEATURE:
+        return take_feature(s, value, err);
     case OPTION_READ_DATA:
         s->request.read_data = true;
         break;
@@ -110,6 +135,8 @@ static int take_option(struct q2_command_line *line, int code, const char *value
 static void keep_findings(struct settings *s, const struct q2_scan *scan)
 {
     size_t n = scan->findings.n + scan->late.n;
+    free(s->found.list);
+    s->found.n = 0;
     s->found.list = n ? malloc(n * sizeof(*s->found.list)) : NULL;
     if (!s->found.list)
         return;
@@ -151,12 +178,28 @@ static int exit_code(const struct q2_scan *s)
     return s->leaks > 0 ? EXIT_LEAKS : 0;
 }
 
-static int check_image(const struct q2_command_line *line, struct settings *s,
-                       struct q2_error *err)
+// What is the next layer, if the chain is to be checked? Names are malloced.
+static int next_layer(const struct settings *s, const struct q2_scan *scan, char **path,
+                      char **format, struct q2_error *err)
+{
+    const struct q2_header *h = &scan->header;
+    *path = *format = NULL;
+    if (!s->chain || !h->backing_file)
+        return 0;
+    if (h->backing_format) {
+        *format = strdup(h->backing_format);
+        if (!*format)
+            return q2_fail_memory(err, strlen(h->backing_format));
+    }
+    return q2_backing_path(s->request.path, h->backing_file, path, err);
+}
+
+static int check_layer(const struct q2_command_line *line, struct settings *s,
+                       char **next_path, char **next_format, struct q2_error *err)
 {
     struct q2_check_report report;
     struct q2_progress progress;
-    s->request.path = line->operands[0];
+    *next_path = *next_format = NULL;
     s->request.found = on_found;
     s->request.planned = on_planned;
     s->request.opaque = s;
@@ -175,7 +218,52 @@ static int check_image(const struct q2_command_line *line, struct settings *s,
     else if (!s->quiet)
         q2_output_check(&report);
     int code = ret < 0 ? 1 : exit_code(&report.scan);
+    if (next_layer(s, &report.scan, next_path, next_format, err) < 0)
+        code = 1;
     q2_check_clear(&report);
+    return code;
+}
+
+// The worst of two exit codes.
+static int worse(int a, int b)
+{
+    static const int order[] = {1, EXIT_CORRUPT, EXIT_LEAKS};
+    for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++) {
+        if (a == order[i] || b == order[i])
+            return order[i];
+    }
+    return a;
+}
+
+// The image, and with --backing-chain every layer below it; the chain ends with the first
+// raw file.
+static int check_images(const struct q2_command_line *line, struct settings *s,
+                        struct q2_error *err)
+{
+    char *path = NULL, *format = NULL;
+    int code = 0;
+    s->request.path = line->operands[0];
+    for (unsigned n = 0; n < Q2_MAX_CHAIN; n++) {
+        char *next_path, *next_format;
+        int one = check_layer(line, s, &next_path, &next_format, err);
+        if (n > 0 && one == EXIT_NO_CHECKS) {
+            *err = (struct q2_error)Q2_ERROR_INIT;
+            one = 0;
+        }
+        code = n == 0 ? one : worse(code, one);
+        free(path);
+        free(format);
+        path = next_path;
+        format = next_format;
+        if (!path || err->code)
+            break;
+        if (!s->json && !s->quiet)
+            printf("\nBacking file '%s':\n", path);
+        s->request.path = path;
+        s->request.format = format;
+    }
+    free(path);
+    free(format);
     return code;
 }
 
@@ -202,7 +290,7 @@ static int check_run(struct q2_command_line *line, struct q2_error *err)
         return ret < 0;
     if (s.undo)
         return q2_check_undo(line->operands[0], s.undo, err) < 0;
-    int code = check_image(line, &s, err);
+    int code = check_images(line, &s, err);
     free(s.found.list);
     return code;
 }

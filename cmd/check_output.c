@@ -29,6 +29,13 @@ void q2_output_findings(const struct q2_findings *findings, const char *verb)
     }
 }
 
+static void print_snapshot(const struct q2_finding *f)
+{
+    printf("    snapshot '");
+    q2_output_text(stdout, f->snapshot_name);
+    printf("' (table entry %d): ", f->snapshot);
+}
+
 void q2_output_losses(const struct q2_plan *plan)
 {
     if (plan->n_lossy == 0)
@@ -39,7 +46,7 @@ void q2_output_losses(const struct q2_plan *plan)
         if (!f->lossy)
             continue;
         if (f->snapshot >= 0)
-            printf("    snapshot table entry %d: ", f->snapshot);
+            print_snapshot(f);
         else
             printf("    active state: ");
         if (f->has & Q2_HAS_GUEST)

@@ -51,6 +51,8 @@ static bool field_text(const struct q2_finding *f, const char *name, size_t n_na
         text = verb;
     else if (n_name == 8 && strncmp(name, "snapshot", 8) == 0)
         text = f->snapshot < 0 ? "the active state" : f->snapshot_name;
+    else if (n_name == 5 && strncmp(name, "field", 5) == 0)
+        text = f->field;
     if (text)
         snprintf(out, room, "%s", text);
     return text != NULL;

@@ -55,6 +55,7 @@ struct q2_finding {
     int snapshot;              // index in the snapshot table; -1: the active state
     const char *snapshot_name; // "" for the active state
     uint64_t value, wanted;
+    const char *field; // of the header; a string constant, NULL if it is none
     // The eight bytes that heal it: at this host offset, this value. What the entry said
     // is lost when lossy is set: the guest range reads as zeros then.
     uint64_t edit_offset, edit_value;

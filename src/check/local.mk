@@ -3,7 +3,9 @@
 
 libqcow2_a_SOURCES += \
 	src/check/apply.c \
+	src/check/candidates.c \
 	src/check/finding.c src/check/finding.h \
+	src/check/heal_header.c src/check/heal_header.h \
 	src/check/heal_refcounts.c \
 	src/check/heal_snapshots.c \
 	src/check/problems.def \

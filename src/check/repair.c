@@ -21,6 +21,9 @@ void q2_plan_clear(struct q2_plan *p)
     q2_scan_clear(&p->after);
     q2_io_close(p->overlay);
     free(p->healed.list);
+    for (size_t i = 0; i < p->n_names; i++)
+        free(p->names[i]);
+    free(p->names);
     *p = (struct q2_plan){0};
 }
 
@@ -67,6 +70,26 @@ int q2_edit_header(struct q2_io *overlay, size_t at, const void *bytes, size_t n
     return q2_io_write(overlay, 0, sector, sizeof(sector), err);
 }
 
+// The finding's name belongs to a scan that will be gone: the plan keeps a copy.
+static int keep_name(struct q2_plan *p, struct q2_finding *f, struct q2_error *err)
+{
+    void *list = p->names;
+    if (!f->snapshot_name || !*f->snapshot_name) {
+        f->snapshot_name = "";
+        return 0;
+    }
+    int ret = q2_scan_grow(&list, &p->max_names, p->n_names, sizeof(char *), err);
+    if (ret < 0)
+        return ret;
+    p->names = list;
+    char *copy = strdup(f->snapshot_name);
+    if (!copy)
+        return q2_fail_memory(err, strlen(f->snapshot_name));
+    p->names[p->n_names++] = copy;
+    f->snapshot_name = copy;
+    return 0;
+}
+
 int q2_plan_note(struct q2_plan *p, const struct q2_finding *f, struct q2_error *err)
 {
     void *list = p->healed.list;
@@ -78,9 +101,7 @@ int q2_plan_note(struct q2_plan *p, const struct q2_finding *f, struct q2_error 
         return ret;
     p->healed.list = list;
     p->healed.list[p->healed.n] = *f;
-    // The name belongs to a scan that will be gone.
-    p->healed.list[p->healed.n++].snapshot_name = "";
-    return 0;
+    return keep_name(p, &p->healed.list[p->healed.n++], err);
 }
 
 // A table that maps its whole range to zeros, for images whose backing file must not
@@ -234,15 +255,67 @@ static int clear_marks(struct q2_plan *p, const struct q2_scan *s, struct q2_err
     return ret < 0 ? ret : q2_io_flush(p->overlay, err);
 }
 
+// Signs that a field of the header, not what it leads to, is damaged: what the header
+// names is not what it should be, or most of what is allocated seems lost.
+static bool header_is_doubtful(const struct q2_scan *s)
+{
+    for (size_t i = 0; i < s->findings.n; i++) {
+        switch (s->findings.list[i].problem) {
+        case Q2_PROBLEM_SNAPSHOT_TABLE:
+        case Q2_PROBLEM_SNAPSHOT_L1:
+        case Q2_PROBLEM_SNAPSHOT_INCOMPLETE:
+        case Q2_PROBLEM_REFTABLE_OUTSIDE:
+        case Q2_PROBLEM_REFTABLE_RESERVED:
+        case Q2_PROBLEM_REFBLOCK_UNALIGNED:
+        case Q2_PROBLEM_REFBLOCK_OUTSIDE:
+        case Q2_PROBLEM_L1_RESERVED:
+        case Q2_PROBLEM_L1_UNALIGNED:
+        case Q2_PROBLEM_L1_ON_METADATA:
+        case Q2_PROBLEM_L2_GARBAGE:
+        case Q2_PROBLEM_REFCOUNT_TOO_LOW:
+            return true;
+        default:
+            break;
+        }
+    }
+    return s->leaks > s->allocated_clusters;
+}
+
+// The first look. A header that cannot be used at all is healed, or its error stands.
+static int first_round(struct q2_plan *p, enum q2_repair_mode mode,
+                       const struct q2_monitor *mon, bool *changed, struct q2_error *err)
+{
+    struct q2_error why = Q2_ERROR_INIT;
+    int ret = q2_scan_run(&p->after, p->overlay, false, mon, &why);
+    if (ret == -ECANCELED || ret == -ENOMEM || ret == -EIO ||
+        (ret < 0 && mode != Q2_REPAIR_MODE_ALL)) {
+        *err = why;
+        return ret;
+    }
+    if (ret == 0 && (mode != Q2_REPAIR_MODE_ALL || q2_scan_clean(&p->after) ||
+                     !header_is_doubtful(&p->after)))
+        return 0;
+    bool unusable = ret < 0;
+    ret = q2_heal_header(p, mon, changed, err);
+    if (ret == 0 && unusable && !*changed) {
+        *err = why;
+        return why.code;
+    }
+    return ret;
+}
+
 static int plan_rounds(struct q2_plan *p, enum q2_repair_mode mode,
                        const struct q2_monitor *mon, struct q2_error *err)
 {
-    bool changed = true, flags_were_right = false;
-    for (unsigned round = 0; round < MAX_ROUNDS && changed; round++) {
-        q2_scan_clear(&p->after);
-        int ret = q2_scan_run(&p->after, p->overlay, false, mon, err);
-        if (ret < 0)
-            return ret;
+    bool changed = false, flags_were_right = false;
+    int ret = first_round(p, mode, mon, &changed, err);
+    for (unsigned round = 0; round < MAX_ROUNDS && ret == 0; round++) {
+        if (round > 0 || changed) {
+            q2_scan_clear(&p->after);
+            ret = q2_scan_run(&p->after, p->overlay, false, mon, err);
+            if (ret < 0)
+                return ret;
+        }
         if (round == 0)
             flags_were_right = p->after.late.n == 0;
         if (q2_scan_clean(&p->after))
@@ -251,18 +324,47 @@ static int plan_rounds(struct q2_plan *p, enum q2_repair_mode mode,
         ret = mode == Q2_REPAIR_MODE_ALL
                   ? round_all(p, &p->after, mon, &changed, err)
                   : round_leaks(p, &p->after, flags_were_right, &changed, err);
-        if (ret < 0)
-            return ret;
+        if (!changed)
+            break;
     }
+    if (ret < 0)
+        return ret;
     p->complete = q2_scan_clean(&p->after);
     return p->after.corruptions == 0 ? clear_marks(p, &p->after, err) : 0;
 }
 
+// Clears feature bits that no program knows, because the user says so.
+static int clear_features(struct q2_plan *p, uint64_t bits, struct q2_error *err)
+{
+    uint8_t header[HEADER_INCOMPATIBLE + 8];
+    int ret = q2_io_read(p->overlay, 0, header, sizeof(header), err);
+    uint64_t now = q2_load_be64(header + HEADER_INCOMPATIBLE);
+    if (ret < 0 || q2_load_be32(header + 4) < 3 || !(now & bits))
+        return ret;
+    q2_store_be64(header + HEADER_INCOMPATIBLE, now & ~bits);
+    ret = q2_edit_header(p->overlay, HEADER_INCOMPATIBLE, header + HEADER_INCOMPATIBLE, 8,
+                         err);
+    if (ret == 0)
+        ret = q2_io_flush(p->overlay, err);
+    return ret < 0 ? ret
+                   : q2_plan_note(p,
+                                  &(struct q2_finding){
+                                      .problem = Q2_PROBLEM_HEADER_FIELD,
+                                      .has = Q2_HAS_OFFSET | Q2_HAS_VALUE | Q2_HAS_WANTED,
+                                      .offset = HEADER_INCOMPATIBLE,
+                                      .value = now,
+                                      .wanted = now & ~bits,
+                                      .field = "incompatible_features"},
+                                  err);
+}
+
 int q2_plan_make(struct q2_plan *p, struct q2_io *io, enum q2_repair_mode mode,
-                 const struct q2_monitor *mon, struct q2_error *err)
+                 uint64_t features, const struct q2_monitor *mon, struct q2_error *err)
 {
     *p = (struct q2_plan){0};
     int ret = q2_overlay_open(io, &p->overlay, err);
+    if (ret == 0 && features)
+        ret = clear_features(p, features, err);
     if (ret == 0)
         ret = plan_rounds(p, mode, mon, err);
     if (ret < 0)

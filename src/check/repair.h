@@ -18,11 +18,16 @@ struct q2_plan {
     bool complete;             // a scan of the overlay finds nothing that could be healed
     bool leaks_kept;      // leaks mode: leaks may be what damaged entries lost; not freed
     struct q2_scan after; // the scan of the overlay
+    char **names;         // of snapshots that findings in healed point to
+    size_t n_names, max_names;
 };
 
-// Plans the repair of the image in io (read only). The caller clears the plan on success.
+// Plans the repair of the image in io (read only). clear_features: bits of unknown
+// incompatible features that the user wants cleared. The caller clears the plan on
+// success.
 int q2_plan_make(struct q2_plan *p, struct q2_io *io, enum q2_repair_mode mode,
-                 const struct q2_monitor *mon, struct q2_error *err);
+                 uint64_t clear_features, const struct q2_monitor *mon,
+                 struct q2_error *err);
 void q2_plan_clear(struct q2_plan *p);
 
 // True if there is anything to write.
@@ -46,6 +51,8 @@ int q2_edit_header(struct q2_io *overlay, size_t at, const void *bytes, size_t n
                    struct q2_error *err);
 
 // Each heals one class of what s found, or nothing (*changed stays).
+int q2_heal_header(struct q2_plan *p, const struct q2_monitor *mon, bool *changed,
+                   struct q2_error *err);
 int q2_heal_snapshots(struct q2_plan *p, struct q2_scan *s, bool *changed,
                       struct q2_error *err);
 int q2_heal_refcounts(struct q2_plan *p, struct q2_scan *s, enum q2_repair_mode mode,

@@ -71,20 +71,23 @@ static int grow(struct q2_scan *s, unsigned *max, struct q2_error *err)
 static int one_entry(struct q2_scan *s, unsigned index, uint64_t *at, bool *stop,
                      struct q2_error *err)
 {
+    struct q2_error why = Q2_ERROR_INIT;
     struct q2_snapshot sn;
     size_t used;
-    int ret = read_entry(s, *at, index, &sn, &used, err);
-    if (ret == -ENOMEM || ret == -EIO)
+    int ret = read_entry(s, *at, index, &sn, &used, &why);
+    if (ret == -ENOMEM || ret == -EIO) {
+        *err = why;
         return ret;
+    }
     *stop = ret < 0;
     if (ret < 0) {
         report(s, Q2_PROBLEM_SNAPSHOT_TABLE, index, "");
         return 0;
     }
     if (s->header.version >= 3 && !sn.has_disk_size)
-        report(s, Q2_PROBLEM_SNAPSHOT_INCOMPLETE, index, "");
+        report(s, Q2_PROBLEM_SNAPSHOT_INCOMPLETE, index, sn.name);
     if (*sn.id && duplicate_id(s, &sn))
-        report(s, Q2_PROBLEM_SNAPSHOT_DUPLICATE_ID, index, "");
+        report(s, Q2_PROBLEM_SNAPSHOT_DUPLICATE_ID, index, sn.name);
     s->snapshots[s->n_snapshots] = sn;
     s->snapshot_offsets[s->n_snapshots++] = *at;
     // The last entry's padding does not count.

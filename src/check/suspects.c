@@ -168,7 +168,8 @@ static int resolve_one(struct q2_scan *s, const struct q2_suspect *x, size_t n_r
         f->has |= Q2_HAS_EDIT;
         return 0;
     }
-    int ret = try_near(s, x, &a, err);
+    // An entry without an offset is near to anything and to nothing.
+    int ret = x->entry & Q2_OFFSET_MASK ? try_near(s, x, &a, err) : 0;
     if (ret == 0 && a.n == 0 && n_rivals == 1 && !s->too_many_orphans)
         ret = try_orphans(s, x, &a, err);
     if (ret < 0)
@@ -181,6 +182,31 @@ static int resolve_one(struct q2_scan *s, const struct q2_suspect *x, size_t n_r
         give_up(s, x, f);
     }
     return 0;
+}
+
+// A host cluster that several damaged entries could have named is taken by none of them.
+static void drop_rivals(struct q2_scan *s)
+{
+    for (size_t i = 0; i < s->n_suspects; i++) {
+        const struct q2_suspect *x = &s->suspects[i];
+        bool rival = false;
+        if (x->finding == SIZE_MAX || !s->findings.list[x->finding].recovered)
+            continue;
+        uint64_t value = s->findings.list[x->finding].edit_value;
+        for (size_t k = i + 1; k < s->n_suspects; k++) {
+            size_t other = s->suspects[k].finding;
+            if (other == SIZE_MAX || !s->findings.list[other].recovered ||
+                s->findings.list[other].edit_value != value)
+                continue;
+            rival = true;
+            s->findings.list[other].recovered = false;
+            give_up(s, &s->suspects[k], &s->findings.list[other]);
+        }
+        if (rival) {
+            s->findings.list[x->finding].recovered = false;
+            give_up(s, x, &s->findings.list[x->finding]);
+        }
+    }
 }
 
 // A compressed entry with the COPIED flag: when its data does not inflate it was a plain
@@ -209,6 +235,7 @@ int q2_scan_resolve(struct q2_scan *s, struct q2_error *err)
         if (x->finding != SIZE_MAX && (x->is_l1 || n_l1 == 0))
             ret = resolve_one(s, x, x->is_l1 ? n_l1 : s->n_suspects, err);
     }
+    drop_rivals(s);
     for (size_t i = 0; i < s->findings.n && ret == 0; i++) {
         if (s->findings.list[i].problem == Q2_PROBLEM_COMPRESSED_COPIED)
             ret = resolve_copied(s, &s->findings.list[i], err);

@@ -70,7 +70,7 @@ static int repair(const struct q2_check_request *r, struct q2_io *io,
                   struct q2_error *err)
 {
     struct q2_plan plan;
-    int ret = q2_plan_make(&plan, io, r->mode, mon, err);
+    int ret = q2_plan_make(&plan, io, r->mode, r->clear_features, mon, err);
     if (ret < 0)
         return ret;
     out->n_lossy = plan.n_lossy;
@@ -83,6 +83,13 @@ static int repair(const struct q2_check_request *r, struct q2_io *io,
     return ret;
 }
 
+// A header that cannot be used is refused, unless it is to be healed.
+static bool may_heal_header(const struct q2_check_request *r, int ret)
+{
+    return r->repair && r->mode == Q2_REPAIR_MODE_ALL && ret != -ECANCELED &&
+           ret != -ENOMEM && ret != -EIO;
+}
+
 static int check_open(const struct q2_check_request *r, struct q2_io *io,
                       const struct q2_monitor *mon, struct q2_check_report *out,
                       struct q2_error *err)
@@ -93,14 +100,19 @@ static int check_open(const struct q2_check_request *r, struct q2_io *io,
         out->unsupported = true;
         return 0;
     }
-    if (ret == 0)
-        ret = q2_scan_run(&out->scan, io, r->read_data, mon, err);
     if (ret < 0)
         return ret;
-    if (r->found)
+    struct q2_error why = Q2_ERROR_INIT;
+    ret = q2_scan_run(&out->scan, io, r->read_data, mon, &why);
+    if (ret < 0 && !may_heal_header(r, ret)) {
+        *err = why;
+        return ret;
+    }
+    if (ret < 0)
+        out->scan.corruptions = 1; // the header; nothing behind it could be looked at
+    else if (r->found)
         r->found(r->opaque, &out->scan);
-    if (r->repair)
-        ret = repair(r, io, mon, out, err);
+    ret = r->repair ? repair(r, io, mon, out, err) : 0;
     if (ret < 0)
         q2_scan_clear(&out->scan);
     return ret;

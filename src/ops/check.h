@@ -13,8 +13,9 @@ struct q2_check_request {
     bool read_data;     // read every data cluster, inflate every compressed one
     bool repair;
     enum q2_repair_mode mode;
-    bool dry_run;          // plan only; the file is opened for reading
-    const char *undo_file; // NULL: none
+    uint64_t clear_features; // unknown incompatible feature bits to clear
+    bool dry_run;            // plan only; the file is opened for reading
+    const char *undo_file;   // NULL: none
     // Told what was found, and what will be done, before it is done. May be NULL.
     void (*found)(void *opaque, const struct q2_scan *scan);
     void (*planned)(void *opaque, const struct q2_plan *plan);

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT
+// Healing the header: a field gets another value when with it, and with it alone, the
+// rest of the file is sound.
+#include "check/heal_header.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/endian.h"
+#include "check/repair.h"
+#include "io/overlay.h"
+
+static void store(uint8_t *at, unsigned n_bytes, uint64_t value)
+{
+    if (n_bytes == 8)
+        q2_store_be64(at, value);
+    else if (n_bytes == 4)
+        q2_store_be32(at, (uint32_t)value);
+    else
+        *at = (uint8_t)value;
+}
+
+static int write_candidate(struct q2_io *io, const struct q2_candidate *c,
+                           struct q2_error *err)
+{
+    uint8_t bytes[8];
+    store(bytes, c->n_bytes, c->value);
+    return q2_io_write(io, c->at, bytes, c->n_bytes, err);
+}
+
+// Does a scan find nothing when the field has this value?
+static int try_candidate(struct q2_io *io, const struct q2_candidate *c, bool read_data,
+                         const struct q2_monitor *mon, bool *clean,
+                         uint64_t *n_compressed, struct q2_error *err)
+{
+    struct q2_error why = Q2_ERROR_INIT; // a header that is refused is an answer, too
+    struct q2_io *trial;
+    struct q2_scan s;
+    *clean = false;
+    int ret = q2_overlay_open(io, &trial, err);
+    if (ret < 0)
+        return ret;
+    ret = write_candidate(trial, c, err);
+    if (ret == 0) {
+        ret = q2_scan_run(&s, trial, read_data, mon, &why);
+        if (ret == 0) {
+            *clean = q2_scan_clean(&s);
+            *n_compressed = s.compressed_clusters;
+            q2_scan_clear(&s);
+        } else if (ret == -ECANCELED || ret == -ENOMEM) {
+            *err = why;
+        } else {
+            ret = 0;
+        }
+    }
+    q2_io_close(trial);
+    return ret;
+}
+
+static int note_candidate(struct q2_plan *p, const struct q2_candidate *c,
+                          struct q2_error *err)
+{
+    uint8_t bytes[8] = {0};
+    int ret = q2_io_read(p->overlay, c->at, bytes + 8 - c->n_bytes, c->n_bytes, err);
+    struct q2_finding f = {
+        .problem = Q2_PROBLEM_HEADER_FIELD,
+        .has = Q2_HAS_OFFSET | Q2_HAS_VALUE | Q2_HAS_WANTED,
+        .offset = c->at,
+        .value = q2_load_be64(bytes),
+        .wanted = c->value,
+        .field = c->field,
+    };
+    return ret < 0 ? ret : q2_plan_note(p, &f, err);
+}
+
+// The compression type is of no importance while nothing is compressed, and right when
+// everything that is can be inflated.
+static int is_compression(struct q2_plan *p, const struct q2_candidate *found,
+                          uint64_t n_compressed, const struct q2_monitor *mon, bool *yes,
+                          struct q2_error *err)
+{
+    *yes = strcmp(found->field, "compression_type") == 0;
+    if (!*yes || n_compressed == 0)
+        return 0;
+    return try_candidate(p->overlay, found, true, mon, yes, &n_compressed, err);
+}
+
+int q2_heal_header(struct q2_plan *p, const struct q2_monitor *mon, bool *changed,
+                   struct q2_error *err)
+{
+    struct q2_candidates c;
+    const struct q2_candidate *found = NULL;
+    bool ambiguous = false;
+    int ret = q2_candidates_collect(p->overlay, &c, err);
+    for (size_t i = 0; i < c.n && ret == 0; i++) {
+        bool clean;
+        uint64_t n_compressed = 0;
+        ret =
+            try_candidate(p->overlay, &c.list[i], false, mon, &clean, &n_compressed, err);
+        if (ret < 0 || !clean)
+            continue;
+        // Of one field the likeliest value comes first; two fields cannot both be wrong,
+        // unless nothing depends on them.
+        if (!found)
+            found = &c.list[i];
+        else if (strcmp(found->field, c.list[i].field) != 0 && !ambiguous) {
+            bool sure;
+            ret = is_compression(p, found, n_compressed, mon, &sure, err);
+            ambiguous = ret == 0 && !sure;
+        }
+    }
+    if (ret == 0 && found && !ambiguous) {
+        ret = note_candidate(p, found, err);
+        if (ret == 0)
+            ret = write_candidate(p->overlay, found, err);
+        if (ret == 0)
+            ret = q2_io_flush(p->overlay, err);
+        *changed = ret == 0;
+    }
+    free(c.list);
+    return ret;
+}
