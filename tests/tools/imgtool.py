@@ -54,6 +54,12 @@ def number(text):
     return value << shift
 
 
+def changed(old, text):
+    """A new value: a number, or what is to be toggled in the old one ("^0x40")."""
+    value = old ^ number(text[1:]) if text.startswith("^") else number(text)
+    return value % (1 << 64)
+
+
 class Image:
     """A qcow2 file, opened for looking things up and for changing bytes in place."""
 
@@ -77,17 +83,43 @@ class Image:
         bits = 8 * struct.calcsize(fmt)
         self.write(offset, struct.pack(fmt, value % (1 << bits)))
 
-    def l1_entry(self, guest):
-        """Host offset of the L1 entry that maps a guest offset."""
+    def l1_entry(self, guest, snapshot=None):
+        """Host offset of the L1 entry that maps a guest offset; of the active state, or of
+        the snapshot with that index."""
         bits = self.get("cluster_bits")
-        return self.get("l1_table_offset") + (guest >> (2 * bits - 3)) * 8
+        if snapshot is None:
+            table = self.get("l1_table_offset")
+        else:
+            table = self.read(self.snapshot(snapshot), ">Q")
+        return table + (guest >> (2 * bits - 3)) * 8
 
-    def l2_entry(self, guest):
+    def l2_entry(self, guest, snapshot=None):
         """Host offset of the L2 entry that maps a guest offset; 0 if there is no table."""
         bits = self.get("cluster_bits")
-        table = self.read(self.l1_entry(guest), ">Q") & OFFSET_MASK
+        table = self.read(self.l1_entry(guest, snapshot), ">Q") & OFFSET_MASK
         index = (guest >> bits) & ((1 << (bits - 3)) - 1)
         return table + index * 8 if table else 0
+
+    def snapshot(self, index):
+        """Host offset of an entry of the snapshot table."""
+        at = self.get("snapshots_offset")
+        for _ in range(index):
+            extra = self.read(at + 36, ">I")
+            names = self.read(at + 12, ">H") + self.read(at + 14, ">H")
+            at += (40 + extra + names + 7) & ~7
+        return at
+
+    def refcount_block(self, index):
+        """Host offset of the refcount table's entry for that block."""
+        return self.get("refcount_table_offset") + index * 8
+
+    def refcount(self, cluster):
+        """Host offset, first bit and width of the refcount of a host cluster."""
+        order = self.get("refcount_order") if self.get("version") >= 3 else 4
+        per_block = 1 << (self.get("cluster_bits") + 3 - order)
+        block = self.read(self.refcount_block(cluster // per_block), ">Q")
+        bit = cluster % per_block << order
+        return block + bit // 8, bit % 8, 1 << order
 
     def extensions(self):
         """(offset of its head, type, length) for every header extension."""
@@ -114,14 +146,69 @@ def cmd_field(args):
 def cmd_entry(args):
     """Where a table entry stands, what is in it, or a new value for it."""
     image = Image(args.file, args.value is not None)
-    find = image.l1_entry if args.command == "l1" else image.l2_entry
-    at = find(number(args.guest))
+    if args.command == "block":
+        at = image.refcount_block(number(args.index))
+    else:
+        find = image.l1_entry if args.command == "l1" else image.l2_entry
+        at = find(number(args.guest), args.snapshot)
     if at == 0:
         sys.exit("no L2 table there")
+    old = image.read(at, ">Q")
     if args.value is None:
-        print(hex(at if args.where else image.read(at, ">Q")))
+        print(hex(at if args.where else old))
     else:
-        image.write(at, struct.pack(">Q", number(args.value) % (1 << 64)))
+        image.write(at, struct.pack(">Q", changed(old, args.value)))
+
+
+def cmd_refcount(args):
+    """The refcount of a host cluster (given as its offset), or a new value for it."""
+    image = Image(args.file, args.value is not None)
+    at, bit, width = image.refcount(number(args.offset) >> image.get("cluster_bits"))
+    n_bytes = max(1, width // 8)
+    image.file.seek(at)
+    whole = int.from_bytes(image.file.read(n_bytes), "big")
+    mask = ((1 << width) - 1) << bit
+    if args.value is None:
+        print((whole & mask) >> bit)
+    else:
+        new = number(args.value) << bit & mask
+        image.write(at, (whole & ~mask | new).to_bytes(n_bytes, "big"))
+
+
+def cmd_snapshot(args):
+    """A field of an entry of the snapshot table, or a new value for it."""
+    fields = {
+        "l1_offset": (0, ">Q"),
+        "l1_size": (8, ">I"),
+        "id_size": (12, ">H"),
+        "name_size": (14, ">H"),
+        "vm_state_size": (32, ">I"),
+        "extra_size": (36, ">I"),
+        "disk_size": (48, ">Q"),
+    }
+    image = Image(args.file, args.value is not None)
+    entry = image.snapshot(int(args.index))
+    if args.field == "id":
+        at, fmt = 40 + image.read(entry + 36, ">I"), ">B"
+    else:
+        at, fmt = fields[args.field]
+    if args.value is None:
+        print(entry + at if args.where else image.read(entry + at, fmt))
+    else:
+        value = changed(image.read(entry + at, fmt), args.value)
+        image.write(entry + at, struct.pack(fmt, value % (1 << 8 * struct.calcsize(fmt))))
+
+
+def cmd_strip(args):
+    """Shortens the extra data of the snapshot table's last entry, as old writers had it."""
+    image = Image(args.file, True)
+    at = image.snapshot(image.get("nb_snapshots") - 1)
+    extra, keep = image.read(at + 36, ">I"), number(args.bytes)
+    n_names = image.read(at + 12, ">H") + image.read(at + 14, ">H")
+    image.file.seek(at + 40 + extra)
+    names = image.file.read(n_names)
+    image.write(at + 36, struct.pack(">I", keep))
+    image.write(at + 40 + keep, names + bytes(extra - keep))
 
 
 def cmd_extension(args):
@@ -333,6 +420,13 @@ def main():
     for name in ("l1", "l2"):
         p = command(name, cmd_entry, "file", "guest", "value?")
         p.add_argument("--where", action="store_true")
+        p.add_argument("--snapshot", type=int)
+    command("strip", cmd_strip, "file", "bytes")
+    p = command("block", cmd_entry, "file", "index", "value?")
+    p.add_argument("--where", action="store_true")
+    command("refcount", cmd_refcount, "file", "offset", "value?")
+    p = command("snapshot", cmd_snapshot, "file", "index", "field", "value?")
+    p.add_argument("--where", action="store_true")
     p = command("extension", cmd_extension, "file", "name")
     for option in ("--type", "--length", "--data"):
         p.add_argument(option)
