@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""The sound images that the damage matrix starts from: made by QEMU, small, with as many
+kinds of clusters as their version allows."""
+
+import os
+import random
+import subprocess
+
+# name: version, cluster size, refcount bits, lazy, backing file, snapshots, virtual size
+IMAGES = {
+    "v3-64k": (3, 65536, 16, False, False, 2, 1200 << 20),
+    "v3-4k": (3, 4096, 16, False, False, 2, 5 << 20),
+    "v3-512-wide": (3, 512, 64, False, False, 2, 384 << 10),
+    "v3-512-back": (3, 512, 16, False, True, 1, 300 << 10),
+    "v3-4k-lazy": (3, 4096, 16, True, True, 1, 5 << 20),
+    "v3-4k-one": (3, 4096, 1, False, False, 0, 5 << 20),
+    "v2-64k-back": (2, 65536, 16, False, True, 1, 1200 << 20),
+    "v2-512": (2, 512, 16, False, False, 2, 384 << 10),
+}
+BACKING_BYTES = 1 << 20
+
+
+def run(*command):
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL,
+                   stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+
+
+class Builder:
+    """Writes into one image; what it writes differs from cluster to cluster."""
+
+    def __init__(self, path, cluster_size, seed):
+        self.path = path
+        self.cluster_size = cluster_size
+        self.random = random.Random(seed)
+        self.generation = 0
+        self.parts = []
+
+    def source(self, n_bytes, packable):
+        """A file to write from, under the image's folder."""
+        self.generation += 1
+        name = "%s.src%d" % (self.path, self.generation)
+        with open(name, "wb") as f:
+            for i in range(n_bytes // self.cluster_size):
+                tag = b"write %d cluster %d of %s\n" % (self.generation, i,
+                                                       os.path.basename(self.path).encode())
+                if packable:
+                    text = tag * (self.cluster_size // len(tag) + 1)
+                else:
+                    text = tag + self.random.randbytes(self.cluster_size)
+                f.write(text[:self.cluster_size])
+        self.parts.append(name)
+        return name
+
+    def write(self, cluster, n, packed=False):
+        name = self.source(n * self.cluster_size, packed)
+        self.io("write %s -s %s %d %d" % ("-c" if packed else "", name,
+                                          cluster * self.cluster_size,
+                                          n * self.cluster_size))
+
+    def io(self, *commands):
+        arguments = []
+        for c in commands:
+            arguments += ["-c", c]
+        run("qemu-io", "-f", "qcow2", *arguments, self.path)
+
+    def zero(self, cluster, n, unmap=False):
+        self.io("write -z %s %d %d" % ("-u" if unmap else "", cluster * self.cluster_size,
+                                       n * self.cluster_size))
+
+    def finish(self):
+        for name in self.parts:
+            os.unlink(name)
+
+
+def build(name, folder, qemu_img="qemu-img"):
+    """Makes the image FOLDER/NAME.qcow2 (and NAME.back); returns its path."""
+    version, cluster_size, bits, lazy, backing, n_snapshots, size = IMAGES[name]
+    path = os.path.join(folder, name + ".qcow2")
+    options = "compat=%s,cluster_size=%d" % ("1.1" if version == 3 else "0.10", cluster_size)
+    if version == 3:
+        options += ",refcount_bits=%d" % bits
+    if lazy:
+        options += ",lazy_refcounts=on"
+    command = [qemu_img, "create", "-q", "-f", "qcow2", "-o", options]
+    if backing:
+        with open(os.path.join(folder, name + ".back"), "wb") as f:
+            f.write(random.Random(name).randbytes(BACKING_BYTES))
+        command += ["-b", name + ".back", "-F", "raw"]
+    run(*command, path, str(size))
+    b = Builder(path, cluster_size, name)
+    span = cluster_size // 8  # guest clusters of one L2 table
+    fill(b, span, version, backing, n_snapshots, qemu_img)
+    b.finish()
+    return path
+
+
+def fill(b, span, version, backing, n_snapshots, qemu_img):
+    def snapshot(name):
+        run(qemu_img, "snapshot", "-c", name, b.path)
+
+    b.write(0, 3)
+    b.write(4, 2, packed=True)
+    b.write(span + 1, 2)
+    b.write(span - 2, 2)
+    b.write(8, 2)
+    if version == 3 or backing is False:
+        b.zero(8, 1)
+        b.zero(12, 2, unmap=True)
+    if n_snapshots > 0:
+        snapshot("first")
+        b.write(1, 1)
+        b.write(5, 1)
+        b.write(10, 1, packed=True)
+        b.write(span + 2, 2)
+    if n_snapshots > 1:
+        snapshot("the second one")
+        b.write(2, 1)
+        b.write(16, 2, packed=True)
+        b.write(20, 2)
+    b.write(span * 2 + 1, 1)
+    if b.cluster_size == 512:
+        b.write(span * 3, 240)  # more than one refcount block counts
+    b.write(24, 4)
+    if version == 3:
+        b.zero(25, 1)
+        b.zero(28, 1, unmap=True)

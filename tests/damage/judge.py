@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: MIT
+"""What became of one damage: what check found, what its repair did, what undo gave back;
+and the same damage given to qemu-img.
+
+  healed    sound again, and every state of the guest is byte for byte what it was
+  lossy     sound again; only what was hit differs, reads as zeros, and was reported
+  kept      sound again; the damaged value made sense and was taken as it stands: only what
+            was hit differs, and it reads as the damaged image said
+  harmless  nothing is wrong: nothing was found, nothing was changed, the guest's bytes are
+            what they were
+  unseen    the damaged image is a sound image of something else (QEMU finds nothing either)
+  refused   not a bit of the file was changed, and a message says why
+  BAD       anything else
+"""
+
+import os
+import re
+import subprocess
+
+from qcow2format import FormatError, Reader
+
+CLASSES = ["healed", "lossy", "kept", "harmless", "unseen", "refused", "BAD"]
+TIMEOUT = 20
+MAX_FILE_BYTES = 64 << 20  # the sound images have less than 3 MiB
+LOSS = re.compile(r"^    (active state|snapshot table entry (\d+)): "
+                  r"(all of it|(\d+) bytes at guest offset (\d+))$", re.M)
+BACKING = re.compile(rb"backing file|Unknown driver")
+MARKS = (b"runtime error:", b"Sanitizer", b"Assertion", b"assertion")
+
+
+class Bad(Exception):
+    """Something that must never happen."""
+
+
+class Ran:
+    """A command that ended."""
+
+    def __init__(self, command, cwd):
+        self.command = command
+        try:
+            done = subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL,
+                                  capture_output=True, timeout=TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise Bad("hangs: " + " ".join(command)) from None
+        self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
+
+    def must_be_sane(self, codes):
+        said = self.out + self.err
+        if self.code not in codes or any(m in said for m in MARKS):
+            raise Bad("%s ends with %d: %s" % (" ".join(self.command[1:4]), self.code,
+                                               said[-300:].decode(errors="replace")))
+        return self
+
+
+def read_file(path):
+    if os.path.getsize(path) > MAX_FILE_BYTES:
+        raise Bad("the file has grown to %d bytes" % os.path.getsize(path))
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def write_file(path, raw):
+    with open(path, "wb") as f:
+        f.write(raw)
+
+
+def losses(out):
+    """State number -> reported guest ranges (bytes)."""
+    found = {}
+    for m in LOSS.finditer(out.decode(errors="replace")):
+        number = 0 if m[2] is None else int(m[2]) + 1
+        start = 0 if m[4] is None else int(m[5])
+        end = 1 << 62 if m[4] is None else start + int(m[4])
+        found.setdefault(number, []).append((start, end))
+    return found
+
+
+def inside(ranges, start, end):
+    return any(a <= start and end <= b for a, b in ranges)
+
+
+class Content:
+    """Compares the guest's bytes before and after."""
+
+    def __init__(self, layout, damage, backing):
+        self.layout, self.backing = layout, backing
+        self.bits, self.zeros = layout.bits, layout.zeros
+        self.damaged_raw = damage.apply(layout.raw)
+        self.hit = layout.hit_ranges(*damage.range(layout.raw))
+        self.hit_bytes = damage.range(layout.raw)
+        try:
+            self.damaged = Reader(self.damaged_raw, backing).states()
+        except FormatError:
+            self.damaged = []
+
+    @staticmethod
+    def find(states, snapshot):
+        """The state of this snapshot among states."""
+        if snapshot is None:
+            return states[0]
+        for same in (lambda s: (s.l1_table_offset, s.id, s.name) ==
+                     (snapshot.l1_table_offset, snapshot.id, snapshot.name),
+                     lambda s: (s.id, s.name) == (snapshot.id, snapshot.name),
+                     lambda s: s.l1_table_offset == snapshot.l1_table_offset):
+            for state in states[1:]:
+                if same(state.snapshot):
+                    return state
+        return None
+
+    def is_hit(self, number, start, end):
+        return inside(self.hit.get(number, []), start, end)
+
+    def entry_is_hit(self, snapshot):
+        first = self.layout.snapshot_list[0].offset
+        a, b = self.hit_bytes
+        return (a < snapshot.end and first < b) or (a < 72 and 60 < b)
+
+    def differences(self, was, now):
+        keys = was.content.keys() | now.content.keys()
+        different = {i for i in keys
+                     if was.content.get(i, self.zeros) != now.content.get(i, self.zeros)}
+        for first, last in now.bad_ranges:
+            different.update(range(first, last))
+        if was.size != now.size:
+            different.add(min(was.size, now.size) >> self.bits)
+        return different
+
+    def compare(self, raw, reported):
+        """healed, lossy or kept; raises Bad. reported None: not asked for (QEMU)."""
+        try:
+            states = Reader(raw, self.backing).states()
+        except FormatError as e:
+            raise Bad("unreadable afterwards: %s" % e) from None
+        verdicts = {"healed"}
+        for number, was in enumerate(self.layout.all_states):
+            now = self.find(states, was.snapshot)
+            verdicts |= self.compare_state(number, was, now, reported)
+        if len(states) > len(self.layout.all_states):
+            raise Bad("more snapshots than there were")
+        for verdict in ("lossy", "kept", "healed"):
+            if verdict in verdicts:
+                return verdict
+        return None
+
+    def compare_state(self, number, was, now, reported):
+        label = "snapshot %d" % (number - 1) if number else "active state"
+        if now is None:
+            return self.lost_snapshot(number, label, was, reported)
+        verdicts = set()
+        if was.snapshot and now.snapshot.facts() != was.snapshot.facts():
+            if not self.entry_is_hit(was.snapshot):
+                raise Bad("%s: its table entry changed" % label)
+            verdicts.add("kept")
+        for index in self.differences(was, now):
+            verdicts.add(self.judge_cluster(number, label, index, was, now, reported))
+        if reported is not None:
+            for start, end in reported.get(number, []):
+                if not self.overlaps_hit(number, start >> self.bits, end >> self.bits):
+                    raise Bad("%s: loss reported where nothing was hit: %d" % (label, start))
+        return verdicts
+
+    def overlaps_hit(self, number, start, end):
+        return any(a < max(end, start + 1) and start < b
+                   for a, b in self.hit.get(number, []))
+
+    def lost_snapshot(self, number, label, was, reported):
+        if not self.is_hit(number, 0, 1 << 60):
+            raise Bad("%s is lost, and it was not hit" % label)
+        if reported is not None and not reported.get(number):
+            if self.damaged and self.find(self.damaged, was.snapshot) is None:
+                return {"kept"}
+            raise Bad("%s is lost, and nothing says so" % label)
+        return {"lossy"}
+
+    def damaged_cluster(self, was, index):
+        """What the damaged image itself said here; None if it made no sense."""
+        state = self.find(self.damaged, was.snapshot) if self.damaged else None
+        if state is None or any(a <= index < b for a, b in state.bad_ranges):
+            return None
+        return state.content.get(index, self.zeros)
+
+    def judge_cluster(self, number, label, index, was, now, reported):
+        where = "%s, guest offset %d" % (label, index << self.bits)
+        if not self.is_hit(number, index, index + 1):
+            raise Bad("changed outside of what was hit: " + where)
+        got = now.content.get(index, self.zeros)
+        if any(a <= index < b for a, b in now.bad_ranges) or got is None:
+            raise Bad("unreadable afterwards: " + where)
+        if reported is None:
+            return "lossy"
+        at = index << self.bits
+        told = inside(reported.get(number, []), at, min(at + len(self.zeros), was.size))
+        if told and got == self.zeros:
+            return "lossy"
+        if not told and got == self.damaged_cluster(was, index):
+            return "kept"
+        if told:
+            raise Bad("stale data instead of zeros: " + where)
+        raise Bad("silent loss: " + where)
+
+
+class Judge:
+    """Gives damages of one image to the programs, in a folder of its own."""
+
+    def __init__(self, qcow2, qemu_img, folder, layout, backing):
+        self.qcow2, self.qemu_img, self.folder = qcow2, qemu_img, folder
+        self.layout, self.backing = layout, backing
+        self.path = os.path.join(folder, "image")
+        self.undo = os.path.join(folder, "undo")
+
+    def check(self, *options, codes=(0, 1, 2, 3, 63)):
+        return Ran([self.qcow2, "check", *options, "image"],
+                   self.folder).must_be_sane(codes)
+
+    def oracle(self, *options):
+        return Ran([self.qemu_img, "check", *options, "image"], self.folder)
+
+    def place(self, raw):
+        write_file(self.path, raw)
+        if os.path.exists(self.undo):
+            os.unlink(self.undo)
+
+    def ours(self, damage):
+        """(class, why if BAD)."""
+        content = Content(self.layout, damage, self.backing)
+        try:
+            return self.judge_ours(content), ""
+        except Bad as e:
+            return "BAD", str(e)
+
+    def judge_ours(self, content):
+        damaged = content.damaged_raw
+        self.place(damaged)
+        found = self.check()
+        dry = self.check("-r", "all", "--dry-run")
+        if read_file(self.path) != damaged:
+            raise Bad("check or --dry-run changed the image")
+        repair = self.check("-r", "all", "--undo-file", "undo")
+        after = read_file(self.path)
+        if losses(dry.out) != losses(repair.out):
+            raise Bad("--dry-run reports other losses than the repair")
+        if after == damaged:
+            return self.judge_untouched(content, found, repair)
+        if repair.code != 0:
+            raise Bad("written, and not sound: exit code %d: %s" % (
+                repair.code, (repair.err or repair.out)[-200:].decode(errors="replace")))
+        self.sound_and_still(after)
+        verdict = content.compare(after, losses(repair.out))
+        self.takes_back(damaged)
+        return verdict
+
+    def judge_untouched(self, content, found, repair):
+        if os.path.exists(self.undo):
+            raise Bad("nothing was written, but there is an undo file")
+        if found.code == 0 and repair.code == 0:
+            oracle = self.oracle()
+            # QEMU opens the backing file, too; what its name is is not check's affair.
+            if oracle.code != 0 and not (oracle.code == 1 and BACKING.search(oracle.err)):
+                raise Bad("missed: qemu-img check finds something")
+            return "harmless" if content.compare(content.damaged_raw, None) == "healed" \
+                else "unseen"
+        if found.code == 0 or repair.code == 0:
+            raise Bad("exit codes %d, %d disagree" % (found.code, repair.code))
+        if not repair.err:
+            raise Bad("refused without a word")
+        return "refused"
+
+    def sound_and_still(self, after):
+        again = self.check("-r", "all")
+        if again.code != 0 or read_file(self.path) != after:
+            raise Bad("a second repair finds something (exit code %d)" % again.code)
+        oracle = self.oracle()
+        if oracle.code != 0:
+            raise Bad("qemu-img check ends with %d: %s" % (
+                oracle.code, (oracle.err + oracle.out)[:200].decode(errors="replace")))
+
+    def takes_back(self, damaged):
+        undo = Ran([self.qcow2, "check", "--undo", "undo", "image"], self.folder)
+        undo.must_be_sane((0, 1))
+        if undo.code != 0 or read_file(self.path) != damaged:
+            raise Bad("undo does not give the damaged image back: " +
+                      undo.err.decode(errors="replace"))
+
+    def theirs(self, damage):
+        """The class of qemu-img's repair; 'failed' stands for BAD."""
+        content = Content(self.layout, damage, self.backing)
+        self.place(content.damaged_raw)
+        try:
+            repair = self.oracle("-r", "all")
+            after = read_file(self.path)
+            if after == content.damaged_raw and repair.code != 0:
+                return "refused"
+            if repair.code != 0 or self.oracle().code != 0:
+                return "BAD"
+            verdict = content.compare(after, None)
+            if after == content.damaged_raw:
+                return "harmless" if verdict == "healed" else "unseen"
+            return verdict
+        except Bad:
+            return "BAD"

@@ -1,0 +1,210 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""The damage matrix of check.
+
+  matrix.py run [--image NAME] [--only TEXT] [--every N] ...   all damages, and the table
+  matrix.py make DAMAGE FILE                                   one damaged image, by its name
+  matrix.py list [--image NAME] [--only TEXT]                  the damages' names
+
+Environment: QCOW2 (program under test), ORACLE (qemu-img).
+"""
+
+import argparse
+import collections
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from damages import all_damages
+from images import IMAGES, build
+from judge import CLASSES, Judge, read_file, write_file
+from qcow2format import Layout
+
+QCOW2 = os.path.abspath(os.environ.get("QCOW2", "qcow2"))
+ORACLE = os.environ.get("ORACLE", "qemu-img")
+
+
+class Base:
+    """A sound image, built once, shared by the workers."""
+
+    def __init__(self, name, folder):
+        path = build(name, folder, ORACLE)
+        back = os.path.join(folder, name + ".back")
+        self.backing_path = back if os.path.exists(back) else None
+        self.backing = read_file(back) if self.backing_path else None
+        self.layout = Layout(read_file(path), self.backing)
+        self.damages = all_damages(name, self.layout)
+
+
+def wanted(args, base, start):
+    """The damages asked for; start spreads --every over the images."""
+    found = [d for d in base.damages if all(t in d.name for t in args.only)]
+    return found[start % args.every::args.every]
+
+
+class Worker:
+    """One process; judges of all images."""
+
+    bases, folder, qemu = {}, None, True
+
+    @classmethod
+    def judge(cls, name):
+        folder = os.path.join(cls.folder, "%d-%s" % (os.getpid(), name))
+        base = cls.bases[name]
+        if not os.path.isdir(folder):
+            os.mkdir(folder)
+            if base.backing_path:
+                os.symlink(base.backing_path,
+                           os.path.join(folder, os.path.basename(base.backing_path)))
+        return Judge(QCOW2, ORACLE, folder, base.layout, base.backing)
+
+    @classmethod
+    def work(cls, job):
+        name, index = job
+        damage = cls.bases[name].damages[index]
+        judge = cls.judge(name)
+        start = time.monotonic()
+        verdict, why = judge.ours(damage)
+        seconds = time.monotonic() - start
+        return job, verdict, why, judge.theirs(damage) if cls.qemu else None, seconds
+
+
+def short(counter):
+    return " ".join("%s %d" % (c, counter[c]) for c in CLASSES if counter[c])
+
+
+def table(title, rows, out):
+    """rows: label -> (ours, theirs)."""
+    wide = max([len(label) for label in rows] + [len(title)])
+    print("\n%-*s  %5s | %-52s | %s" % (wide, title, "", "qcow2", "qemu-img"), file=out)
+    for label, (ours, theirs) in rows.items():
+        print("%-*s  %5d | %-52s | %s" % (wide, label, sum(ours.values()), short(ours),
+                                          short(theirs)), file=out)
+
+
+class Results:
+    def __init__(self):
+        self.by_structure, self.by_kind, self.by_image, self.cells = {}, {}, {}, {}
+        self.total = (collections.Counter(), collections.Counter())
+        self.bad, self.worse, self.slowest = [], [], 0.0
+
+    def add(self, damage, verdict, why, theirs, seconds):
+        kind = damage.kind
+        for rows, label in ((self.by_structure, damage.structure), (self.by_kind, kind),
+                            (self.by_image, damage.image),
+                            (self.cells, damage.structure + " / " + kind)):
+            cell = rows.setdefault(label, (collections.Counter(), collections.Counter()))
+            cell[0][verdict] += 1
+            cell[1][theirs] += 1
+        self.total[0][verdict] += 1
+        self.total[1][theirs] += 1
+        self.slowest = max(self.slowest, seconds)
+        if verdict == "BAD":
+            self.bad.append((damage.name, why))
+        elif theirs is not None and self.rank(verdict) > self.rank(theirs):
+            self.worse.append((damage.name, verdict, theirs))
+
+    @staticmethod
+    def rank(verdict):
+        return {"healed": 0, "harmless": 0, "unseen": 0, "lossy": 1, "kept": 1}.get(verdict, 2)
+
+    def print(self, full, out):
+        table("structure", self.by_structure, out)
+        table("kind of damage", self.by_kind, out)
+        if full:
+            table("structure / kind", self.cells, out)
+        table("image", self.by_image, out)
+        table("total", {"all": self.total}, out)
+        print("\nlongest for one damage: %.1f s" % self.slowest, file=out)
+        for name, ours, theirs in self.worse:
+            print("qemu-img does better: %s: %s, %s" % (name, ours, theirs), file=out)
+        for name, why in self.bad:
+            print("BAD: %s: %s" % (name, why), file=out)
+
+
+def run(args, folder):
+    Worker.folder, Worker.qemu = folder, not args.no_qemu
+    jobs = []
+    for name in args.image or IMAGES:
+        base = Worker.bases[name] = Base(name, folder)
+        numbers = {d: i for i, d in enumerate(base.damages)}
+        jobs += [(name, numbers[d]) for d in wanted(args, base, len(jobs))]
+    results = Results()
+    log = open(args.log, "w", encoding="utf-8") if args.log else None
+    with multiprocessing.get_context("fork").Pool(args.jobs) as pool:
+        done = pool.imap(Worker.work, jobs, chunksize=1)
+        for n, ((name, index), verdict, why, theirs, seconds) in enumerate(done, 1):
+            damage = Worker.bases[name].damages[index]
+            results.add(damage, verdict, why, theirs, seconds)
+            if log:
+                print(verdict, theirs, damage.name, why, sep="\t", file=log, flush=True)
+            if sys.stderr.isatty() or n % 1000 == 0:
+                print("%d of %d" % (n, len(jobs)), end="\r", file=sys.stderr)
+    results.print(args.full, sys.stdout)
+    if not jobs:
+        print("no damage was asked for")
+    return 0 if jobs and not results.bad else 1
+
+
+def find(text, folder):
+    base = Base(text.split("/")[0], folder)
+    for damage in base.damages:
+        if damage.name == text:
+            return base, damage
+    sys.exit("matrix.py: there is no damage named " + text)
+
+
+def make(args, folder):
+    base, damage = find(args.damage, folder)
+    write_file(args.file, damage.apply(base.layout.raw))
+    if base.backing_path:
+        shutil.copy(base.backing_path, os.path.dirname(os.path.abspath(args.file)))
+    return 0
+
+
+def list_names(args, folder):
+    for name in args.image or IMAGES:
+        for damage in wanted(args, Base(name, folder), 0):
+            print(damage.name)
+    return 0
+
+
+def command_line():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawTextHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, function in (("run", run), ("list", list_names)):
+        p = commands.add_parser(name)
+        p.set_defaults(function=function)
+        p.add_argument("--image", action="append", choices=list(IMAGES))
+        p.add_argument("--only", action="append", default=[], help="part of the name")
+        p.add_argument("--every", type=int, default=1, help="one damage out of N")
+        if name == "run":
+            p.add_argument("--no-qemu", action="store_true")
+            p.add_argument("--full", action="store_true", help="every cell of the table")
+            p.add_argument("--log", help="one line for each damage")
+            p.add_argument("--jobs", type=int, default=os.cpu_count())
+    p = commands.add_parser("make")
+    p.set_defaults(function=make)
+    p.add_argument("damage")
+    p.add_argument("file")
+    return parser.parse_args()
+
+
+def main():
+    args = command_line()
+    # In memory where there is such a place: every repair is flushed.
+    place = os.environ.get("TMPDIR")
+    if not place and os.access("/dev/shm", os.W_OK):
+        place = "/dev/shm"
+    with tempfile.TemporaryDirectory(prefix="qcow2-damage.", dir=place) as folder:
+        return args.function(args, folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

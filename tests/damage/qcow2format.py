@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: MIT
+"""What the damage matrix knows of the qcow2 format, on its own: where every structure of a
+sound image lies, and what the guest would read from a sound or a damaged one."""
+
+import array
+import struct
+import sys
+import zlib
+
+OFFSET_MASK = 0x00FFFFFFFFFFFE00
+COPIED = 1 << 63
+COMPRESSED = 1 << 62
+ZERO = 1
+L2_RESERVED = 0x3F000000000001FE
+MAX_TABLE_BYTES = 32 << 20
+
+HEADER_FIELDS = [
+    ("magic", 0, 4), ("version", 4, 4), ("backing_file_offset", 8, 8),
+    ("backing_file_size", 16, 4), ("cluster_bits", 20, 4), ("size", 24, 8),
+    ("crypt_method", 32, 4), ("l1_size", 36, 4), ("l1_table_offset", 40, 8),
+    ("refcount_table_offset", 48, 8), ("refcount_table_clusters", 56, 4),
+    ("nb_snapshots", 60, 4), ("snapshots_offset", 64, 8),
+    ("incompatible_features", 72, 8), ("compatible_features", 80, 8),
+    ("autoclear_features", 88, 8), ("refcount_order", 96, 4), ("header_length", 100, 4),
+    ("compression_type", 104, 1),
+]
+# Fields that decide what the guest reads.
+GUEST_FIELDS = {"magic", "version", "backing_file_offset", "backing_file_size",
+                "cluster_bits", "size", "crypt_method", "l1_size", "l1_table_offset"}
+SNAPSHOT_FIELDS = [
+    ("l1_table_offset", 0, 8), ("l1_size", 8, 4), ("id_size", 12, 2), ("name_size", 14, 2),
+    ("date_sec", 16, 4), ("date_nsec", 20, 4), ("vm_clock", 24, 8),
+    ("vm_state_size", 32, 4), ("extra_data_size", 36, 4),
+]
+
+
+class FormatError(Exception):
+    """Not an image whose guest content could be told."""
+
+
+def be(raw, offset, n_bytes):
+    """A big-endian number; what lies behind the end reads as zeros."""
+    return int.from_bytes(raw[offset:offset + n_bytes].ljust(n_bytes, b"\0"), "big")
+
+
+def entries(raw, offset, n):
+    """A table of 64-bit entries."""
+    table = array.array("Q", raw[offset:offset + n * 8].ljust(n * 8, b"\0"))
+    if sys.byteorder == "little":
+        table.byteswap()
+    return table
+
+
+class Snapshot:
+    """An entry of the snapshot table."""
+
+    def __init__(self, raw, offset):
+        self.offset = offset
+        for name, at, n_bytes in SNAPSHOT_FIELDS:
+            setattr(self, name, be(raw, offset + at, n_bytes))
+        if self.extra_data_size > 65536:
+            raise FormatError("snapshot with much extra data")
+        self.id_offset = offset + 40 + self.extra_data_size
+        self.name_offset = self.id_offset + self.id_size
+        self.end = self.name_offset + self.name_size
+        if self.end > len(raw):
+            raise FormatError("snapshot table beyond the end")
+        self.extra = raw[offset + 40:self.id_offset]
+        self.id = raw[self.id_offset:self.name_offset]
+        self.name = raw[self.name_offset:self.end]
+
+    def facts(self):
+        """What must not change when something else is repaired."""
+        return (self.id, self.name, self.date_sec, self.date_nsec, self.vm_clock,
+                self.vm_state_size, self.extra)
+
+
+class State:
+    """What a guest reads: the active state or a snapshot. content: guest cluster -> bytes,
+    clusters of zeros left out; None where the entry leads nowhere."""
+
+    def __init__(self, size, snapshot=None):
+        self.size = size
+        self.snapshot = snapshot
+        self.content = {}
+        self.bad_ranges = []  # guest cluster ranges whose L2 table leads nowhere
+
+
+class Reader:
+    """Reads all states of an image that may be damaged."""
+
+    def __init__(self, raw, backing=None):
+        self.raw = raw
+        self.backing = backing
+        self.header = {name: be(raw, at, n) for name, at, n in HEADER_FIELDS}
+        h = self.header
+        if h["magic"] != 0x514649FB or h["version"] not in (2, 3):
+            raise FormatError("no qcow2")
+        if not 9 <= h["cluster_bits"] <= 21:
+            raise FormatError("cluster_bits")
+        if h["version"] == 2:
+            for name in ("incompatible_features", "compatible_features",
+                         "autoclear_features", "compression_type"):
+                h[name] = 0
+            h["refcount_order"], h["header_length"] = 4, 72
+        if h["incompatible_features"] & ~3 or h["crypt_method"]:
+            raise FormatError("features")
+        self.bits = h["cluster_bits"]
+        self.cluster_size = 1 << self.bits
+        self.l2_bits = self.bits - 3
+        self.zeros = bytes(self.cluster_size)
+        self.tables = {}
+        self.inflated = {}
+
+    def snapshots(self):
+        """The snapshot table's entries."""
+        h, found = self.header, []
+        if h["nb_snapshots"] > 1000:
+            raise FormatError("nb_snapshots")
+        at = h["snapshots_offset"]
+        for _ in range(h["nb_snapshots"]):
+            sn = Snapshot(self.raw, at)
+            found.append(sn)
+            at = (sn.end + 7) & ~7
+        return found
+
+    def states(self):
+        """All states, the active one first."""
+        h = self.header
+        first = State(h["size"])
+        self.read_l1(first, h["l1_table_offset"], h["l1_size"])
+        result = [first]
+        for sn in self.snapshots():
+            size = be(sn.extra, 8, 8) if len(sn.extra) >= 16 else h["size"]
+            state = State(size, sn)
+            self.read_l1(state, sn.l1_table_offset, sn.l1_size)
+            result.append(state)
+        return result
+
+    def backing_cluster(self, index):
+        """What shows through where nothing is allocated."""
+        if self.backing is None or self.header["backing_file_offset"] == 0:
+            return self.zeros
+        at = index << self.bits
+        return self.backing[at:at + self.cluster_size].ljust(self.cluster_size, b"\0")
+
+    def read_l1(self, state, offset, n):
+        if n * 8 > MAX_TABLE_BYTES:
+            raise FormatError("l1_size")
+        l1 = entries(self.raw, offset, n)
+        span = 1 << self.l2_bits
+        n_clusters = (state.size + self.cluster_size - 1) >> self.bits
+        l1 = l1[:(n_clusters + span - 1) // span]
+        for i, entry in enumerate(l1):
+            self.read_l2(state, i * span, entry)
+        self.read_backing(state, len(l1) * span, n_clusters)
+
+    def read_backing(self, state, first, end):
+        if self.backing is None or self.header["backing_file_offset"] == 0:
+            return
+        end = min(end, (len(self.backing) >> self.bits) + 1)
+        for index in range(first, end):
+            self.put(state, index, self.backing_cluster(index))
+
+    def put(self, state, index, content):
+        size = state.size - (index << self.bits)
+        if size <= 0:
+            return
+        if content is not None and size < self.cluster_size:
+            content = content[:size].ljust(self.cluster_size, b"\0")
+        if content != self.zeros:
+            state.content[index] = content
+
+    def read_l2(self, state, first, l1_entry):
+        offset = l1_entry & OFFSET_MASK
+        span = 1 << self.l2_bits
+        if offset == 0:
+            self.read_backing(state, first, first + span)
+            return
+        if offset % self.cluster_size or offset >= len(self.raw):
+            state.bad_ranges.append((first, first + span))
+            return
+        table = self.tables.get(offset)
+        if table is None:
+            table = self.tables[offset] = entries(self.raw, offset, span)
+        backed = self.backing is not None and self.header["backing_file_offset"] != 0
+        for i in range(span):
+            if table[i] or backed:
+                self.put(state, first + i, self.cluster(first + i, table[i]))
+
+    def cluster(self, index, entry):
+        """The guest's cluster as its L2 entry says; None: the entry leads nowhere."""
+        if entry & COMPRESSED:
+            return self.inflate(entry)
+        if self.header["version"] >= 3 and entry & ZERO:
+            return self.zeros
+        offset = entry & OFFSET_MASK
+        if offset == 0:
+            return self.backing_cluster(index)
+        if offset % self.cluster_size or offset >= len(self.raw):
+            return None
+        return self.raw[offset:offset + self.cluster_size].ljust(self.cluster_size, b"\0")
+
+    def compressed_place(self, entry):
+        """Host offset and bytes of a compressed cluster."""
+        shift = 62 - (self.bits - 8)
+        offset = entry & ((1 << shift) - 1)
+        sectors = (entry >> shift) & ((1 << (self.bits - 8)) - 1)
+        return offset, (sectors + 1) * 512 - offset % 512
+
+    def inflate(self, entry):
+        offset, n_bytes = self.compressed_place(entry)
+        key = (offset, n_bytes)
+        if key not in self.inflated:
+            self.inflated[key] = None
+            try:
+                out = zlib.decompressobj(-12).decompress(
+                    self.raw[offset:offset + n_bytes], self.cluster_size)
+                if len(out) == self.cluster_size:
+                    self.inflated[key] = out
+            except zlib.error:
+                pass
+        return self.inflated[key]
+
+
+class Layout(Reader):
+    """A sound image, taken apart: which bytes hold what."""
+
+    def __init__(self, raw, backing=None):
+        super().__init__(raw, backing)
+        h = self.header
+        self.snapshot_list = self.snapshots()
+        self.refcount_bits = 1 << h["refcount_order"]
+        self.l1s = [(h["l1_table_offset"], h["l1_size"], None)]
+        self.l1s += [(s.l1_table_offset, s.l1_size, s) for s in self.snapshot_list]
+        self.refblock_entries = (self.cluster_size * 8) // self.refcount_bits
+        self.reftable = entries(raw, h["refcount_table_offset"],
+                                h["refcount_table_clusters"] << (self.bits - 3))
+        self.kinds = {}  # host cluster -> what lies there
+        self.l2s = {}    # host offset -> entries
+        self.all_states = self.states()
+        self.find_kinds()
+        self.l2_places = []  # host offset, state number, first guest cluster
+        self.depends = self.find_dependencies()
+
+    def claim(self, offset, n_bytes, kind):
+        for cluster in range(offset >> self.bits,
+                             (offset + n_bytes + self.cluster_size - 1) >> self.bits):
+            self.kinds.setdefault(cluster, kind)
+
+    def find_kinds(self):
+        h = self.header
+        self.claim(0, 1, "header")
+        self.claim(h["refcount_table_offset"],
+                   h["refcount_table_clusters"] << self.bits, "refcount-table")
+        for entry in self.reftable:
+            if entry:
+                self.claim(entry & OFFSET_MASK, self.cluster_size, "refcount-block")
+        if self.snapshot_list:
+            self.claim(h["snapshots_offset"],
+                       self.snapshot_list[-1].end - h["snapshots_offset"],
+                       "snapshot-table")
+        for offset, n, snapshot in self.l1s:
+            self.claim(offset, n * 8, "snapshot-l1" if snapshot else "active-l1")
+            for entry in entries(self.raw, offset, n):
+                if entry:
+                    self.claim_l2(entry & OFFSET_MASK, snapshot)
+
+    def claim_l2(self, offset, snapshot):
+        self.claim(offset, self.cluster_size, "snapshot-l2" if snapshot else "active-l2")
+        if offset in self.l2s:
+            return
+        self.l2s[offset] = entries(self.raw, offset, 1 << self.l2_bits)
+        for entry in self.l2s[offset]:
+            if entry & COMPRESSED:
+                self.claim(*self.compressed_place(entry), "compressed")
+            elif entry & OFFSET_MASK:
+                self.claim(entry & OFFSET_MASK, self.cluster_size, "data")
+
+    def find_dependencies(self):
+        """(host start, host end, state number, first guest cluster, end): damage in the
+        host bytes may change these guest clusters, and no others."""
+        deps, whole = [], 1 << 60
+        fields = [(a, a + n) for name, a, n in HEADER_FIELDS if name in GUEST_FIELDS]
+        fields.append((self.header["snapshots_offset"], self.header["snapshots_offset"] + 1))
+        for number, (offset, n, sn) in enumerate(self.l1s):
+            if sn is None:
+                deps += [(a, b, 0, 0, whole) for a, b in fields[:-1]]
+            else:
+                # Entries stand one behind the other: a length that is wrong moves all that
+                # follow it.
+                first = self.snapshot_list[0].offset
+                deps.append((first, sn.end, number, 0, whole))
+                deps.append((60, 72, number, 0, whole))
+                deps += [(a, b, number, 0, whole) for a, b in ((0, 8), (20, 24), (24, 32))]
+            self.depend_on_l1(deps, number, offset, n)
+        return deps
+
+    def depend_on_l1(self, deps, number, offset, n):
+        span = 1 << self.l2_bits
+        for i, entry in enumerate(entries(self.raw, offset, n)):
+            at = offset + i * 8
+            deps.append((at, at + 8, number, i * span, (i + 1) * span))
+            if not entry:
+                continue
+            l2_offset = entry & OFFSET_MASK
+            self.l2_places.append((l2_offset, number, i * span))
+            for k, l2 in enumerate(self.l2s[l2_offset]):
+                if l2 & COMPRESSED:
+                    start, size = self.compressed_place(l2)
+                elif l2 & OFFSET_MASK and not l2 & ZERO:
+                    start, size = l2 & OFFSET_MASK, self.cluster_size
+                else:
+                    continue
+                deps.append((start, start + size, number, i * span + k, i * span + k + 1))
+
+    def hit_ranges(self, start, end):
+        """State number -> list of guest cluster ranges that these host bytes decide."""
+        hit = {}
+        for a, b, number, first, last in self.depends:
+            if a < end and start < b:
+                hit.setdefault(number, []).append((first, last))
+        for table, number, guest in self.l2_places:
+            a, b = max(start, table), min(end, table + self.cluster_size)
+            if a < b:
+                hit.setdefault(number, []).append((guest + (a - table) // 8,
+                                                   guest + (b - table + 7) // 8))
+        return hit
