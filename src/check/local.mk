@@ -8,6 +8,7 @@ libqcow2_a_SOURCES += \
 	src/check/heal_header.c src/check/heal_header.h \
 	src/check/heal_refcounts.c \
 	src/check/heal_snapshots.c \
+	src/check/misdirected.c \
 	src/check/problems.def \
 	src/check/repair.c src/check/repair.h \
 	src/check/scan.c src/check/scan.h \

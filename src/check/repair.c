@@ -129,7 +129,7 @@ static bool is_l1_problem(enum q2_problem problem, const struct q2_finding *f)
 {
     return problem == Q2_PROBLEM_L1_RESERVED || problem == Q2_PROBLEM_L1_UNALIGNED ||
            problem == Q2_PROBLEM_L1_NO_OFFSET || problem == Q2_PROBLEM_L1_ON_METADATA ||
-           problem == Q2_PROBLEM_L2_GARBAGE ||
+           problem == Q2_PROBLEM_L2_GARBAGE || problem == Q2_PROBLEM_L1_MISDIRECTED ||
            (problem == Q2_PROBLEM_REFERENCE_OUTSIDE && f->guest_bytes > f->size);
 }
 

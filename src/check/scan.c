@@ -25,6 +25,8 @@ void q2_scan_clear(struct q2_scan *s)
     free(s->suspects);
     free(s->orphans);
     free(s->preclaimed);
+    free(s->referrers);
+    q2_counters_free(s->hunted);
     q2_cache_free(s->blocks);
     q2_counters_free(s->references);
     q2_counters_free(s->metadata);
@@ -215,6 +217,8 @@ static int scan_all(struct q2_scan *s, struct q2_error *err)
         ret = q2_scan_refcount_table(s, err);
     if (ret == 0)
         ret = q2_scan_compare(s, err);
+    if (ret == 0)
+        ret = s->hunted ? q2_scan_misdirected(s, err) : q2_scan_hunt(s, err);
     return ret < 0 ? ret : q2_scan_resolve(s, err);
 }
 
@@ -236,8 +240,10 @@ static void restart(struct q2_scan *s)
                             .read_data = s->read_data,
                             .preclaimed = s->preclaimed,
                             .n_preclaimed = s->n_preclaimed,
-                            .max_preclaimed = s->max_preclaimed};
+                            .max_preclaimed = s->max_preclaimed,
+                            .hunted = s->hunted};
     s->preclaimed = NULL;
+    s->hunted = NULL;
     q2_scan_clear(s);
     *s = fresh;
 }

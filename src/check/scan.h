@@ -41,6 +41,16 @@ struct q2_suspect {
     uint64_t guest_offset;
 };
 
+// An entry that names a cluster which more entries name than its refcount says.
+struct q2_referrer {
+    bool is_l1;
+    int snapshot;
+    const char *name;                      // of the snapshot
+    uint64_t index, entry, previous, next; // raw entries; 0 where there is none
+    uint64_t host_offset;                  // of the entry itself
+    uint64_t guest_offset;
+};
+
 struct q2_scan {
     struct q2_io *io;
     const struct q2_monitor *mon;
@@ -61,6 +71,10 @@ struct q2_scan {
     // mapping.
     uint64_t *preclaimed;
     size_t n_preclaimed, max_preclaimed;
+    // Clusters named too often: the scan begins again and collects who names them.
+    struct q2_counters *hunted;
+    struct q2_referrer *referrers;
+    size_t n_referrers, max_referrers;
     bool again;
 
     struct q2_snapshot *snapshots;
@@ -140,7 +154,22 @@ int q2_scan_l2_table(struct q2_scan *s, const struct q2_scan_l1 *l1, uint64_t l1
 int q2_scan_load_refcount_table(struct q2_scan *s, struct q2_error *err);
 int q2_scan_refcount_table(struct q2_scan *s, struct q2_error *err); // scan_refcounts.c
 int q2_scan_compare(struct q2_scan *s, struct q2_error *err);        // scan_refcounts.c
-int q2_scan_resolve(struct q2_scan *s, struct q2_error *err);        // suspects.c
+int q2_scan_hunt(struct q2_scan *s, struct q2_error *err);           // misdirected.c
+int q2_scan_referrer(struct q2_scan *s, const struct q2_referrer *r,
+                     struct q2_error *err);
+int q2_scan_misdirected(struct q2_scan *s, struct q2_error *err);
+// True when the host cluster at offset is hunted.
+static inline bool q2_scan_hunts(const struct q2_scan *s, uint64_t offset)
+{
+    return s->hunted && q2_counters_get(s->hunted, offset >> s->cluster_bits) > 0;
+}
+// Is the cluster in use by its refcount, and by nothing that was found? suspects.c
+int q2_scan_is_orphan(struct q2_scan *s, uint64_t offset, uint64_t *stored, bool *yes,
+                      struct q2_error *err);
+// Does it read like an L2 table whose clusters are orphans, too?
+int q2_scan_reads_like_l2(struct q2_scan *s, uint64_t offset, bool *yes,
+                          struct q2_error *err);
+int q2_scan_resolve(struct q2_scan *s, struct q2_error *err); // suspects.c
 // Makes room for one more item in a list; *list may move.
 int q2_scan_grow(void **list, size_t *max, size_t n, size_t item, struct q2_error *err);
 int q2_scan_suspect(struct q2_scan *s, const struct q2_suspect *suspect,

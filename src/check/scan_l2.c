@@ -200,10 +200,29 @@ static int read_data(const struct place *p, const struct q2_l2_entry *e, uint64_
     return ret;
 }
 
-static int good_entry(struct place *p, uint64_t index, uint64_t raw,
+static int note_hunted(const struct place *p, uint64_t index, const uint64_t *l2,
+                       struct q2_error *err)
+{
+    struct q2_scan *s = p->s;
+    bool last = index + 1 == UINT64_C(1) << s->l2_bits;
+    return q2_scan_referrer(
+        s,
+        &(struct q2_referrer){.snapshot = p->l1->snapshot,
+                              .name = p->l1->name,
+                              .index = index,
+                              .entry = l2[index],
+                              .previous = index > 0 ? l2[index - 1] : 0,
+                              .next = last ? 0 : l2[index + 1],
+                              .host_offset = p->host_offset + index * 8,
+                              .guest_offset = guest_offset(p, index)},
+        err);
+}
+
+static int good_entry(struct place *p, uint64_t index, const uint64_t *l2,
                       const struct q2_l2_entry *e, struct q2_error *err)
 {
     struct q2_scan *s = p->s;
+    uint64_t raw = l2[index];
     bool packed = e->kind == Q2_CLUSTER_COMPRESSED;
     int ret = q2_scan_reference(s, e->host_offset, packed ? e->n_bytes : s->cluster_size,
                                 p->times, err);
@@ -217,6 +236,8 @@ static int good_entry(struct place *p, uint64_t index, uint64_t raw,
     }
     if (ret == 0 && !packed && p->l1->snapshot < 0)
         ret = check_copied(p, index, raw, e, err);
+    if (ret == 0 && !packed && q2_scan_hunts(s, e->host_offset))
+        ret = note_hunted(p, index, l2, err);
     if (ret == 0 && s->read_data)
         ret = read_data(p, e, index, raw, err);
     return ret;
@@ -281,7 +302,7 @@ int q2_scan_l2_table(struct q2_scan *s, const struct q2_scan_l1 *l1, uint64_t l1
         if (n_bad == 0)
             e = q2_l2_decode(l2[i], s->cluster_bits, s->header.version);
         if (e.host_offset != 0)
-            ret = good_entry(&p, i, l2[i], &e, err);
+            ret = good_entry(&p, i, l2, &e, err);
     }
     return ret;
 }

@@ -78,6 +78,25 @@ static int report_entry(struct q2_scan *s, const struct q2_scan_l1 *l1, uint32_t
     return q2_scan_suspect(s, &suspect, err);
 }
 
+static int note_hunted(struct q2_scan *s, const struct q2_scan_l1 *l1, uint32_t index,
+                       struct q2_error *err)
+{
+    uint64_t entry = l1->entries[index];
+    if (!q2_scan_hunts(s, entry & Q2_OFFSET_MASK))
+        return 0;
+    return q2_scan_referrer(
+        s,
+        &(struct q2_referrer){.is_l1 = true,
+                              .snapshot = l1->snapshot,
+                              .name = l1->name,
+                              .index = index,
+                              .entry = entry,
+                              .host_offset = l1->offset + (uint64_t)index * 8,
+                              .guest_offset = (uint64_t)index
+                                              << (s->l2_bits + s->cluster_bits)},
+        err);
+}
+
 static int collect(struct q2_scan *s, struct links *k, struct q2_error *err)
 {
     int ret = 0;

@@ -9,8 +9,8 @@
 #include "image/codec.h"
 
 // Is this host cluster in use by its refcount, and by nothing else that was found?
-static int is_orphan(struct q2_scan *s, uint64_t offset, uint64_t *stored, bool *yes,
-                     struct q2_error *err)
+int q2_scan_is_orphan(struct q2_scan *s, uint64_t offset, uint64_t *stored, bool *yes,
+                      struct q2_error *err)
 {
     *yes = false;
     if (offset == 0 || !q2_is_aligned(offset, s->cluster_size) ||
@@ -25,8 +25,8 @@ static int is_orphan(struct q2_scan *s, uint64_t offset, uint64_t *stored, bool 
 
 // Does the cluster read like an L2 table: entries that make sense, most of them naming
 // clusters that are orphans, too?
-static int reads_like_l2(struct q2_scan *s, uint64_t offset, bool *yes,
-                         struct q2_error *err)
+int q2_scan_reads_like_l2(struct q2_scan *s, uint64_t offset, bool *yes,
+                          struct q2_error *err)
 {
     size_t n = (size_t)1 << s->l2_bits, n_used = 0, n_good = 0;
     uint64_t *l2 = malloc(s->cluster_size);
@@ -48,7 +48,7 @@ static int reads_like_l2(struct q2_scan *s, uint64_t offset, bool *yes,
             n_good += q2_scan_in_file(s, e.host_offset, e.n_bytes) &&
                       !q2_scan_is_metadata(s, e.host_offset, e.n_bytes);
         else if (!(l2[i] & Q2_L2_RESERVED))
-            ret = is_orphan(s, e.host_offset, &stored, &orphan, err);
+            ret = q2_scan_is_orphan(s, e.host_offset, &stored, &orphan, err);
         n_good += orphan;
     }
     free(l2);
@@ -90,9 +90,9 @@ static int fits(struct q2_scan *s, const struct q2_suspect *x, uint64_t raw,
     uint64_t reserved = x->is_l1 ? Q2_L1_RESERVED : Q2_L2_RESERVED;
     if ((raw & reserved) || (!x->is_l1 && s->header.version < 3 && (raw & Q2_FLAG_ZERO)))
         return 0;
-    int ret = is_orphan(s, raw & Q2_OFFSET_MASK, &stored, yes, err);
+    int ret = q2_scan_is_orphan(s, raw & Q2_OFFSET_MASK, &stored, yes, err);
     if (ret == 0 && *yes && x->is_l1)
-        ret = reads_like_l2(s, raw & Q2_OFFSET_MASK, yes, err);
+        ret = q2_scan_reads_like_l2(s, raw & Q2_OFFSET_MASK, yes, err);
     *value = (raw & ~Q2_FLAG_COPIED) | (stored == 1 ? Q2_FLAG_COPIED : 0);
     return ret;
 }
