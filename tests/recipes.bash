@@ -5,7 +5,8 @@
 #                  (optional) runs check with the given arguments
 #   expect-check   "exit N", "problem SLUG" for each kind of finding in order, and what
 #                  check says on standard error ("stderr: ...")
-#   expect-repair  "exit N", and the losses of -r all, as it prints them ("lost ...")
+#   expect-repair  "exit N", the header fields that -r all heals ("heals: ..."), and the
+#                  losses as it prints them ("lost ...")
 #
 # Used after helpers.bash.
 #
@@ -89,8 +90,8 @@ keep_contents() {
 expect_loss() { # LINE
     local raw=good.raw index range
     case $1 in
-    'snapshot table entry '*)
-        index=${1#snapshot table entry }
+    'snapshot '*' (table entry '*)
+        index=${1##* (table entry }
         raw=good.${index%%[!0-9]*}.raw
         ;;
     esac
@@ -137,7 +138,7 @@ observe_check() {
 }
 
 losses() {
-    sed -nE 's/^    ((active state|snapshot table entry [0-9]+).*: .*)/lost \1/p' "$1"
+    sed -nE 's/^    ((active state|snapshot '.*' \(table entry [0-9]+\)): .*)/lost \1/p' "$1"
 }
 
 # What a repair says, written as expect-repair is.
@@ -145,6 +146,7 @@ observe_repair() {
     local code=0
     program -r all --undo-file undo image.qcow2 >out 2>err || code=$?
     echo "exit $code"
+    sed -n 's/^Repairing header/heals: &/p' err
     losses out
 }
 
@@ -185,7 +187,9 @@ check_recipe() { # FOLDER
     prepare "$1"
     observe_check >got-check
     same_text "$1/expect-check" got-check
-    grep -qx "problem $slug" got-check || fail "does not find $slug"
+    # A header that cannot be used is refused: what is wrong is told by the repair.
+    grep -qx "problem $slug" got-check || [ "$slug" = header-field ] ||
+        fail "does not find $slug"
     program -r all --dry-run image.qcow2 >dry 2>&1 || true
     cmp -s damaged.qcow2 image.qcow2 || fail "a check or a dry run writes"
     observe_repair >got-repair
