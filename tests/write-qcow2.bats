@@ -197,6 +197,30 @@ convert_each_cluster_size() { # CONVERT OPTIONS
     done
 }
 
+@test "-B from small clusters to large ones: the rest of a cluster comes from the backing file" {
+    local from to compat
+    head -c $(((7 << 20) + 512)) /dev/urandom >base.raw
+    for from in 512 4k; do
+        rm -f over.qcow2
+        must oracle create -f qcow2 -o "cluster_size=$from" -b base.raw -F raw over.qcow2 9M
+        scribble qcow2 over.qcow2 36 --size 9M --cluster "$from" --count 60
+        for to in 4k 64k 2M; do
+            for compat in 0.10 1.1; do
+                echo "from $from to $to, compat $compat"
+                rm -f copy.qcow2
+                must "$QCOW2" convert -O qcow2 -o "cluster_size=$to,compat=$compat" -B base.raw \
+                    -F raw over.qcow2 copy.qcow2
+                clean copy.qcow2
+                same over.qcow2 copy.qcow2
+            done
+        done
+        # And compressed, which writes whole clusters only.
+        must "$QCOW2" convert -c -O qcow2 -B base.raw -F raw over.qcow2 copy.qcow2
+        clean copy.qcow2
+        same over.qcow2 copy.qcow2
+    done
+}
+
 @test "-B onto a backing file with other content, or a shorter or longer one" {
     imgtool fill disk.raw 5M --seed 34
     local size
