@@ -297,6 +297,23 @@ EOF
     clean copy.qcow2
 }
 
+@test "a large L1 table is not looked through for each extent of the layer below" {
+    [ "$bare" -eq 1 ] || skip "processor time is measured of the bare program"
+    python3 - <<'EOF'
+with open("base.raw", "wb") as f:
+    f.truncate(128 << 30)
+    for i in range(4000):
+        f.seek((32 * i + 2) << 20)
+        f.write(bytes([1]) * 512)
+EOF
+    must oracle create -f qcow2 -b base.raw -F raw -o cluster_size=512 img.qcow2 128G
+    (
+        ulimit -t 6
+        must bounded qemu-img convert -O qcow2 img.qcow2 x
+    )
+    clean x
+}
+
 @test "compressed clusters: lengths and offsets of nonsense" {
     local value
     imgtool fill base.raw 1M --seed 9

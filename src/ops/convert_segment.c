@@ -15,6 +15,11 @@
 #define SALVAGE_GRAIN 512U
 // Extents looked at for one uniform window.
 #define MAX_UNIFORM_EXTENTS 4096U
+// A map is asked for at most so many bytes at a time, or such a part of the disk: it may
+// have to look through all L1 entries for them, again for each extent of the layers
+// below.
+#define STEP (UINT64_C(1) << 30)
+#define STEPS_OF_DISK 4096U
 
 // Warnings come from all threads, one at a time.
 static pthread_mutex_t warn_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -94,17 +99,19 @@ int q2_window_plan(const struct q2_convert_job *job, uint64_t start, struct q2_w
                    struct q2_error *err)
 {
     uint64_t left = job->size - start, alike = 0, n;
+    uint64_t step = q2_max_u64(STEP, job->size / STEPS_OF_DISK);
     enum q2_segment_kind kind, next;
     w->start = start;
     w->n_bytes = q2_min_u64(left, Q2_WINDOW_BYTES);
     w->uniform = false;
     w->n_segments = 0;
     w->n_data = 0;
-    int ret = q2_segment_status(job, start, left, &kind, &alike, err);
+    int ret = q2_segment_status(job, start, q2_min_u64(left, step), &kind, &alike, err);
     if (ret < 0 || kind == Q2_SEGMENT_DATA)
         return ret;
     for (unsigned i = 0; i < MAX_UNIFORM_EXTENTS && alike < left; i++) {
-        ret = q2_segment_status(job, start + alike, left - alike, &next, &n, err);
+        ret = q2_segment_status(job, start + alike, q2_min_u64(left - alike, step), &next,
+                                &n, err);
         if (ret < 0)
             return ret;
         if (next != kind)
