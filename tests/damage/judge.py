@@ -22,9 +22,9 @@ from qcow2format import FormatError, Reader
 CLASSES = ["healed", "lossy", "kept", "harmless", "unseen", "refused", "BAD"]
 TIMEOUT = 20
 MAX_FILE_BYTES = 64 << 20  # the sound images have less than 3 MiB
-LOSS = re.compile(r"^    (active state|snapshot table entry (\d+)): "
+LOSS = re.compile(r"^    (active state|snapshot .*?table entry (\d+)\)?): "
                   r"(all of it|(\d+) bytes at guest offset (\d+))$", re.M)
-BACKING = re.compile(rb"backing file|Unknown driver")
+BACKING = re.compile(rb"backing file|Unknown driver|encrypt")
 MARKS = (b"runtime error:", b"Sanitizer", b"Assertion", b"assertion")
 
 
@@ -226,7 +226,7 @@ class Judge:
         try:
             return self.judge_ours(content), ""
         except Bad as e:
-            return "BAD", str(e)
+            return "BAD", " ".join(str(e).split())
 
     def judge_ours(self, content):
         damaged = content.damaged_raw
@@ -254,9 +254,13 @@ class Judge:
             raise Bad("nothing was written, but there is an undo file")
         if found.code == 0 and repair.code == 0:
             oracle = self.oracle()
-            # QEMU opens the backing file, too; what its name is is not check's affair.
+            # QEMU opens the backing file and wants keys, too: not check's affair.
             if oracle.code != 0 and not (oracle.code == 1 and BACKING.search(oracle.err)):
                 raise Bad("missed: qemu-img check finds something")
+            try:
+                Reader(content.damaged_raw)
+            except FormatError:
+                return "unseen"
             return "harmless" if content.compare(content.damaged_raw, None) == "healed" \
                 else "unseen"
         if found.code == 0 or repair.code == 0:
@@ -274,9 +278,12 @@ class Judge:
             raise Bad("qemu-img check ends with %d: %s" % (
                 oracle.code, (oracle.err + oracle.out)[:200].decode(errors="replace")))
 
+    def run_undo(self):
+        return Ran([self.qcow2, "check", "--undo", "undo", "image"],
+                   self.folder).must_be_sane((0, 1))
+
     def takes_back(self, damaged):
-        undo = Ran([self.qcow2, "check", "--undo", "undo", "image"], self.folder)
-        undo.must_be_sane((0, 1))
+        undo = self.run_undo()
         if undo.code != 0 or read_file(self.path) != damaged:
             raise Bad("undo does not give the damaged image back: " +
                       undo.err.decode(errors="replace"))

@@ -3,10 +3,11 @@
 """The damage matrix of check.
 
   matrix.py run [--image NAME] [--only TEXT] [--every N] ...   all damages, and the table
+  matrix.py cut [--image NAME] [--only TEXT] [--every N] ...   repairs cut short anywhere
   matrix.py make DAMAGE FILE                                   one damaged image, by its name
   matrix.py list [--image NAME] [--only TEXT]                  the damages' names
 
-Environment: QCOW2 (program under test), ORACLE (qemu-img).
+Environment: QCOW2 (program under test), ORACLE (qemu-img), CC (for the recorder of cut).
 """
 
 import argparse
@@ -20,9 +21,12 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+sys.dont_write_bytecode = True
+
 from damages import all_damages
 from images import IMAGES, build
-from judge import CLASSES, Judge, read_file, write_file
+from judge import CLASSES, read_file, write_file
+from powercut import CutJudge, build_recorder
 from qcow2format import Layout
 
 QCOW2 = os.path.abspath(os.environ.get("QCOW2", "qcow2"))
@@ -61,7 +65,7 @@ class Worker:
             if base.backing_path:
                 os.symlink(base.backing_path,
                            os.path.join(folder, os.path.basename(base.backing_path)))
-        return Judge(QCOW2, ORACLE, folder, base.layout, base.backing)
+        return CutJudge(QCOW2, ORACLE, folder, base.layout, base.backing)
 
     @classmethod
     def work(cls, job):
@@ -72,6 +76,12 @@ class Worker:
         verdict, why = judge.ours(damage)
         seconds = time.monotonic() - start
         return job, verdict, why, judge.theirs(damage) if cls.qemu else None, seconds
+
+
+    @classmethod
+    def cut(cls, job):
+        name, index = job
+        return job, *cls.judge(name).cuts(cls.bases[name].damages[index])
 
 
 def short(counter):
@@ -127,13 +137,38 @@ class Results:
             print("BAD: %s: %s" % (name, why), file=out)
 
 
-def run(args, folder):
-    Worker.folder, Worker.qemu = folder, not args.no_qemu
-    jobs = []
+def prepare(args, folder):
+    """The images, and what is to be done with them."""
+    Worker.folder, jobs = folder, []
     for name in args.image or IMAGES:
         base = Worker.bases[name] = Base(name, folder)
         numbers = {d: i for i, d in enumerate(base.damages)}
         jobs += [(name, numbers[d]) for d in wanted(args, base, len(jobs))]
+    if not jobs:
+        sys.exit("matrix.py: there is no such damage")
+    return jobs
+
+
+def cut(args, folder):
+    jobs = prepare(args, folder)
+    CutJudge.recorder = build_recorder(folder)
+    n_states, n_cut, bad = 0, 0, []
+    with multiprocessing.get_context("fork").Pool(args.jobs) as pool:
+        for (name, index), n, why in pool.imap(Worker.cut, jobs):
+            n_states += n
+            n_cut += n > 0
+            if why:
+                bad.append("BAD: %s: %s" % (Worker.bases[name].damages[index].name, why))
+    print("repairs cut short: %d of %d damages, %d states, BAD %d" % (
+        n_cut, len(jobs), n_states, len(bad)))
+    for line in bad:
+        print(line)
+    return 0 if n_cut and not bad else 1
+
+
+def run(args, folder):
+    jobs = prepare(args, folder)
+    Worker.qemu = not args.no_qemu
     results = Results()
     log = open(args.log, "w", encoding="utf-8") if args.log else None
     with multiprocessing.get_context("fork").Pool(args.jobs) as pool:
@@ -146,9 +181,7 @@ def run(args, folder):
             if sys.stderr.isatty() or n % 1000 == 0:
                 print("%d of %d" % (n, len(jobs)), end="\r", file=sys.stderr)
     results.print(args.full, sys.stdout)
-    if not jobs:
-        print("no damage was asked for")
-    return 0 if jobs and not results.bad else 1
+    return 0 if not results.bad else 1
 
 
 def find(text, folder):
@@ -178,17 +211,18 @@ def command_line():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawTextHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, function in (("run", run), ("list", list_names)):
+    for name, function in (("run", run), ("cut", cut), ("list", list_names)):
         p = commands.add_parser(name)
         p.set_defaults(function=function)
         p.add_argument("--image", action="append", choices=list(IMAGES))
         p.add_argument("--only", action="append", default=[], help="part of the name")
         p.add_argument("--every", type=int, default=1, help="one damage out of N")
+        if name != "list":
+            p.add_argument("--jobs", type=int, default=os.cpu_count())
         if name == "run":
             p.add_argument("--no-qemu", action="store_true")
             p.add_argument("--full", action="store_true", help="every cell of the table")
             p.add_argument("--log", help="one line for each damage")
-            p.add_argument("--jobs", type=int, default=os.cpu_count())
     p = commands.add_parser("make")
     p.set_defaults(function=make)
     p.add_argument("damage")

@@ -282,17 +282,16 @@ class Layout(Reader):
         host bytes may change these guest clusters, and no others."""
         deps, whole = [], 1 << 60
         fields = [(a, a + n) for name, a, n in HEADER_FIELDS if name in GUEST_FIELDS]
-        fields.append((self.header["snapshots_offset"], self.header["snapshots_offset"] + 1))
         for number, (offset, n, sn) in enumerate(self.l1s):
             if sn is None:
-                deps += [(a, b, 0, 0, whole) for a, b in fields[:-1]]
+                deps += [(a, b, 0, 0, whole) for a, b in fields]
             else:
                 # Entries stand one behind the other: a length that is wrong moves all that
                 # follow it.
                 first = self.snapshot_list[0].offset
                 deps.append((first, sn.end, number, 0, whole))
                 deps.append((60, 72, number, 0, whole))
-                deps += [(a, b, number, 0, whole) for a, b in ((0, 8), (20, 24), (24, 32))]
+                deps.append((0, 36, number, 0, whole))  # magic to crypt_method
             self.depend_on_l1(deps, number, offset, n)
         return deps
 

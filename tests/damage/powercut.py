@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: MIT
+"""A repair that is cut short: its writes are recorded, and every state that the image could
+be in when the power goes is made from them. From each, undo must give back the damaged
+image, and another repair must end as well as the whole one did."""
+
+import os
+import re
+import struct
+import subprocess
+
+from judge import MARKS, TIMEOUT, Bad, Content, Judge, read_file, write_file
+from qcow2format import Reader
+
+WRITE, FLUSH, SET_SIZE, OTHER = 0, 1, 2, 8
+MAX_STATES = 60
+PLAN = re.compile(r"^    (?:(flush)|set the file's size to (\d+)|write 0x([0-9a-f]{16}) at "
+                  r"offset (\d+)|write (\d+) bytes at offset (\d+))$", re.M)
+
+
+def build_recorder(folder):
+    """The library that is preloaded."""
+    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "recorder.c")
+    target = os.path.join(folder, "recorder.so")
+    compiler = os.environ.get("CC", "cc").split()
+    subprocess.run([*compiler, "-D_GNU_SOURCE", "-shared", "-fPIC", "-O", "-o", target,
+                    source, "-ldl"], check=True)
+    return target
+
+
+def parse_log(raw):
+    """[(kind, offset, bytes)]"""
+    ops, at = [], 0
+    while at < len(raw):
+        kind, offset, n = struct.unpack_from("=QQQ", raw, at)
+        ops.append((kind, offset, raw[at + 24:at + 24 + n]))
+        at += 24 + n
+    return ops
+
+
+def do(raw, op):
+    """The image after one more call."""
+    kind, offset, data = op
+    if kind == WRITE:
+        raw = raw.ljust(offset, b"\0")
+        return raw[:offset] + data + raw[offset + len(data):]
+    if kind == SET_SIZE:
+        return raw[:offset].ljust(offset, b"\0")
+    return raw
+
+
+def torn(op):
+    """The first half of a write of several sectors."""
+    kind, offset, data = op
+    n = len(data) // 512 // 2 * 512
+    return (kind, offset, data[:n]) if kind == WRITE and n else None
+
+
+def states(damaged, ops):
+    """Every prefix; and of the writes between two flushes, that may reach the disk in any
+    order: each alone, all but each, and each torn."""
+    base, epoch = damaged, []
+    found = {damaged: None}
+
+    def add(raw):
+        found.setdefault(raw, None)
+
+    for op in [*ops, (FLUSH, 0, b"")]:
+        if op[0] != FLUSH:
+            epoch.append(op)
+            continue
+        raw = base
+        for i, one in enumerate(epoch):
+            if torn(one):
+                add(do(raw, torn(one)))
+            add(do(base, one))
+            without = base
+            for k, other in enumerate(epoch):
+                if k != i:
+                    without = do(without, other)
+            add(without)
+            raw = do(raw, one)
+            add(raw)
+        base, epoch = raw, []
+    return list(found)
+
+
+def spread(items, most):
+    if len(items) <= most:
+        return items
+    return [items[i * (len(items) - 1) // (most - 1)] for i in range(most)]
+
+
+class CutJudge(Judge):
+    """Judges a repair by all the places where it can be cut."""
+
+    recorder = None
+
+    def record(self, damaged):
+        """Does the repair; its calls."""
+        self.place(damaged)
+        log = os.path.join(self.folder, "log")
+        if os.path.exists(log):
+            os.unlink(log)
+        env = dict(os.environ, LD_PRELOAD=self.recorder, Q2_RECORD=log,
+                   Q2_RECORD_IMAGE=self.path)
+        env["ASAN_OPTIONS"] = env.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"
+        done = subprocess.run([self.qcow2, "check", "-r", "all", "--undo-file", "undo",
+                               "image"], cwd=self.folder, env=env, capture_output=True,
+                              stdin=subprocess.DEVNULL, timeout=TIMEOUT)
+        if any(m in done.stdout + done.stderr for m in MARKS):
+            raise Bad("the repair that is recorded fails")
+        ops = parse_log(read_file(log)) if os.path.exists(log) else []
+        return done, ops
+
+    @staticmethod
+    def undo_is_durable_first(ops):
+        flushed = False
+        for kind, _, _ in ops:
+            if kind == WRITE + OTHER:
+                flushed = False
+            elif kind == FLUSH + OTHER:
+                flushed = True
+            elif kind in (WRITE, SET_SIZE):
+                return flushed
+        return True
+
+    @staticmethod
+    def same_as_plan(ops, out):
+        """Does the dry run's plan say what was then done?"""
+        planned, done = [], []
+        for flush, size, value, at, n, place in PLAN.findall(out.decode()):
+            if flush:
+                planned.append("flush")
+            elif size:
+                planned.append(("size", int(size)))
+            elif value:
+                planned.append((int(at), 8, bytes.fromhex(value)))
+            else:
+                planned.append((int(place), int(n), None))
+        for kind, offset, data in ops:
+            if kind == FLUSH:
+                done.append("flush")
+            elif kind == SET_SIZE:
+                done.append(("size", offset))
+            elif kind == WRITE:
+                done.append((offset, len(data), data if len(data) == 8 else None))
+        while done and done[-1] == "flush":
+            done.pop()
+        while planned and planned[-1] == "flush":
+            planned.pop()
+        return planned == done
+
+    def wrong(self, raw):
+        """What the guest does not read any more: (state, cluster) pairs."""
+        found, after = set(), Reader(raw, self.backing).states()
+        for number, was in enumerate(self.layout.all_states):
+            now = Content.find(after, was.snapshot)
+            if now is None:
+                found.add((number, None))
+                continue
+            zeros = self.layout.zeros
+            keys = was.content.keys() | now.content.keys()
+            found.update((number, i) for i in keys
+                         if was.content.get(i, zeros) != now.content.get(i, zeros))
+        return found
+
+    def cuts(self, damage):
+        """(number of states tried, why it is bad or None)"""
+        damaged = damage.apply(self.layout.raw)
+        try:
+            self.place(damaged)
+            dry = self.check("-r", "all", "--dry-run")
+            whole, ops = self.record(damaged)
+            if not any(kind in (WRITE, SET_SIZE) for kind, _, _ in ops) or whole.returncode:
+                return 0, None
+            return self.judge_cuts(damaged, dry, ops)
+        except Bad as e:
+            return 0, " ".join(str(e).split())
+
+    def judge_cuts(self, damaged, dry, ops):
+        ours = [op for op in ops if op[0] < OTHER]
+        final = damaged
+        for op in ours:
+            final = do(final, op)
+        if final != read_file(self.path):
+            raise Bad("the recorded calls do not make the repaired image")
+        if not self.undo_is_durable_first(ops):
+            raise Bad("the image is written before the undo file is flushed")
+        if not self.same_as_plan(ours, dry.out):
+            raise Bad("the dry run's plan is not what was done")
+        undo, lost = read_file(self.undo), self.wrong(final)
+        chosen = spread(states(damaged, ours), MAX_STATES)
+        for number, raw in enumerate(chosen):
+            self.judge_state("state %d of %d: " % (number, len(chosen)), raw, damaged, undo,
+                             lost)
+        return len(chosen), None
+
+    def judge_state(self, label, raw, damaged, undo, lost):
+        self.place(raw)
+        write_file(self.undo, undo)
+        back = self.run_undo()
+        if back.code != 0 or read_file(self.path) != damaged:
+            raise Bad(label + "undo fails: " + back.err.decode(errors="replace"))
+        self.place(raw)
+        again = self.check("-r", "all")
+        after = read_file(self.path)
+        if again.code != 0:
+            raise Bad(label + "a second repair ends with %d" % again.code)
+        if self.oracle().code != 0:
+            raise Bad(label + "qemu-img check finds something after the second repair")
+        more = self.wrong(after) - lost
+        if more:
+            raise Bad(label + "the second repair loses more: %s" % sorted(more)[:3])
