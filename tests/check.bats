@@ -398,3 +398,348 @@ END
     must_exit 1 qemu-img check -r all badfeat.qcow2
     same_bytes before badfeat.qcow2
 }
+
+# --- dry run ----------------------------------------------------------------------------
+
+# image.qcow2 as a recipe makes it, damaged.
+recipe() { # FOLDER-NAME
+    rm -f ./*.raw
+    prepare "$RECIPES/$1" >/dev/null
+}
+
+# What the plan says ("write 0x.. at offset N", "write N bytes at offset M", "set the
+# file's size to N") against what the repair did to the file.
+plan_is_kept() { # PLAN BEFORE AFTER
+    python3 - "$@" <<'END'
+import re, sys
+
+plan, before, after = (open(name, "rb").read() for name in sys.argv[1:])
+at = {}      # byte: its planned value, None if the plan does not say it
+n_edits = 0
+size = len(before)
+for line in plan.decode().splitlines():
+    if m := re.fullmatch(r" {4}write 0x([0-9a-f]{16}) at offset (\d+)", line):
+        value, offset = bytes.fromhex(m[1]), int(m[2])
+        at.update({offset + i: b for i, b in enumerate(value)})
+    elif m := re.fullmatch(r" {4}write (\d+) bytes at offset (\d+)", line):
+        offset, value = int(m[2]), [None] * int(m[1])
+        at.update({offset + i: None for i in range(int(m[1]))})
+    elif m := re.fullmatch(r" {4}set the file's size to (\d+)", line):
+        size = int(m[1])
+        continue
+    else:
+        continue
+    n_edits += 1
+    size = max(size, offset + len(value))
+assert n_edits > 0, "no edits in the plan"
+assert len(after) == size, f"{len(after)} bytes long, planned are {size}"
+old = before.ljust(size, b"\0")
+for i in range(size):
+    if i not in at:
+        assert after[i] == old[i], f"byte {i} was changed against the plan"
+    elif at[i] is not None:
+        assert after[i] == at[i], f"byte {i} is {after[i]}, planned is {at[i]}"
+END
+}
+
+@test "--dry-run tells what the repair then does, and writes nothing" {
+    local name before
+    for name in reference-outside reference-outside.lost reference-outside.lost-v2 \
+        refcount-table-reserved-bits refcount-block-outside l2-table-garbage \
+        snapshot-l1-damaged header-field refcount-too-low.width copied-flag-data; do
+        echo "$name"
+        recipe "$name"
+        before=$(hash_of image.qcow2)
+        must_exit 2 qemu-img check -r all --dry-run image.qcow2
+        qemu-img check -r all --dry-run image.qcow2 >plan 2>plan.err || true
+        [ "$(hash_of image.qcow2)" = "$before" ]
+        must qemu-img check -r all image.qcow2
+        plan_is_kept plan damaged.qcow2 image.qcow2
+    done
+}
+
+@test "--dry-run works on an image that cannot be written" {
+    recipe reference-outside.lost
+    in_readonly image.qcow2 "$QCOW2" check -r all --dry-run image.qcow2
+    [ "$(cat code)" -eq 2 ]
+    grep -qx 'The repair would do this:' out
+    grep -q '4096 bytes at guest offset 12288' out
+    in_readonly image.qcow2 "$QCOW2" check -r all image.qcow2
+    [ "$(cat code)" -eq 1 ]
+    message_has "Could not open 'image.qcow2'" 'Read-only file system'
+    in_readonly image.qcow2 "$QCOW2" check image.qcow2
+    [ "$(cat code)" -eq 2 ]
+    same_bytes damaged.qcow2 image.qcow2
+}
+
+@test "--dry-run of a sound image plans nothing" {
+    base
+    qemu-img check -r all --dry-run image.qcow2 >out 2>err
+    diff -u <(qemu-img check image.qcow2) out
+    [ ! -s err ]
+}
+
+@test "options that do not go together" {
+    base
+    cp image.qcow2 before
+    one_misuse --dry-run image.qcow2
+    one_misuse --undo-file u image.qcow2
+    one_misuse --undo u -r all image.qcow2
+    one_misuse -r leaks --undo u image.qcow2
+    one_error 1 qemu-img check --clear-feature 64 image.qcow2
+    one_error 1 qemu-img check -T bogus image.qcow2
+    [ "$message" = 'qemu-img: Invalid source cache option: bogus' ]
+    one_error 1 qemu-img check -U -r all image.qcow2
+    [ "$message" = "qemu-img: Could not open 'image.qcow2': force-share=on can only be used with read-only images" ]
+    absent u
+    same_bytes before image.qcow2
+}
+
+one_misuse() {
+    must_exit 1 qemu-img check "$@"
+    qemu-img check "$@" 2>err || true
+    [ "$(wc -l <err)" -eq 2 ]
+    [ "$(tail -n 1 err)" = "Try 'qemu-img check --help' for more information" ]
+}
+
+# --- undo -------------------------------------------------------------------------------
+
+# image.qcow2 repaired, with the undo file "undo"; damaged.qcow2 is what it was.
+repaired() {
+    recipe "${1:-reference-outside.lost}"
+    must qemu-img check -r all --undo-file undo image.qcow2
+    cp image.qcow2 repaired.qcow2
+}
+
+undo_refused() { # PATTERN...
+    local before
+    before=$(hash_of image.qcow2)
+    one_error 1 qemu-img check --undo undo image.qcow2
+    message_has "$@"
+    [ "$(hash_of image.qcow2)" = "$before" ]
+}
+
+@test "--undo gives the damaged image back, also when it was done before" {
+    repaired
+    must qemu-img check --undo undo image.qcow2
+    same_bytes damaged.qcow2 image.qcow2
+    must qemu-img check --undo undo image.qcow2
+    same_bytes damaged.qcow2 image.qcow2
+    # And the same repair again.
+    must qemu-img check -r all image.qcow2
+    same_bytes repaired.qcow2 image.qcow2
+}
+
+@test "--undo goes on where a repair was cut off" {
+    local n
+    for n in 4096 20480 40960 90112; do
+        repaired
+        # The old image with the new one's first bytes, and the other way around.
+        cp damaged.qcow2 image.qcow2
+        head -c $n repaired.qcow2 | dd of=image.qcow2 conv=notrunc status=none
+        must qemu-img check --undo undo image.qcow2
+        same_bytes damaged.qcow2 image.qcow2
+        cp repaired.qcow2 image.qcow2
+        head -c $n damaged.qcow2 | dd of=image.qcow2 conv=notrunc status=none
+        must qemu-img check --undo undo image.qcow2
+        same_bytes damaged.qcow2 image.qcow2
+        rm undo
+    done
+}
+
+@test "--undo refuses another image, and one that was written since" {
+    repaired
+    echo 'write -q -P 9 4k 4k' | qemu_io qcow2 image.qcow2
+    undo_refused 'not this image.s, or the image was changed'
+    must oracle create -q -f qcow2 image.qcow2 8M
+    undo_refused 'not this image'
+    truncate -s 100M image.qcow2
+    undo_refused 'not this image'
+    : >image.qcow2
+    undo_refused 'not this image'
+}
+
+@test "--undo refuses a file that is damaged, cut off, or something else" {
+    local at n
+    repaired
+    cp undo whole
+    n=$(stat -c %s undo)
+    for at in 0 9 17 33 41 60 $((n / 2)) $((n - 5)) $((n - 1)); do
+        cp whole undo
+        printf '\xa5' | dd of=undo bs=1 seek="$at" conv=notrunc status=none
+        undo_refused 'undo'
+    done
+    for at in 0 1 43 44 100 $((n - 1)); do
+        head -c "$at" whole >undo
+        undo_refused 'undo'
+    done
+    cp image.qcow2 undo
+    undo_refused 'is no undo file'
+    rm undo
+    undo_refused "'undo'" 'No such file or directory'
+}
+
+@test "an undo file that cannot be written stops the repair before it begins" {
+    recipe reference-outside.lost-v2
+    echo mine >undo
+    must_exit 1 qemu-img check -r all --undo-file undo image.qcow2
+    [ "$(cat undo)" = mine ]
+    must_exit 1 qemu-img check -r all --undo-file no/such/folder image.qcow2
+    same_bytes damaged.qcow2 image.qcow2
+    in_tmpfs 4k "$QCOW2" check -r all --undo-file small/undo image.qcow2
+    [ "$(cat code)" -eq 1 ]
+    grep -q 'small/undo.*No space left on device' err
+    [ ! -s left ]
+    same_bytes damaged.qcow2 image.qcow2
+    # The image itself is no place for it.
+    must_exit 1 qemu-img check -r all --undo-file image.qcow2 image.qcow2
+    same_bytes damaged.qcow2 image.qcow2
+}
+
+@test "without a repair there is no undo file" {
+    base
+    must qemu-img check -r all --undo-file undo image.qcow2
+    absent undo
+    recipe reference-outside
+    must_exit 2 qemu-img check -r all --dry-run --undo-file undo image.qcow2
+    absent undo
+}
+
+# --- locks, progress, layers ------------------------------------------------------------
+
+@test "beside a writer: check refuses, -U reads, nothing is repaired or undone" {
+    local text
+    repaired
+    text="Is another process using the image [image.qcow2]?"
+    hold_open image.qcow2
+    one_lock() {
+        must_exit 1 qemu-img check "$@" image.qcow2
+        qemu-img check "$@" image.qcow2 2>err || true
+        [ "$(tail -n 1 err)" = "$text" ]
+    }
+    one_lock
+    one_lock -r all
+    one_lock -r leaks
+    one_lock -r all --dry-run
+    one_lock --undo undo
+    must qemu-img check -U image.qcow2
+    must qemu-img check -U -r all --dry-run image.qcow2
+    let_go
+    must qemu-img check image.qcow2
+}
+
+@test "-p tells how far it is, -q only what is wrong" {
+    base
+    qemu-img check -p image.qcow2 >out
+    grep -qF '(0.00/100%)' out
+    grep -qF '(100.00/100%)' out
+    [ "$(qemu-img check -p image.qcow2 | tail -n 1)" = "$(qemu-img check image.qcow2 | tail -n 1)" ]
+    recipe refcount-too-high
+    qemu-img check -q image.qcow2 >out 2>err || [ $? -eq 3 ]
+    [ ! -s out ]
+    [ "$(wc -l <err)" -eq 2 ]
+    qemu-img check -q -r all image.qcow2 >out 2>err
+    [ ! -s out ]
+    clean image.qcow2
+}
+
+@test "a backing file is not opened without --backing-chain" {
+    recipe reference-outside.lost
+    rm back.qcow2
+    must_exit 2 qemu-img check image.qcow2
+    must qemu-img check -r all image.qcow2
+    must_exit 0 qemu-img check image.qcow2
+    one_error 1 qemu-img check -q --backing-chain image.qcow2
+    message_has "Could not open 'back.qcow2'" 'No such file'
+}
+
+@test "--backing-chain checks and repairs every layer" {
+    base
+    mv image.qcow2 low.qcow2
+    base backing_file=low.qcow2,backing_fmt=qcow2
+    must qemu-img check --backing-chain image.qcow2
+    # A leak in the upper layer, a corruption in the lower one: the worse one tells.
+    truncate -s 128k image.qcow2
+    imgtool refcount image.qcow2 96k 1
+    must_exit 3 qemu-img check --backing-chain image.qcow2
+    imgtool l1 low.qcow2 2M ^0x8000000000000000
+    must_exit 3 qemu-img check image.qcow2
+    must_exit 2 qemu-img check --backing-chain image.qcow2
+    must qemu-img check --backing-chain -r all image.qcow2
+    clean image.qcow2
+    clean low.qcow2
+    # A raw file at the bottom is no error.
+    truncate -s 8M bottom.raw
+    must oracle create -f qcow2 -b bottom.raw -F raw top.qcow2 8M
+    must qemu-img check --backing-chain top.qcow2
+}
+
+@test "--clear-feature clears an unknown bit, and no other" {
+    base
+    cp image.qcow2 good.qcow2
+    imgtool field image.qcow2 incompatible_features 0x8000000000000000
+    must_exit 1 qemu-img check image.qcow2
+    must_exit 1 qemu-img check -r all --clear-feature 62 image.qcow2
+    must_exit 1 qemu-img check -r all --clear-feature 3 image.qcow2
+    [ "$(imgtool field image.qcow2 incompatible_features)" = 9223372036854775808 ]
+    must qemu-img check -r all --clear-feature 63 image.qcow2
+    same_bytes good.qcow2 image.qcow2
+}
+
+@test "--details lists findings with their values" {
+    recipe reference-outside
+    qemu-img check --output=json --details image.qcow2 >json 2>err || [ $? -eq 2 ]
+    diff -u - <(jq -S '.findings[0]' json) <<'END'
+{
+  "entry": "0x8000010000006000",
+  "guest-bytes": 4096,
+  "guest-offset": 4096,
+  "host-offset": 1099511652352,
+  "index": 1,
+  "lossy": false,
+  "problem": "reference-outside",
+  "repair": "lossy",
+  "severity": "corruption",
+  "size": 4096
+}
+END
+    # Findings are QEMU's keys' sum.
+    [ "$(jq '[.findings[] | select(.severity == "corruption")] | length' json)" -eq \
+        "$(jq .corruptions json)" ]
+    [ "$(jq '[.findings[] | select(.severity == "leak") | .count] | add' json)" -eq \
+        "$(jq .leaks json)" ]
+    # Not without the option.
+    qemu-img check --output=json image.qcow2 >json 2>err || true
+    [ "$(jq 'has("findings")' json)" = false ]
+}
+
+# --- hostile ----------------------------------------------------------------------------
+
+# 64 MiB, unless a sanitizer needs its own address space.
+little_memory() {
+    (
+        if [ "$(head -c 4 "$QCOW2" | tail -c 3)" = ELF ] &&
+            ! grep -qa -e __asan_init -e __ubsan_handle "$QCOW2"; then
+            ulimit -v 65536
+        fi
+        exec timeout -k 5 120 "$@"
+    )
+}
+
+@test "a file that claims 256 GiB and holds nothing is checked in 64 MiB of memory" {
+    local kind option code
+    for kind in empty holes scattered shared snapshots; do
+        imgtool hostile h.qcow2 $kind
+        for option in '' '-r all --dry-run'; do
+            echo "$kind $option"
+            code=0
+            # shellcheck disable=SC2086
+            little_memory "$QCOW2" check $option h.qcow2 >out 2>err || code=$?
+            # A refcount table for all of it would be too large: refused, in words.
+            [ "$code" -eq 2 ] || {
+                [ "$code" -eq 1 ] && [ -n "$option" ] && grep -q 'refcount table would be' err
+            } || fail "$kind $option: exit $code: $(tail -n 2 err)"
+        done
+        rm h.qcow2
+    done
+}

@@ -265,6 +265,40 @@ def cmd_damage(args):
         print(f"poke {offset:#x} {raw.hex()}")
 
 
+def cmd_hostile(args):
+    """A file of 256 GiB with clusters of 512 bytes that claims as much as the format allows
+    and holds hardly anything."""
+    cluster, end = 512, 256 << 30
+    l1, table, snapshots, l2, block = 1 << 30, 2 << 30, 3 << 30, 4 << 30, 5 << 30
+    n_l1, n_table = (32 << 20) // 8, (8 << 20) // cluster
+    n_snapshots = {"holes": 65536, "snapshots": 300}.get(args.kind, 0)
+    with open(args.file, "wb") as out:
+        out.write(struct.pack(">IIQIIQIIQQIIQ", 0x514649FB, 3, 0, 0, 9, n_l1 * 64 * cluster, 0,
+                              n_l1, l1, table, n_table, n_snapshots, snapshots))
+        out.write(struct.pack(">QQQII", 0, 0, 0, 4, 104))
+        if args.kind in ("scattered", "shared"):
+            # L2 tables and refcount blocks all over the file, or the same one many times.
+            step = 64 * cluster if args.kind == "scattered" else 0
+            for i in range(500):
+                out.seek(l1 + 8 * i * 8000 if step else l1 + 8 * i)
+                out.write(struct.pack(">Q", 1 << 63 | (l2 + i * step)))
+                out.seek(table + 8 * i * (2000 if step else 1))
+                out.write(struct.pack(">Q", block + i * step))
+            out.seek(l2)
+            for i in range(64):
+                out.write(struct.pack(">Q", 1 << 63 | (6 << 30) + i * (3 << 30)))
+        if args.kind == "snapshots":
+            # Each with an L1 table as long as may be, in a hole of its own.
+            out.seek(snapshots)
+            for i in range(n_snapshots):
+                name = b"%d" % i
+                out.write(struct.pack(">QIHHIIQII", (6 << 30) + i * (64 << 20), n_l1, len(name),
+                                      len(name), 0, 0, 0, 0, 16))
+                out.write(struct.pack(">QQ", 0, n_l1 * 64 * cluster))
+                out.write((name * 2).ljust((2 * len(name) + 7) & ~7, b"\0"))
+        out.truncate(end)
+
+
 def cmd_spoil(args):
     """Makes the first compressed cluster one that cannot be inflated; prints its guest
     offset."""
@@ -432,6 +466,7 @@ def main():
         p.add_argument(option)
     command("backing", cmd_backing, "file", "name")
     command("spoil", cmd_spoil, "file")
+    command("hostile", cmd_hostile, "file", "kind")
     p = command("damage", cmd_damage, "file")
     p.add_argument("--seed", type=int, required=True)
     p.add_argument("--count", type=int, default=4)
