@@ -274,6 +274,13 @@ static int check_usage(struct q2_command_line *line, const struct settings *s,
     int ret = q2_options_one_image(line, err);
     if (ret == 0 && !s->request.repair && (s->request.dry_run || s->request.undo_file))
         ret = q2_options_misuse(line, err, "--dry-run and --undo-file go with --repair");
+    if (ret == 0 && s->request.shared &&
+        (s->undo || (s->request.repair && !s->request.dry_run)))
+        ret =
+            q2_fail(err, -EINVAL,
+                    "Could not open '%s': force-share=on can only be used with read-only "
+                    "images",
+                    line->operands[0]);
     if (ret == 0 && s->undo && s->request.repair)
         ret = q2_options_misuse(line, err, "--undo and --repair exclude each other");
     return ret < 0 ? ret : q2_value_cache(s->cache, true, &ignored, err);

@@ -118,7 +118,7 @@ static int add_features(struct q2_candidates *c, const struct raw *r,
 static unsigned extensions_end(const struct raw *r)
 {
     unsigned at = r->version >= 3 ? q2_load_be32(r->bytes + 100) : Q2_HEADER_V2_BYTES;
-    while (at + 8 <= sizeof(r->bytes)) {
+    while (at <= sizeof(r->bytes) - 8) {
         uint32_t type = q2_load_be32(r->bytes + at), n = q2_load_be32(r->bytes + at + 4);
         if (type == Q2_EXT_END)
             return at + 8;
@@ -164,7 +164,7 @@ static int add_feature_table(struct q2_candidates *c, const struct raw *r,
 {
     unsigned at = r->version >= 3 ? q2_load_be32(r->bytes + 100) : 0;
     int ret = 0;
-    for (unsigned i = 0; i < 8 && at >= 104 && at + 8 <= 1024 && ret == 0; i++) {
+    for (unsigned i = 0; i < 8 && at >= 104 && at <= 1016 && ret == 0; i++) {
         uint32_t type = q2_load_be32(r->bytes + at), n = q2_load_be32(r->bytes + at + 4);
         if (type == Q2_EXT_FEATURE_TABLE) {
             for (unsigned k = 1; k <= 16 && ret == 0; k++) {

@@ -59,6 +59,7 @@ struct q2_finding {
     // The eight bytes that heal it: at this host offset, this value. What the entry said
     // is lost when lossy is set: the guest range reads as zeros then.
     uint64_t edit_offset, edit_value;
+    uint32_t edit_count; // that many times, one behind the other; 0 is 1
     bool lossy;
     bool needs_zero_cluster; // version 2 with a backing file: zeros have to be stored
     bool recovered;          // the owner of an orphaned cluster was found

@@ -12,6 +12,8 @@
 #include "check/repair.h"
 
 #define HEADER_SNAPSHOTS 60U // count (4 bytes) and offset (8)
+// A damaged count may be anything: no more lost snapshots than these are listed.
+#define MAX_LISTED 64U
 
 static bool is_snapshot_problem(enum q2_problem problem)
 {
@@ -78,6 +80,16 @@ static int mend(struct q2_plan *p, struct q2_scan *s, struct q2_error *err)
         }
         if (ret == 0)
             ret = q2_plan_note(p, &f, err);
+        // What follows a damaged entry cannot be found: these are lost, too.
+        for (uint64_t k = f.index + 1;
+             f.problem == Q2_PROBLEM_SNAPSHOT_TABLE && ret == 0 &&
+             k < s->header.nb_snapshots && k < f.index + MAX_LISTED;
+             k++) {
+            struct q2_finding lost = f;
+            lost.index = k;
+            lost.snapshot = (int)k;
+            ret = q2_plan_note(p, &lost, err);
+        }
     }
     return ret;
 }

@@ -125,12 +125,56 @@ static int zero_table(struct q2_plan *p, const struct q2_scan *s, uint64_t *valu
     return ret;
 }
 
+// Does healing this write into an L1 table?
 static bool is_l1_problem(enum q2_problem problem, const struct q2_finding *f)
 {
-    return problem == Q2_PROBLEM_L1_RESERVED || problem == Q2_PROBLEM_L1_UNALIGNED ||
-           problem == Q2_PROBLEM_L1_NO_OFFSET || problem == Q2_PROBLEM_L1_ON_METADATA ||
-           problem == Q2_PROBLEM_L2_GARBAGE || problem == Q2_PROBLEM_L1_MISDIRECTED ||
-           (problem == Q2_PROBLEM_REFERENCE_OUTSIDE && f->guest_bytes > f->size);
+    switch (problem) {
+    case Q2_PROBLEM_L1_RESERVED:
+    case Q2_PROBLEM_L1_UNALIGNED:
+    case Q2_PROBLEM_L1_NO_OFFSET:
+    case Q2_PROBLEM_L1_ON_METADATA:
+    case Q2_PROBLEM_L1_MISDIRECTED:
+        return true;
+    case Q2_PROBLEM_L2_GARBAGE:
+        return f->edit_count == 0; // not one sector of the table: all of it
+    case Q2_PROBLEM_REFERENCE_OUTSIDE:
+        return f->guest_bytes > f->size;
+    default:
+        return false;
+    }
+}
+
+// A table that other states share: what is lost in it is lost for them, too.
+static int note_sharers(struct q2_plan *p, const struct q2_scan *s,
+                        const struct q2_finding *f, struct q2_error *err)
+{
+    uint64_t table = q2_align_down(f->edit_offset, s->cluster_size);
+    int ret = 0;
+    for (unsigned t = 0; t < s->n_l1s && f->lossy; t++) {
+        const struct q2_scan_l1 *l1 = &s->l1s[t];
+        for (uint32_t i = 0; l1->entries && i < l1->n_entries && ret == 0; i++) {
+            struct q2_finding other = *f;
+            other.snapshot = l1->snapshot;
+            other.snapshot_name = l1->name;
+            other.guest_offset =
+                ((uint64_t)i << (s->l2_bits + s->cluster_bits)) +
+                (f->guest_offset & ((UINT64_C(1) << (s->l2_bits + s->cluster_bits)) - 1));
+            if ((l1->entries[i] & Q2_OFFSET_MASK) == table &&
+                (other.snapshot != f->snapshot || other.guest_offset != f->guest_offset))
+                ret = q2_plan_note(p, &other, err);
+        }
+    }
+    return ret;
+}
+
+static int write_entries(struct q2_plan *p, const struct q2_finding *f, uint64_t value,
+                         struct q2_error *err)
+{
+    uint8_t bytes[512];
+    uint32_t n = f->edit_count ? f->edit_count : 1;
+    for (uint32_t i = 0; i < n && i < sizeof(bytes) / 8; i++)
+        q2_store_be64(bytes + (size_t)i * 8, value);
+    return q2_io_write(p->overlay, f->edit_offset, bytes, (size_t)n * 8, err);
 }
 
 static int heal_entry(struct q2_plan *p, const struct q2_scan *s,
@@ -142,13 +186,34 @@ static int heal_entry(struct q2_plan *p, const struct q2_scan *s,
         ret = zero_table(p, s, &value, err);
     } else if (f->needs_zero_cluster) {
         ret = q2_edit_append(p->overlay, s->cluster_size, NULL, &value, err);
-        value |= Q2_FLAG_COPIED;
+        value |= f->edit_count > 1 ? 0 : Q2_FLAG_COPIED;
     }
     if (ret == 0 && f->needs_zero_cluster)
         ret = q2_io_flush(p->overlay, err);
     if (ret == 0)
-        ret = q2_edit_entry(p->overlay, f->edit_offset, value, err);
-    return ret < 0 ? ret : q2_plan_note(p, f, err);
+        ret = write_entries(p, f, value, err);
+    if (ret == 0)
+        ret = q2_plan_note(p, f, err);
+    return ret < 0 || l1 ? ret : note_sharers(p, s, f, err);
+}
+
+// A table whose end was cut off: the file reaches to its end again, with zeros.
+static int heal_cut(struct q2_plan *p, const struct q2_scan *s, bool *changed,
+                    struct q2_error *err)
+{
+    for (size_t i = 0; i < s->findings.n; i++) {
+        const struct q2_finding *f = &s->findings.list[i];
+        if (f->problem != Q2_PROBLEM_ACTIVE_L1_CUT)
+            continue;
+        int ret = q2_io_set_size(p->overlay,
+                                 q2_align_up(f->offset + f->size, s->cluster_size), err);
+        if (ret == 0)
+            ret = q2_plan_note(p, f, err);
+        if (ret < 0)
+            return ret;
+        *changed = true;
+    }
+    return 0;
 }
 
 // Heals the entries of one level: of L1 tables, or of L2 tables.
@@ -205,7 +270,9 @@ static bool references_are_doubtful(const struct q2_scan *s)
 static int round_all(struct q2_plan *p, struct q2_scan *s, const struct q2_monitor *mon,
                      bool *changed, struct q2_error *err)
 {
-    int ret = q2_heal_snapshots(p, s, changed, err);
+    int ret = heal_cut(p, s, changed, err);
+    if (ret == 0 && !*changed)
+        ret = q2_heal_snapshots(p, s, changed, err);
     if (ret == 0 && !*changed)
         ret = heal_entries(p, s, true, changed, err);
     if (ret == 0 && !*changed)
@@ -272,6 +339,7 @@ static bool header_is_doubtful(const struct q2_scan *s)
         case Q2_PROBLEM_L1_UNALIGNED:
         case Q2_PROBLEM_L1_ON_METADATA:
         case Q2_PROBLEM_L2_GARBAGE:
+        case Q2_PROBLEM_ACTIVE_L1_CUT:
         case Q2_PROBLEM_REFCOUNT_TOO_LOW:
             return true;
         default:

@@ -30,6 +30,7 @@ void q2_scan_clear(struct q2_scan *s)
     q2_cache_free(s->blocks);
     q2_counters_free(s->references);
     q2_counters_free(s->metadata);
+    q2_counters_free(s->tables);
     q2_header_clear(&s->header);
     *s = (struct q2_scan){0};
 }
@@ -179,8 +180,9 @@ static int prepare(struct q2_scan *s, struct q2_error *err)
     s->total_clusters = q2_div_round_up(h->size, s->cluster_size);
     s->references = q2_counters_new();
     s->metadata = q2_counters_new();
+    s->tables = q2_counters_new();
     s->blocks = q2_cache_new(Q2_CACHE_RAW, s->cluster_size, BLOCK_CACHE_BYTES);
-    if (!s->references || !s->metadata || !s->blocks)
+    if (!s->references || !s->metadata || !s->tables || !s->blocks)
         return q2_fail_memory(err, sizeof(*s));
     if (h->incompatible_features & Q2_INCOMPAT_EXTENDED_L2)
         return q2_fail(err, -ENOTSUP,
@@ -204,9 +206,11 @@ static int scan_mapped(struct q2_scan *s, struct q2_error *err)
     if (ret == 0)
         ret = q2_scan_load_refcount_table(s, err);
     if (ret == 0)
+        ret = q2_scan_active(s, err);
+    if (ret == 0)
         ret = q2_scan_snapshots(s, err);
     if (ret == 0)
-        ret = q2_scan_tables(s, err);
+        ret = q2_scan_snapshot_tables(s, err);
     return ret < 0 ? ret : q2_scan_mapping(s, err);
 }
 

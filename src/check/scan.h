@@ -87,6 +87,7 @@ struct q2_scan {
 
     struct q2_counters *references; // by host cluster
     struct q2_counters *metadata;   // by host cluster: how often metadata lies there
+    struct q2_counters *tables;     // by host cluster: L2 tables among the metadata
 
     struct q2_findings findings;
     struct q2_findings late; // COPIED flags: reported behind the refcounts
@@ -145,12 +146,29 @@ int q2_scan_stored(struct q2_scan *s, uint64_t cluster, uint64_t *value,
 int q2_scan_block(struct q2_scan *s, uint64_t cluster, struct q2_table **out,
                   struct q2_error *err);
 
-int q2_scan_tables(struct q2_scan *s, struct q2_error *err);    // scan_tables.c
-int q2_scan_snapshots(struct q2_scan *s, struct q2_error *err); // scan_snapshots.c
-int q2_scan_mapping(struct q2_scan *s, struct q2_error *err);   // scan_mapping.c
-int q2_scan_l2_table(struct q2_scan *s, const struct q2_scan_l1 *l1, uint64_t l1_index,
-                     uint64_t times, const uint64_t *l2,
-                     struct q2_error *err); // scan_l2.c
+// What is wrong with an L1 entry; Q2_N_PROBLEMS if nothing.
+enum q2_problem q2_scan_judge_l1(const struct q2_scan *s, uint64_t entry);
+// Claims the cluster of an L2 table, once.
+int q2_scan_claim_table(struct q2_scan *s, uint64_t l2_offset, struct q2_error *err);
+// Counts a region that the header names, or reports that it is not in the file.
+int q2_scan_region(struct q2_scan *s, uint64_t offset, uint64_t n_bytes,
+                   struct q2_error *err);
+
+int q2_scan_active(struct q2_scan *s, struct q2_error *err);          // scan_tables.c
+int q2_scan_snapshot_tables(struct q2_scan *s, struct q2_error *err); // scan_tables.c
+int q2_scan_snapshots(struct q2_scan *s, struct q2_error *err);       // scan_snapshots.c
+int q2_scan_mapping(struct q2_scan *s, struct q2_error *err);         // scan_mapping.c
+
+// How often, and by whom, an L2 table is named; l1 and index are the first place.
+struct q2_scan_link {
+    const struct q2_scan_l1 *l1;
+    uint64_t index;
+    uint64_t times;        // by all states
+    uint64_t active_times; // by the active state
+};
+
+int q2_scan_l2_table(struct q2_scan *s, const struct q2_scan_link *link,
+                     const uint64_t *l2, struct q2_error *err); // scan_l2.c
 int q2_scan_load_refcount_table(struct q2_scan *s, struct q2_error *err);
 int q2_scan_refcount_table(struct q2_scan *s, struct q2_error *err); // scan_refcounts.c
 int q2_scan_compare(struct q2_scan *s, struct q2_error *err);        // scan_refcounts.c

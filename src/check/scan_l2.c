@@ -10,13 +10,15 @@
 // A table is taken for garbage when this many of its entries, and most of them, make no
 // sense.
 #define MIN_BAD_ENTRIES 4U
+// Entries in 512 bytes.
+#define SECTOR_ENTRIES 64U
 
 // A table under scan.
 struct place {
     struct q2_scan *s;
     const struct q2_scan_l1 *l1;
     uint64_t l1_index;
-    uint64_t times;
+    uint64_t times, active_times;
     uint64_t host_offset; // of the table
     uint64_t next;        // where a contiguous data cluster would follow; 0: none yet
 };
@@ -89,42 +91,69 @@ static bool is_nonsense(enum q2_problem problem, const struct q2_l2_entry *e)
     return problem != Q2_N_PROBLEMS;
 }
 
-// A table of which most entries make no sense is no L2 table. *n_bad counts all damaged
-// ones.
-static bool is_garbage(const struct q2_scan *s, const uint64_t *l2, uint64_t *n_bad,
-                       uint64_t *n_nonsense, uint64_t *n_used)
+// How the entries of a table, or of a sector of it, look.
+struct health {
+    uint64_t n_used, n_bad, n_nonsense;
+};
+
+static struct health health_of(const struct q2_scan *s, const uint64_t *l2, uint64_t n)
 {
-    uint64_t n = UINT64_C(1) << s->l2_bits;
-    *n_bad = *n_nonsense = *n_used = 0;
+    struct health h = {0};
     for (uint64_t i = 0; i < n; i++) {
         struct q2_l2_entry e;
         if (l2[i] == 0)
             continue;
         enum q2_problem problem = judge(s, l2[i], &e);
-        ++*n_used;
-        *n_bad += problem != Q2_N_PROBLEMS;
-        *n_nonsense += is_nonsense(problem, &e);
+        h.n_used++;
+        h.n_bad += problem != Q2_N_PROBLEMS;
+        h.n_nonsense += is_nonsense(problem, &e);
     }
-    return *n_nonsense >= MIN_BAD_ENTRIES && *n_nonsense * 2 > *n_used;
+    return h;
 }
 
-static int report_garbage(const struct place *p, uint64_t n_bad, uint64_t n_used,
+static bool is_garbage(const struct health *h)
+{
+    return h->n_nonsense >= MIN_BAD_ENTRIES && h->n_nonsense * 2 > h->n_used;
+}
+
+static struct q2_finding about_garbage(const struct place *p, const struct health *h,
+                                       uint64_t first, uint64_t n)
+{
+    struct q2_finding f =
+        make(p, first, p->l1->entries[p->l1_index], Q2_PROBLEM_L2_GARBAGE);
+    f.has |= Q2_HAS_VALUE | Q2_HAS_WANTED;
+    f.value = h->n_nonsense;
+    f.wanted = h->n_used;
+    f.guest_bytes = n << p->s->cluster_bits;
+    return f;
+}
+
+static int report_garbage(const struct place *p, const struct health *h,
                           struct q2_error *err)
 {
     struct q2_scan *s = p->s;
-    uint64_t span = UINT64_C(1) << (s->l2_bits + s->cluster_bits);
-    struct q2_finding f =
-        make(p, p->l1_index, p->l1->entries[p->l1_index], Q2_PROBLEM_L2_GARBAGE);
-    f.has |= Q2_HAS_VALUE | Q2_HAS_WANTED;
-    f.value = n_bad;
-    f.wanted = n_used;
-    f.guest_offset = p->l1_index * span;
-    f.guest_bytes = span;
+    struct q2_finding f = about_garbage(p, h, 0, UINT64_C(1) << s->l2_bits);
     f.edit_offset = p->l1->offset + p->l1_index * 8;
     struct q2_suspect x = {
         .is_l1 = true, .entry = f.entry, .guest_offset = f.guest_offset};
     x.finding = q2_scan_report(s, &s->findings, &f);
     return q2_scan_suspect(s, &x, err);
+}
+
+// One sector of a table that is sound elsewhere: its range is lost.
+static int report_sector(const struct place *p, uint64_t first, uint64_t n,
+                         const struct health *h, struct q2_error *err)
+{
+    struct q2_scan *s = p->s;
+    struct q2_finding f = about_garbage(p, h, first, n);
+    (void)err;
+    f.has |= Q2_HAS_EDIT;
+    f.lossy = true;
+    f.edit_count = (uint32_t)n;
+    f.edit_value = s->header.version >= 3 ? Q2_FLAG_ZERO : 0;
+    f.needs_zero_cluster = s->header.version < 3 && s->header.backing_file;
+    q2_scan_report(s, &s->findings, &f);
+    return 0;
 }
 
 // Statistics are of the active state.
@@ -133,14 +162,14 @@ static void count_cluster(struct place *p, const struct q2_l2_entry *e)
     struct q2_scan *s = p->s;
     if (p->l1->snapshot >= 0)
         return;
-    s->allocated_clusters++;
+    s->allocated_clusters += p->active_times;
     if (e->kind == Q2_CLUSTER_COMPRESSED) {
-        s->compressed_clusters++;
-        s->fragmented_clusters++; // by nature
+        s->compressed_clusters += p->active_times;
+        s->fragmented_clusters += p->active_times; // by nature
         return;
     }
     if (p->next != 0 && e->host_offset != p->next)
-        s->fragmented_clusters++;
+        s->fragmented_clusters += p->active_times;
     p->next = e->host_offset + s->cluster_size;
 }
 
@@ -265,44 +294,66 @@ static int bad_entry(struct place *p, uint64_t index, uint64_t raw,
     return ret;
 }
 
-// The L1 entry's own COPIED flag.
-static int check_l1_copied(struct place *p, struct q2_error *err)
+// The entries of a sector that is garbage, or of the table when n is all of it.
+static int scan_sector(struct place *p, const uint64_t *l2, uint64_t first, uint64_t n,
+                       const struct health *h, struct q2_error *err)
 {
-    uint64_t entry = p->l1->entries[p->l1_index], stored;
-    int ret = q2_scan_stored(p->s, p->host_offset >> p->s->cluster_bits, &stored, err);
-    if (ret < 0 || (stored == 1) == ((entry & Q2_FLAG_COPIED) != 0))
-        return ret;
-    struct q2_finding f = make(p, p->l1_index, entry, Q2_PROBLEM_COPIED_L2);
-    f.has = (f.has & ~(unsigned)Q2_HAS_GUEST) | Q2_HAS_REFCOUNT | Q2_HAS_EDIT;
-    f.refcount = stored;
-    f.edit_offset = p->l1->offset + p->l1_index * 8;
-    f.edit_value = entry ^ Q2_FLAG_COPIED;
-    q2_scan_report(p->s, &p->s->late, &f);
-    return 0;
-}
-
-int q2_scan_l2_table(struct q2_scan *s, const struct q2_scan_l1 *l1, uint64_t l1_index,
-                     uint64_t times, const uint64_t *l2, struct q2_error *err)
-{
-    struct place p = {.s = s, .l1 = l1, .l1_index = l1_index, .times = times};
-    uint64_t n = UINT64_C(1) << s->l2_bits, n_bad, n_nonsense, n_used;
-    p.host_offset = l1->entries[l1_index] & Q2_OFFSET_MASK;
-    if (is_garbage(s, l2, &n_bad, &n_nonsense, &n_used))
-        return report_garbage(&p, n_nonsense, n_used, err);
-    int ret = l1->snapshot < 0 ? check_l1_copied(&p, err) : 0;
-    for (uint64_t i = 0; i < n && ret == 0; i++) {
+    struct q2_scan *s = p->s;
+    int ret = 0;
+    if (is_garbage(h))
+        return report_sector(p, first, n, h, err);
+    for (uint64_t i = first; i < first + n && ret == 0; i++) {
         struct q2_l2_entry e;
         if (l2[i] == 0)
             continue;
-        enum q2_problem problem = n_bad ? judge(s, l2[i], &e) : Q2_N_PROBLEMS;
+        enum q2_problem problem = h->n_bad ? judge(s, l2[i], &e) : Q2_N_PROBLEMS;
         if (problem != Q2_N_PROBLEMS) {
-            ret = bad_entry(&p, i, l2[i], &e, problem, err);
+            ret = bad_entry(p, i, l2[i], &e, problem, err);
             continue;
         }
-        if (n_bad == 0)
+        if (h->n_bad == 0)
             e = q2_l2_decode(l2[i], s->cluster_bits, s->header.version);
         if (e.host_offset != 0)
-            ret = good_entry(&p, i, l2, &e, err);
+            ret = good_entry(p, i, l2, &e, err);
+    }
+    return ret;
+}
+
+// What is written to a disk is torn by sectors: these are judged one by one. A table
+// without a sound sector is no L2 table.
+static bool no_sound_sector(const struct q2_scan *s, const uint64_t *l2,
+                            struct health *whole)
+{
+    bool none = true;
+    *whole = (struct health){0};
+    for (uint64_t i = 0; i < UINT64_C(1) << s->l2_bits; i += SECTOR_ENTRIES) {
+        struct health h = health_of(s, l2 + i, SECTOR_ENTRIES);
+        whole->n_bad += h.n_bad;
+        whole->n_nonsense += h.n_nonsense;
+        whole->n_used += h.n_used;
+        none &= h.n_used == 0 || is_garbage(&h);
+    }
+    return none && is_garbage(whole);
+}
+
+int q2_scan_l2_table(struct q2_scan *s, const struct q2_scan_link *link,
+                     const uint64_t *l2, struct q2_error *err)
+{
+    struct place p = {.s = s,
+                      .l1 = link->l1,
+                      .l1_index = link->index,
+                      .times = link->times,
+                      .active_times = link->active_times};
+    struct health whole;
+    int ret = 0;
+    p.host_offset = link->l1->entries[link->index] & Q2_OFFSET_MASK;
+    if (no_sound_sector(s, l2, &whole))
+        return report_garbage(&p, &whole, err);
+    for (uint64_t i = 0; i < UINT64_C(1) << s->l2_bits && ret == 0; i += SECTOR_ENTRIES) {
+        struct health h = {0};
+        if (whole.n_bad > 0)
+            h = health_of(s, l2 + i, SECTOR_ENTRIES);
+        ret = scan_sector(&p, l2, i, SECTOR_ENTRIES, &h, err);
     }
     return ret;
 }

@@ -14,7 +14,8 @@
 struct link {
     uint64_t l2_offset;
     uint32_t l1, index; // the L1 table, the entry in it
-    uint32_t times;     // how many links name this table; 0: an earlier one stands for it
+    uint32_t times;     // how many links name this table
+    uint32_t active_times;
 };
 
 struct links {
@@ -36,8 +37,7 @@ static int add_link(struct links *k, const struct link *l, struct q2_error *err)
     return 0;
 }
 
-// What is wrong with an L1 entry; Q2_N_PROBLEMS if nothing.
-static enum q2_problem judge(const struct q2_scan *s, uint64_t entry)
+enum q2_problem q2_scan_judge_l1(const struct q2_scan *s, uint64_t entry)
 {
     uint64_t offset = entry & Q2_OFFSET_MASK;
     if (entry & Q2_L1_RESERVED)
@@ -48,9 +48,18 @@ static enum q2_problem judge(const struct q2_scan *s, uint64_t entry)
         return Q2_PROBLEM_L1_UNALIGNED;
     if (!q2_scan_in_file(s, offset, s->cluster_size))
         return Q2_PROBLEM_REFERENCE_OUTSIDE;
-    if (q2_scan_is_metadata(s, offset, s->cluster_size))
+    if (q2_scan_is_metadata(s, offset, s->cluster_size) &&
+        q2_counters_get(s->tables, offset >> s->cluster_bits) == 0)
         return Q2_PROBLEM_L1_ON_METADATA;
     return Q2_N_PROBLEMS;
+}
+
+int q2_scan_claim_table(struct q2_scan *s, uint64_t l2_offset, struct q2_error *err)
+{
+    if (q2_counters_get(s->tables, l2_offset >> s->cluster_bits) > 0)
+        return 0;
+    int ret = q2_counters_add(s->tables, l2_offset >> s->cluster_bits, 1, 1, err);
+    return ret < 0 ? ret : q2_scan_claim(s, l2_offset, s->cluster_size, err);
 }
 
 static int report_entry(struct q2_scan *s, const struct q2_scan_l1 *l1, uint32_t index,
@@ -97,6 +106,33 @@ static int note_hunted(struct q2_scan *s, const struct q2_scan_l1 *l1, uint32_t 
         err);
 }
 
+// The COPIED flag of the active state's entry says: the table's refcount is one.
+static int check_copied(struct q2_scan *s, const struct q2_scan_l1 *l1, uint32_t index,
+                        struct q2_error *err)
+{
+    uint64_t entry = l1->entries[index], stored;
+    if (l1->snapshot >= 0)
+        return 0;
+    int ret =
+        q2_scan_stored(s, (entry & Q2_OFFSET_MASK) >> s->cluster_bits, &stored, err);
+    if (ret < 0 || (stored == 1) == ((entry & Q2_FLAG_COPIED) != 0))
+        return ret;
+    q2_scan_report(s, &s->late,
+                   &(struct q2_finding){.problem = Q2_PROBLEM_COPIED_L2,
+                                        .has = Q2_HAS_OFFSET | Q2_HAS_INDEX |
+                                               Q2_HAS_ENTRY | Q2_HAS_REFCOUNT |
+                                               Q2_HAS_EDIT,
+                                        .offset = entry & Q2_OFFSET_MASK,
+                                        .index = index,
+                                        .entry = entry,
+                                        .refcount = stored,
+                                        .snapshot = -1,
+                                        .snapshot_name = "",
+                                        .edit_offset = l1->offset + (uint64_t)index * 8,
+                                        .edit_value = entry ^ Q2_FLAG_COPIED});
+    return 0;
+}
+
 static int collect(struct q2_scan *s, struct links *k, struct q2_error *err)
 {
     int ret = 0;
@@ -105,7 +141,7 @@ static int collect(struct q2_scan *s, struct links *k, struct q2_error *err)
         for (uint32_t i = 0; l1->entries && i < l1->n_entries && ret == 0; i++) {
             if (l1->entries[i] == 0)
                 continue;
-            enum q2_problem problem = judge(s, l1->entries[i]);
+            enum q2_problem problem = q2_scan_judge_l1(s, l1->entries[i]);
             if (problem != Q2_N_PROBLEMS)
                 ret = report_entry(s, l1, i, problem, err);
             else
@@ -149,9 +185,14 @@ static int merge(struct q2_scan *s, struct links *k, struct q2_error *err)
         size_t same = 1;
         while (i + same < k->n && k->list[i + same].l2_offset == k->list[i].l2_offset)
             same++;
-        k->list[n] = k->list[i];
+        const struct link first = k->list[i];
+        uint32_t active_times = 0;
+        for (size_t m = i; m < i + same; m++)
+            active_times += k->list[m].l1 == 0;
+        k->list[n] = first;
         k->list[n].times = (uint32_t)same;
-        ret = q2_scan_claim(s, k->list[n].l2_offset, s->cluster_size, err);
+        k->list[n].active_times = active_times;
+        ret = q2_scan_claim_table(s, k->list[n].l2_offset, err);
         if (ret == 0)
             ret = q2_scan_reference(s, k->list[n].l2_offset, s->cluster_size, same, err);
         i += same;
@@ -172,8 +213,13 @@ static int scan_run(struct q2_scan *s, const struct link *links, size_t n, uint6
         return q2_context(err, "Could not read L2 table");
     q2_table_decode(buf, buf, n * per_table);
     for (size_t i = 0; i < n && ret == 0; i++)
-        ret = q2_scan_l2_table(s, &s->l1s[links[i].l1], links[i].index, links[i].times,
-                               buf + i * per_table, err);
+        ret = q2_scan_l2_table(
+            s,
+            &(struct q2_scan_link){.l1 = &s->l1s[links[i].l1],
+                                   .index = links[i].index,
+                                   .times = links[i].times,
+                                   .active_times = links[i].active_times},
+            buf + i * per_table, err);
     return ret;
 }
 
@@ -200,8 +246,8 @@ static int scan_links(struct q2_scan *s, const struct links *k, struct q2_error 
 }
 
 // A region that the header or a snapshot names.
-static int count_region(struct q2_scan *s, uint64_t offset, uint64_t n_bytes,
-                        struct q2_error *err)
+int q2_scan_region(struct q2_scan *s, uint64_t offset, uint64_t n_bytes,
+                   struct q2_error *err)
 {
     if (n_bytes == 0)
         return 0;
@@ -225,6 +271,6 @@ int q2_scan_mapping(struct q2_scan *s, struct q2_error *err)
         ret = scan_links(s, &k, err);
     free(k.list);
     return ret < 0 ? ret
-                   : count_region(s, s->header.snapshots_offset, s->snapshot_table_bytes,
-                                  err);
+                   : q2_scan_region(s, s->header.snapshots_offset,
+                                    s->snapshot_table_bytes, err);
 }

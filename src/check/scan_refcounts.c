@@ -79,7 +79,7 @@ static int makes_sense(struct q2_scan *s, uint64_t index, bool *sense,
         n_used += stored > 0 || counted > 0;
         n_wrong += (stored > 0) != (counted > 0);
     }
-    *sense = n_used > 0 && n_wrong <= 4 + n_used / 8;
+    *sense = n_used > 0 && n_wrong * 4 <= n_used;
     return 0;
 }
 

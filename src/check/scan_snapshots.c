@@ -7,9 +7,6 @@
 #include "base/checked.h"
 #include "check/scan.h"
 
-// Version 3 wants at least the VM state's and the disk's size in the extra data.
-#define MIN_EXTRA_BYTES 16U
-
 static void report(struct q2_scan *s, enum q2_problem problem, unsigned index,
                    const char *name)
 {
@@ -68,6 +65,15 @@ static int grow(struct q2_scan *s, unsigned *max, struct q2_error *err)
     return 0;
 }
 
+// An entry does not lie on what the active state owns, and its strings have no zero
+// bytes.
+static bool believable(const struct q2_scan *s, uint64_t at, size_t used,
+                       const struct q2_snapshot *sn)
+{
+    return !q2_scan_is_metadata(s, at, used) &&
+           q2_align_up(used, 8) == q2_align_up(q2_snapshot_bytes(sn), 8);
+}
+
 static int one_entry(struct q2_scan *s, unsigned index, uint64_t *at, bool *stop,
                      struct q2_error *err)
 {
@@ -79,12 +85,17 @@ static int one_entry(struct q2_scan *s, unsigned index, uint64_t *at, bool *stop
         *err = why;
         return ret;
     }
+    if (ret == 0 && !believable(s, *at, used, &sn)) {
+        q2_snapshot_clear(&sn);
+        ret = -EINVAL;
+    }
     *stop = ret < 0;
     if (ret < 0) {
         report(s, Q2_PROBLEM_SNAPSHOT_TABLE, index, "");
         return 0;
     }
-    if (s->header.version >= 3 && !sn.has_disk_size)
+    bool blank = sn.l1_size == 0 && !*sn.id && !*sn.name;
+    if (blank || (s->header.version >= 3 && !sn.has_disk_size))
         report(s, Q2_PROBLEM_SNAPSHOT_INCOMPLETE, index, sn.name);
     if (*sn.id && duplicate_id(s, &sn))
         report(s, Q2_PROBLEM_SNAPSHOT_DUPLICATE_ID, index, sn.name);

@@ -49,6 +49,19 @@ static bool usable(const struct q2_scan *s, const struct q2_scan_l1 *l1)
            !q2_scan_is_metadata(s, l1->offset, n_bytes);
 }
 
+// Most of its entries make sense?
+static bool reads_like_l1(const struct q2_scan *s, const struct q2_scan_l1 *l1)
+{
+    uint32_t n_used = 0, n_bad = 0;
+    for (uint32_t i = 0; i < l1->n_entries; i++) {
+        n_used += l1->entries[i] != 0;
+        n_bad += l1->entries[i] != 0 &&
+                 ((l1->entries[i] & Q2_L1_RESERVED) ||
+                  !q2_is_aligned(l1->entries[i] & Q2_OFFSET_MASK, s->cluster_size));
+    }
+    return n_bad * 2 <= n_used;
+}
+
 static int load_snapshot_l1(struct q2_scan *s, unsigned index, struct q2_scan_l1 *l1,
                             struct q2_error *err)
 {
@@ -59,46 +72,102 @@ static int load_snapshot_l1(struct q2_scan *s, unsigned index, struct q2_scan_l1
                               .n_entries = sn->l1_size,
                               .disk_size =
                                   sn->has_disk_size ? sn->disk_size : s->header.size};
-    if (l1->n_entries == 0)
+    uint64_t n_bytes = (uint64_t)l1->n_entries * 8;
+    if (n_bytes == 0)
         return 0;
-    if (!usable(s, l1)) {
+    int ret = usable(s, l1) ? read_l1(s, l1, err) : 0;
+    if (ret < 0)
+        return ret;
+    if (!l1->entries || !reads_like_l1(s, l1)) {
+        free(l1->entries);
+        l1->entries = NULL;
         report_l1(s, l1);
         return 0;
     }
-    uint64_t n_bytes = (uint64_t)l1->n_entries * 8;
-    int ret = q2_scan_claim(s, l1->offset, n_bytes, err);
-    if (ret == 0)
-        ret = q2_scan_reference(s, l1->offset, n_bytes, 1, err);
-    return ret < 0 ? ret : read_l1(s, l1, err);
+    ret = q2_scan_claim(s, l1->offset, n_bytes, err);
+    return ret < 0 ? ret : q2_scan_reference(s, l1->offset, n_bytes, 1, err);
 }
 
-int q2_scan_tables(struct q2_scan *s, struct q2_error *err)
+int q2_scan_snapshot_tables(struct q2_scan *s, struct q2_error *err)
+{
+    struct q2_scan_l1 *l1s = realloc(s->l1s, (s->n_snapshots + 1) * sizeof(*l1s));
+    if (!l1s)
+        return q2_fail_memory(err, (s->n_snapshots + 1) * sizeof(*l1s));
+    s->l1s = l1s;
+    int ret = 0;
+    if (s->n_snapshots > 0)
+        ret = q2_scan_claim(s, s->header.snapshots_offset, s->snapshot_table_bytes, err);
+    for (unsigned i = 0; i < s->n_snapshots && ret == 0; i++)
+        ret = load_snapshot_l1(s, i, &s->l1s[s->n_l1s++], err);
+    return ret;
+}
+
+// The active L1 table that the file's end has cut: the guest's disk from there on is
+// lost.
+static void report_cut(struct q2_scan *s, uint64_t offset, uint64_t n_bytes)
+{
+    uint64_t span_bits = s->l2_bits + s->cluster_bits;
+    uint64_t there = offset < s->file_size ? (s->file_size - offset) / 8 : 0;
+    uint64_t first = there << span_bits;
+    if (first >= s->header.size)
+        return;
+    q2_scan_report(s, &s->findings,
+                   &(struct q2_finding){.problem = Q2_PROBLEM_ACTIVE_L1_CUT,
+                                        .has = Q2_HAS_OFFSET | Q2_HAS_SIZE |
+                                               Q2_HAS_SNAPSHOT | Q2_HAS_GUEST,
+                                        .offset = offset,
+                                        .size = n_bytes,
+                                        .snapshot = -1,
+                                        .snapshot_name = "",
+                                        .guest_offset = first,
+                                        .guest_bytes = s->header.size - first,
+                                        .lossy = true});
+}
+
+// The active state's tables are known before anything that a snapshot says.
+static int claim_active_tables(struct q2_scan *s, struct q2_error *err)
+{
+    const struct q2_scan_l1 *active = &s->l1s[0];
+    int ret = 0;
+    for (uint32_t i = 0; i < active->n_entries && ret == 0; i++) {
+        if (active->entries[i] != 0 &&
+            q2_scan_judge_l1(s, active->entries[i]) == Q2_N_PROBLEMS)
+            ret = q2_scan_claim_table(s, active->entries[i] & Q2_OFFSET_MASK, err);
+    }
+    return ret;
+}
+
+static int claim_header(struct q2_scan *s, uint64_t l1_bytes, struct q2_error *err)
+{
+    int ret = q2_scan_claim(s, 0, s->cluster_size, err);
+    if (ret == 0)
+        ret = q2_scan_reference(s, 0, s->cluster_size, 1, err);
+    if (ret == 0)
+        ret = q2_scan_claim(s, s->header.l1_table_offset, l1_bytes, err);
+    for (size_t i = 0; i < s->n_preclaimed && ret == 0; i++)
+        ret = q2_scan_claim(s, s->preclaimed[i] << s->cluster_bits, 1, err);
+    return ret;
+}
+
+int q2_scan_active(struct q2_scan *s, struct q2_error *err)
 {
     const struct q2_header *h = &s->header;
-    s->l1s = calloc(s->n_snapshots + 1, sizeof(*s->l1s));
+    uint64_t l1_bytes = (uint64_t)h->l1_size * 8;
+    s->l1s = calloc(1, sizeof(*s->l1s));
     if (!s->l1s)
-        return q2_fail_memory(err, (s->n_snapshots + 1) * sizeof(*s->l1s));
+        return q2_fail_memory(err, sizeof(*s->l1s));
     struct q2_scan_l1 *active = &s->l1s[s->n_l1s++];
     *active = (struct q2_scan_l1){.snapshot = -1,
                                   .name = "",
                                   .offset = h->l1_table_offset,
                                   .n_entries = h->l1_size,
                                   .disk_size = h->size};
-    uint64_t l1_bytes = (uint64_t)h->l1_size * 8;
-    int ret = q2_scan_claim(s, 0, s->cluster_size, err);
-    if (ret == 0)
-        ret = q2_scan_reference(s, 0, s->cluster_size, 1, err);
-    if (ret == 0)
-        ret = q2_scan_claim(s, h->l1_table_offset, l1_bytes, err);
-    if (ret == 0)
+    int ret = claim_header(s, l1_bytes, err);
+    if (ret == 0 && l1_bytes > 0 && h->l1_table_offset + l1_bytes > s->file_size)
+        report_cut(s, h->l1_table_offset, l1_bytes);
+    if (ret == 0 && q2_scan_in_file(s, h->l1_table_offset, l1_bytes))
         ret = q2_scan_reference(s, h->l1_table_offset, l1_bytes, 1, err);
     if (ret == 0)
         ret = read_l1(s, active, err);
-    if (ret == 0 && s->n_snapshots > 0)
-        ret = q2_scan_claim(s, h->snapshots_offset, s->snapshot_table_bytes, err);
-    for (size_t i = 0; i < s->n_preclaimed && ret == 0; i++)
-        ret = q2_scan_claim(s, s->preclaimed[i] << s->cluster_bits, 1, err);
-    for (unsigned i = 0; i < s->n_snapshots && ret == 0; i++)
-        ret = load_snapshot_l1(s, i, &s->l1s[s->n_l1s++], err);
-    return ret;
+    return ret < 0 ? ret : claim_active_tables(s, err);
 }

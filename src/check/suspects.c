@@ -138,7 +138,10 @@ static int try_orphans(struct q2_scan *s, const struct q2_suspect *x, struct ans
 {
     int ret = 0;
     for (size_t i = 0; i < s->n_orphans && ret == 0 && a->n < 2; i++)
-        ret = try_value(s, x, s->orphans[i] << s->cluster_bits, a, err);
+        ret = try_value(s, x,
+                        s->orphans[i] << s->cluster_bits |
+                            (x->is_l1 ? 0 : x->entry & Q2_FLAG_ZERO),
+                        a, err);
     return ret;
 }
 
@@ -158,20 +161,74 @@ static void give_up(const struct q2_scan *s, const struct q2_suspect *x,
         f->needs_zero_cluster = backing;
 }
 
+// The entry is one bit away from saying nothing, and nothing is missing.
+static bool was_empty(const struct q2_scan *s, const struct q2_suspect *x,
+                      struct q2_finding *f)
+{
+    uint64_t plain = x->entry & ~Q2_FLAG_ZERO;
+    if (x->is_l1 || s->n_orphans > 0 || !q2_is_power_of_2(plain) ||
+        ((x->entry & Q2_FLAG_ZERO) && s->header.version < 3))
+        return false;
+    f->edit_value = x->entry & Q2_FLAG_ZERO;
+    f->has |= Q2_HAS_EDIT;
+    return true;
+}
+
+// A zero cluster whose host cluster is not what it was: it reads as zeros all the same.
+static bool is_zero(const struct q2_scan *s, const struct q2_suspect *x,
+                    struct q2_finding *f)
+{
+    if (x->is_l1 || s->header.version < 3 || !(x->entry & Q2_FLAG_ZERO) ||
+        (x->entry & (Q2_L2_RESERVED | Q2_FLAG_COMPRESSED)))
+        return false;
+    f->edit_value = Q2_FLAG_ZERO;
+    f->has |= Q2_HAS_EDIT;
+    return true;
+}
+
+// The cluster that the entry names was in use: it was right, and the file was cut short.
+static int was_cut_off(struct q2_scan *s, const struct q2_suspect *x,
+                       const struct q2_finding *f, bool *yes, struct q2_error *err)
+{
+    uint64_t stored = 0;
+    *yes = false;
+    if (f->problem != Q2_PROBLEM_REFERENCE_OUTSIDE ||
+        (!x->is_l1 && (x->entry & Q2_FLAG_COMPRESSED)))
+        return 0;
+    int ret =
+        q2_scan_stored(s, (x->entry & Q2_OFFSET_MASK) >> s->cluster_bits, &stored, err);
+    *yes = stored > 0;
+    return ret;
+}
+
+// Looks for the value; n_rivals suspects of its kind are there, itself counted.
+static int look_for(struct q2_scan *s, const struct q2_suspect *x, size_t n_rivals,
+                    struct answer *a, struct q2_error *err)
+{
+    uint64_t reserved = x->is_l1 ? Q2_L1_RESERVED : Q2_L2_RESERVED;
+    uint64_t offset = x->entry & Q2_OFFSET_MASK;
+    if (n_rivals > 1) // among several only its own place, without stray bits, is evidence
+        return offset == 0 || !q2_is_aligned(offset, s->cluster_size)
+                   ? 0
+                   : try_value(s, x, x->entry & ~reserved, a, err);
+    // An entry without an offset is near to anything and to nothing.
+    int ret = offset ? try_near(s, x, a, err) : 0;
+    if (ret == 0 && a->n == 0 && !s->too_many_orphans)
+        ret = try_orphans(s, x, a, err);
+    return ret;
+}
+
 static int resolve_one(struct q2_scan *s, const struct q2_suspect *x, size_t n_rivals,
                        struct q2_error *err)
 {
     struct q2_finding *f = &s->findings.list[x->finding];
     struct answer a = {0};
-    if (f->problem == Q2_PROBLEM_L2_ZERO_UNALIGNED) {
-        f->edit_value = Q2_FLAG_ZERO; // it reads as zeros anyway
-        f->has |= Q2_HAS_EDIT;
+    bool cut_off;
+    if (is_zero(s, x, f) || was_empty(s, x, f))
         return 0;
-    }
-    // An entry without an offset is near to anything and to nothing.
-    int ret = x->entry & Q2_OFFSET_MASK ? try_near(s, x, &a, err) : 0;
-    if (ret == 0 && a.n == 0 && n_rivals == 1 && !s->too_many_orphans)
-        ret = try_orphans(s, x, &a, err);
+    int ret = was_cut_off(s, x, f, &cut_off, err);
+    if (ret == 0 && !cut_off && f->problem != Q2_PROBLEM_L2_GARBAGE)
+        ret = look_for(s, x, n_rivals, &a, err);
     if (ret < 0)
         return ret;
     if (a.n == 1) {
