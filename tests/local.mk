@@ -6,6 +6,7 @@
 #   make check TESTS_ONLY="create info"   tests/create.bats and tests/info.bats alone
 #   make check-asan                       the same under ASan and UBSan
 #   make check-valgrind                   unit tests and some commands under valgrind
+#   make check-damage                     every single damage of an image, against check
 
 include $(top_srcdir)/tests/unit/local.mk
 
@@ -14,7 +15,8 @@ EXTRA_DIST += \
 	tests/valgrind \
 	$(wildcard $(srcdir)/tests/*.bats) \
 	$(wildcard $(srcdir)/tests/*.bash) \
-	$(wildcard $(srcdir)/tests/tools/*)
+	$(wildcard $(srcdir)/tests/tools/*) \
+	$(wildcard $(srcdir)/tests/damage/*.[cp]*)
 
 Q2_TEST_ENV = QCOW2='$(abs_builddir)/qcow2' TEST_SRCDIR='$(abs_srcdir)/tests'
 if ASAN
@@ -42,6 +44,16 @@ check-asan:
 .PHONY: check-valgrind
 check-valgrind: qcow2 $(check_PROGRAMS)
 	@$(Q2_TEST_ENV) $(BASH) $(srcdir)/tests/valgrind $(check_PROGRAMS)
+
+# The tables go to the terminal and stay in test-logs/damage.txt.
+.PHONY: check-damage
+check-damage: qcow2
+	@$(MKDIR_P) test-logs
+	@$(Q2_TEST_ENV) CC='$(CC)' $(BASH) -o pipefail -c '{ \
+		python3 $(srcdir)/tests/damage/matrix.py run --full \
+			--log test-logs/damage.tsv; run=$$?; \
+		python3 $(srcdir)/tests/damage/matrix.py cut --every 40 && \
+		exit $$run; } | tee test-logs/damage.txt'
 
 # Short: the whole suite takes minutes, and it is not what distcheck is there for.
 AM_DISTCHECK_CONFIGURE_FLAGS = TESTS_ONLY='$(notdir $(check_PROGRAMS)) cli man info-human'

@@ -15,6 +15,7 @@ import collections
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -48,6 +49,12 @@ class Base:
 def wanted(args, base, start):
     """The damages asked for; start spreads --every over the images."""
     found = [d for d in base.damages if all(t in d.name for t in args.only)]
+    if args.spread:
+        groups = {}
+        for d in found:
+            groups.setdefault(d.structure, []).append(d)
+        number = sorted(IMAGES).index(found[0].image) if found else 0
+        found = [g[(7 * number + 5 * i) % len(g)] for i, g in enumerate(groups.values())]
     return found[start % args.every::args.every]
 
 
@@ -101,7 +108,7 @@ class Results:
     def __init__(self):
         self.by_structure, self.by_kind, self.by_image, self.cells = {}, {}, {}, {}
         self.total = (collections.Counter(), collections.Counter())
-        self.bad, self.worse, self.slowest = [], [], 0.0
+        self.bad, self.worse, self.slowest = [], [], (0.0, "")
 
     def add(self, damage, verdict, why, theirs, seconds):
         kind = damage.kind
@@ -113,7 +120,7 @@ class Results:
             cell[1][theirs] += 1
         self.total[0][verdict] += 1
         self.total[1][theirs] += 1
-        self.slowest = max(self.slowest, seconds)
+        self.slowest = max(self.slowest, (seconds, damage.name))
         if verdict == "BAD":
             self.bad.append((damage.name, why))
         elif theirs is not None and self.rank(verdict) > self.rank(theirs):
@@ -123,14 +130,15 @@ class Results:
     def rank(verdict):
         return {"healed": 0, "harmless": 0, "unseen": 0, "lossy": 1, "kept": 1}.get(verdict, 2)
 
-    def print(self, full, out):
-        table("structure", self.by_structure, out)
-        table("kind of damage", self.by_kind, out)
+    def print(self, terse, full, out):
+        if not terse:
+            table("structure", self.by_structure, out)
+            table("kind of damage", self.by_kind, out)
+            table("image", self.by_image, out)
         if full:
             table("structure / kind", self.cells, out)
-        table("image", self.by_image, out)
         table("total", {"all": self.total}, out)
-        print("\nlongest for one damage: %.1f s" % self.slowest, file=out)
+        print("\nlongest: %.1f s, %s" % self.slowest, file=out)
         for name, ours, theirs in self.worse:
             print("qemu-img does better: %s: %s, %s" % (name, ours, theirs), file=out)
         for name, why in self.bad:
@@ -178,9 +186,9 @@ def run(args, folder):
             results.add(damage, verdict, why, theirs, seconds)
             if log:
                 print(verdict, theirs, damage.name, why, sep="\t", file=log, flush=True)
-            if sys.stderr.isatty() or n % 1000 == 0:
+            if sys.stderr.isatty():
                 print("%d of %d" % (n, len(jobs)), end="\r", file=sys.stderr)
-    results.print(args.full, sys.stdout)
+    results.print(args.terse, args.full, sys.stdout)
     return 0 if not results.bad else 1
 
 
@@ -217,10 +225,13 @@ def command_line():
         p.add_argument("--image", action="append", choices=list(IMAGES))
         p.add_argument("--only", action="append", default=[], help="part of the name")
         p.add_argument("--every", type=int, default=1, help="one damage out of N")
+        p.add_argument("--spread", action="store_true",
+                       help="one damage of each structure of each image")
         if name != "list":
             p.add_argument("--jobs", type=int, default=os.cpu_count())
         if name == "run":
             p.add_argument("--no-qemu", action="store_true")
+            p.add_argument("--terse", action="store_true", help="totals and BAD ones alone")
             p.add_argument("--full", action="store_true", help="every cell of the table")
             p.add_argument("--log", help="one line for each damage")
     p = commands.add_parser("make")
@@ -232,9 +243,10 @@ def command_line():
 
 def main():
     args = command_line()
-    # In memory where there is such a place: every repair is flushed.
-    place = os.environ.get("TMPDIR")
-    if not place and os.access("/dev/shm", os.W_OK):
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # In memory where there is room: every repair flushes.
+    place = None
+    if os.access("/dev/shm", os.W_OK) and shutil.disk_usage("/dev/shm").free > 1 << 28:
         place = "/dev/shm"
     with tempfile.TemporaryDirectory(prefix="qcow2-damage.", dir=place) as folder:
         return args.function(args, folder)

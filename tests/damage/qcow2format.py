@@ -109,7 +109,7 @@ class Reader:
         self.cluster_size = 1 << self.bits
         self.l2_bits = self.bits - 3
         self.zeros = bytes(self.cluster_size)
-        self.tables = {}
+        self.tables, self.used = {}, {}
         self.inflated = {}
 
     def snapshots(self):
@@ -158,9 +158,11 @@ class Reader:
     def read_backing(self, state, first, end):
         if self.backing is None or self.header["backing_file_offset"] == 0:
             return
-        end = min(end, (len(self.backing) >> self.bits) + 1)
-        for index in range(first, end):
+        for index in range(first, min(end, self.backing_end())):
             self.put(state, index, self.backing_cluster(index))
+
+    def backing_end(self):
+        return (len(self.backing) + self.cluster_size - 1) >> self.bits
 
     def put(self, state, index, content):
         size = state.size - (index << self.bits)
@@ -183,10 +185,18 @@ class Reader:
         table = self.tables.get(offset)
         if table is None:
             table = self.tables[offset] = entries(self.raw, offset, span)
-        backed = self.backing is not None and self.header["backing_file_offset"] != 0
-        for i in range(span):
-            if table[i] or backed:
-                self.put(state, first + i, self.cluster(first + i, table[i]))
+        if self.backing is not None and self.header["backing_file_offset"]:
+            for i in range(max(0, min(span, self.backing_end() - first))):
+                if not table[i]:
+                    self.put(state, first + i, self.backing_cluster(first + i))
+        for i, entry in self.used_entries(offset, table):
+            self.put(state, first + i, self.cluster(first + i, entry))
+
+    def used_entries(self, offset, table):
+        """The entries that say something: [(index, entry)]"""
+        if offset not in self.used:
+            self.used[offset] = [(i, entry) for i, entry in enumerate(table) if entry]
+        return self.used[offset]
 
     def cluster(self, index, entry):
         """The guest's cluster as its L2 entry says; None: the entry leads nowhere."""
