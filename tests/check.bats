@@ -525,7 +525,7 @@ one_misuse() {
 
 # image.qcow2 repaired, with the undo file "undo"; damaged.qcow2 is what it was.
 repaired() {
-    recipe "${1:-reference-outside.lost}"
+    recipe reference-outside.lost
     must qemu-img check -r all --undo-file undo image.qcow2
     cp image.qcow2 repaired.qcow2
 }

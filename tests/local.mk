@@ -16,6 +16,7 @@ EXTRA_DIST += \
 	$(wildcard $(srcdir)/tests/*.bats) \
 	$(wildcard $(srcdir)/tests/*.bash) \
 	$(wildcard $(srcdir)/tests/tools/*) \
+	$(wildcard $(srcdir)/tests/check/*/*) \
 	$(wildcard $(srcdir)/tests/damage/*.[cp]*)
 
 Q2_TEST_ENV = QCOW2='$(abs_builddir)/qcow2' TEST_SRCDIR='$(abs_srcdir)/tests'
