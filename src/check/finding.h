@@ -60,6 +60,7 @@ struct q2_finding {
     // is lost when lossy is set: the guest range reads as zeros then.
     uint64_t edit_offset, edit_value;
     uint32_t edit_count; // that many times, one behind the other; 0 is 1
+    bool in_l1;          // the edit is of an L1 table
     bool lossy;
     bool needs_zero_cluster; // version 2 with a backing file: zeros have to be stored
     bool recovered;          // the owner of an orphaned cluster was found

@@ -120,6 +120,7 @@ static void report(struct q2_scan *s, const struct match *m)
             .guest_bytes = span,
             .edit_offset = r->host_offset,
             .edit_value = m->offset | kept | (m->stored == 1 ? Q2_FLAG_COPIED : 0),
+            .in_l1 = r->is_l1,
             .recovered = true});
 }
 

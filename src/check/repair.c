@@ -125,25 +125,6 @@ static int zero_table(struct q2_plan *p, const struct q2_scan *s, uint64_t *valu
     return ret;
 }
 
-// Does healing this write into an L1 table?
-static bool is_l1_problem(enum q2_problem problem, const struct q2_finding *f)
-{
-    switch (problem) {
-    case Q2_PROBLEM_L1_RESERVED:
-    case Q2_PROBLEM_L1_UNALIGNED:
-    case Q2_PROBLEM_L1_NO_OFFSET:
-    case Q2_PROBLEM_L1_ON_METADATA:
-    case Q2_PROBLEM_L1_MISDIRECTED:
-        return true;
-    case Q2_PROBLEM_L2_GARBAGE:
-        return f->edit_count == 0; // not one sector of the table: all of it
-    case Q2_PROBLEM_REFERENCE_OUTSIDE:
-        return f->guest_bytes > f->size;
-    default:
-        return false;
-    }
-}
-
 // A table that other states share: what is lost in it is lost for them, too.
 static int note_sharers(struct q2_plan *p, const struct q2_scan *s,
                         const struct q2_finding *f, struct q2_error *err)
@@ -197,6 +178,17 @@ static int heal_entry(struct q2_plan *p, const struct q2_scan *s,
     return ret < 0 || l1 ? ret : note_sharers(p, s, f, err);
 }
 
+// What the table lost must not show the backing file: all of it is one table of zeros.
+static int hide_backing(struct q2_plan *p, const struct q2_scan *s,
+                        const struct q2_finding *f, struct q2_error *err)
+{
+    uint64_t span_bits = s->l2_bits + s->cluster_bits, value;
+    int ret = zero_table(p, s, &value, err);
+    for (uint64_t i = f->guest_offset >> span_bits; i < f->size / 8 && ret == 0; i++)
+        ret = q2_edit_entry(p->overlay, f->offset + i * 8, value & ~Q2_FLAG_COPIED, err);
+    return ret;
+}
+
 // A table whose end was cut off: the file reaches to its end again, with zeros.
 static int heal_cut(struct q2_plan *p, const struct q2_scan *s, bool *changed,
                     struct q2_error *err)
@@ -207,6 +199,8 @@ static int heal_cut(struct q2_plan *p, const struct q2_scan *s, bool *changed,
             continue;
         int ret = q2_io_set_size(p->overlay,
                                  q2_align_up(f->offset + f->size, s->cluster_size), err);
+        if (ret == 0 && s->header.backing_file)
+            ret = hide_backing(p, s, f, err);
         if (ret == 0)
             ret = q2_plan_note(p, f, err);
         if (ret < 0)
@@ -222,7 +216,7 @@ static int heal_entries(struct q2_plan *p, const struct q2_scan *s, bool l1,
 {
     for (size_t i = 0; i < s->findings.n; i++) {
         const struct q2_finding *f = &s->findings.list[i];
-        if (!(f->has & Q2_HAS_EDIT) || is_l1_problem(f->problem, f) != l1 ||
+        if (!(f->has & Q2_HAS_EDIT) || f->in_l1 != l1 ||
             f->problem == Q2_PROBLEM_REFTABLE_RESERVED)
             continue;
         int ret = heal_entry(p, s, f, l1, err);
@@ -354,7 +348,7 @@ static int first_round(struct q2_plan *p, enum q2_repair_mode mode,
                        const struct q2_monitor *mon, bool *changed, struct q2_error *err)
 {
     struct q2_error why = Q2_ERROR_INIT;
-    int ret = q2_scan_run(&p->after, p->overlay, false, mon, &why);
+    int ret = q2_scan_for_repair(&p->after, p->overlay, mon, &why);
     if (ret == -ECANCELED || ret == -ENOMEM || ret == -EIO ||
         (ret < 0 && mode != Q2_REPAIR_MODE_ALL)) {
         *err = why;
@@ -380,7 +374,7 @@ static int plan_rounds(struct q2_plan *p, enum q2_repair_mode mode,
     for (unsigned round = 0; round < MAX_ROUNDS && ret == 0; round++) {
         if (round > 0 || changed) {
             q2_scan_clear(&p->after);
-            ret = q2_scan_run(&p->after, p->overlay, false, mon, err);
+            ret = q2_scan_for_repair(&p->after, p->overlay, mon, err);
             if (ret < 0)
                 return ret;
         }

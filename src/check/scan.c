@@ -242,6 +242,7 @@ static void restart(struct q2_scan *s)
     struct q2_scan fresh = {.io = s->io,
                             .mon = s->mon,
                             .read_data = s->read_data,
+                            .inflate = s->inflate,
                             .preclaimed = s->preclaimed,
                             .n_preclaimed = s->n_preclaimed,
                             .max_preclaimed = s->max_preclaimed,
@@ -252,11 +253,15 @@ static void restart(struct q2_scan *s)
     *s = fresh;
 }
 
-int q2_scan_run(struct q2_scan *s, struct q2_io *io, bool read_data,
-                const struct q2_monitor *mon, struct q2_error *err)
+static int run(struct q2_scan *s, struct q2_io *io, bool read_data, bool for_repair,
+               const struct q2_monitor *mon, struct q2_error *err)
 {
     *s = (struct q2_scan){.io = io, .mon = mon, .read_data = read_data};
     int ret = scan_all(s, err);
+    // Counts that do not fit, and compressed clusters: one of these may lead astray.
+    if (ret == 0 && for_repair && s->compressed_clusters + s->n_packed > 0 &&
+        !q2_scan_clean(s))
+        s->again = s->inflate = true;
     if (ret == 0 && s->again) {
         restart(s);
         ret = scan_all(s, err);
@@ -266,4 +271,16 @@ int q2_scan_run(struct q2_scan *s, struct q2_io *io, bool read_data,
     if (ret < 0)
         q2_scan_clear(s);
     return ret;
+}
+
+int q2_scan_run(struct q2_scan *s, struct q2_io *io, bool read_data,
+                const struct q2_monitor *mon, struct q2_error *err)
+{
+    return run(s, io, read_data, false, mon, err);
+}
+
+int q2_scan_for_repair(struct q2_scan *s, struct q2_io *io, const struct q2_monitor *mon,
+                       struct q2_error *err)
+{
+    return run(s, io, false, true, mon, err);
 }

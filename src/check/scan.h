@@ -55,6 +55,7 @@ struct q2_scan {
     struct q2_io *io;
     const struct q2_monitor *mon;
     bool read_data;
+    bool inflate; // try all compressed clusters: some entry leads astray
 
     uint64_t file_size, file_clusters;
     struct q2_header header;
@@ -100,6 +101,7 @@ struct q2_scan {
 
     uint64_t corruptions, leaks, check_errors;
     uint64_t total_clusters, allocated_clusters, fragmented_clusters, compressed_clusters;
+    uint64_t n_packed;        // compressed clusters of all states
     uint64_t highest_cluster; // in use by refcount or reference
 };
 
@@ -109,6 +111,9 @@ struct q2_scan {
 // cannot be used, memory, I/O) it is cleared.
 int q2_scan_run(struct q2_scan *s, struct q2_io *io, bool read_data,
                 const struct q2_monitor *mon, struct q2_error *err);
+// The same, and when anything is wrong every compressed cluster is tried, too.
+int q2_scan_for_repair(struct q2_scan *s, struct q2_io *io, const struct q2_monitor *mon,
+                       struct q2_error *err);
 void q2_scan_clear(struct q2_scan *s);
 
 // Counts the references of everything but the refcount structures, for building these
@@ -146,6 +151,8 @@ int q2_scan_stored(struct q2_scan *s, uint64_t cluster, uint64_t *value,
 int q2_scan_block(struct q2_scan *s, uint64_t cluster, struct q2_table **out,
                   struct q2_error *err);
 
+// Lets the scan begin again with this cluster claimed before the mapping.
+int q2_scan_preclaim(struct q2_scan *s, uint64_t cluster, struct q2_error *err);
 // What is wrong with an L1 entry; Q2_N_PROBLEMS if nothing.
 enum q2_problem q2_scan_judge_l1(const struct q2_scan *s, uint64_t entry);
 // Claims the cluster of an L2 table, once.
@@ -185,6 +192,8 @@ static inline bool q2_scan_hunts(const struct q2_scan *s, uint64_t offset)
 int q2_scan_is_orphan(struct q2_scan *s, uint64_t offset, uint64_t *stored, bool *yes,
                       struct q2_error *err);
 // Does it read like an L2 table whose clusters are orphans, too?
+int q2_scan_inflates(struct q2_scan *s, const struct q2_l2_entry *e, bool *yes,
+                     struct q2_error *err);
 int q2_scan_reads_like_l2(struct q2_scan *s, uint64_t offset, bool *yes,
                           struct q2_error *err);
 int q2_scan_resolve(struct q2_scan *s, struct q2_error *err); // suspects.c

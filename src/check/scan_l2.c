@@ -134,6 +134,7 @@ static int report_garbage(const struct place *p, const struct health *h,
     struct q2_scan *s = p->s;
     struct q2_finding f = about_garbage(p, h, 0, UINT64_C(1) << s->l2_bits);
     f.edit_offset = p->l1->offset + p->l1_index * 8;
+    f.in_l1 = true;
     struct q2_suspect x = {
         .is_l1 = true, .entry = f.entry, .guest_offset = f.guest_offset};
     x.finding = q2_scan_report(s, &s->findings, &f);
@@ -160,6 +161,7 @@ static int report_sector(const struct place *p, uint64_t first, uint64_t n,
 static void count_cluster(struct place *p, const struct q2_l2_entry *e)
 {
     struct q2_scan *s = p->s;
+    s->n_packed += e->kind == Q2_CLUSTER_COMPRESSED;
     if (p->l1->snapshot >= 0)
         return;
     s->allocated_clusters += p->active_times;
@@ -247,31 +249,6 @@ static int note_hunted(const struct place *p, uint64_t index, const uint64_t *l2
         err);
 }
 
-static int good_entry(struct place *p, uint64_t index, const uint64_t *l2,
-                      const struct q2_l2_entry *e, struct q2_error *err)
-{
-    struct q2_scan *s = p->s;
-    uint64_t raw = l2[index];
-    bool packed = e->kind == Q2_CLUSTER_COMPRESSED;
-    int ret = q2_scan_reference(s, e->host_offset, packed ? e->n_bytes : s->cluster_size,
-                                p->times, err);
-    count_cluster(p, e);
-    if (ret == 0 && packed && (raw & Q2_FLAG_COPIED)) {
-        struct q2_finding f = make(p, index, raw, Q2_PROBLEM_COMPRESSED_COPIED);
-        f.has |= Q2_HAS_EDIT;
-        f.offset = e->host_offset;
-        f.edit_value = raw & ~Q2_FLAG_COPIED;
-        q2_scan_report(s, &s->findings, &f);
-    }
-    if (ret == 0 && !packed && p->l1->snapshot < 0)
-        ret = check_copied(p, index, raw, e, err);
-    if (ret == 0 && !packed && q2_scan_hunts(s, e->host_offset))
-        ret = note_hunted(p, index, l2, err);
-    if (ret == 0 && s->read_data)
-        ret = read_data(p, e, index, raw, err);
-    return ret;
-}
-
 static int bad_entry(struct place *p, uint64_t index, uint64_t raw,
                      const struct q2_l2_entry *e, enum q2_problem problem,
                      struct q2_error *err)
@@ -291,6 +268,48 @@ static int bad_entry(struct place *p, uint64_t index, uint64_t raw,
         late.has |= Q2_HAS_REFCOUNT;
         q2_scan_report(p->s, &p->s->late, &late);
     }
+    return ret;
+}
+
+// Is any of the clusters referenced more or less often than its refcount says? That is
+// not known yet in a first scan: inflate is set when there are such clusters somewhere.
+static int packed_astray(const struct place *p, const struct q2_l2_entry *e, bool *astray,
+                         struct q2_error *err)
+{
+    *astray = false;
+    if (!p->s->inflate)
+        return 0;
+    int ret = q2_scan_inflates(p->s, e, astray, err);
+    *astray = ret == 0 && !*astray;
+    return ret;
+}
+
+static int good_entry(struct place *p, uint64_t index, const uint64_t *l2,
+                      const struct q2_l2_entry *e, struct q2_error *err)
+{
+    struct q2_scan *s = p->s;
+    uint64_t raw = l2[index];
+    bool packed = e->kind == Q2_CLUSTER_COMPRESSED, astray = false;
+    int ret = packed ? packed_astray(p, e, &astray, err) : 0;
+    if (ret < 0 || astray)
+        return ret < 0 ? ret
+                       : bad_entry(p, index, raw, e, Q2_PROBLEM_COMPRESSED_BROKEN, err);
+    ret = q2_scan_reference(s, e->host_offset, packed ? e->n_bytes : s->cluster_size,
+                            p->times, err);
+    count_cluster(p, e);
+    if (ret == 0 && packed && (raw & Q2_FLAG_COPIED)) {
+        struct q2_finding f = make(p, index, raw, Q2_PROBLEM_COMPRESSED_COPIED);
+        f.has |= Q2_HAS_EDIT;
+        f.offset = e->host_offset;
+        f.edit_value = raw & ~Q2_FLAG_COPIED;
+        q2_scan_report(s, &s->findings, &f);
+    }
+    if (ret == 0 && !packed && p->l1->snapshot < 0)
+        ret = check_copied(p, index, raw, e, err);
+    if (ret == 0 && !packed && q2_scan_hunts(s, e->host_offset))
+        ret = note_hunted(p, index, l2, err);
+    if (ret == 0 && s->read_data)
+        ret = read_data(p, e, index, raw, err);
     return ret;
 }
 

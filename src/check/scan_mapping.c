@@ -80,6 +80,7 @@ static int report_entry(struct q2_scan *s, const struct q2_scan_l1 *l1, uint32_t
         .guest_offset = index * span,
         .guest_bytes = span,
         .edit_offset = l1->offset + (uint64_t)index * 8,
+        .in_l1 = true,
     };
     struct q2_suspect suspect = {
         .is_l1 = true, .entry = entry, .guest_offset = f.guest_offset};
@@ -133,6 +134,19 @@ static int check_copied(struct q2_scan *s, const struct q2_scan_l1 *l1, uint32_t
     return 0;
 }
 
+static int good_link(struct q2_scan *s, struct links *k, unsigned l1_number,
+                     uint32_t index, struct q2_error *err)
+{
+    const struct q2_scan_l1 *l1 = &s->l1s[l1_number];
+    const struct link link = {.l2_offset = l1->entries[index] & Q2_OFFSET_MASK,
+                              .l1 = l1_number,
+                              .index = index};
+    int ret = add_link(k, &link, err);
+    if (ret == 0)
+        ret = note_hunted(s, l1, index, err);
+    return ret < 0 ? ret : check_copied(s, l1, index, err);
+}
+
 static int collect(struct q2_scan *s, struct links *k, struct q2_error *err)
 {
     int ret = 0;
@@ -142,15 +156,8 @@ static int collect(struct q2_scan *s, struct links *k, struct q2_error *err)
             if (l1->entries[i] == 0)
                 continue;
             enum q2_problem problem = q2_scan_judge_l1(s, l1->entries[i]);
-            if (problem != Q2_N_PROBLEMS)
-                ret = report_entry(s, l1, i, problem, err);
-            else
-                ret =
-                    add_link(k,
-                             &(struct link){.l2_offset = l1->entries[i] & Q2_OFFSET_MASK,
-                                            .l1 = t,
-                                            .index = i},
-                             err);
+            ret = problem != Q2_N_PROBLEMS ? report_entry(s, l1, i, problem, err)
+                                           : good_link(s, k, t, i, err);
         }
     }
     return ret;

@@ -83,7 +83,7 @@ static int makes_sense(struct q2_scan *s, uint64_t index, bool *sense,
     return 0;
 }
 
-static int preclaim(struct q2_scan *s, uint64_t cluster, struct q2_error *err)
+int q2_scan_preclaim(struct q2_scan *s, uint64_t cluster, struct q2_error *err)
 {
     for (size_t i = 0; i < s->n_preclaimed; i++) {
         if (s->preclaimed[i] == cluster)
@@ -111,7 +111,7 @@ static int shared_block(struct q2_scan *s, uint64_t index, uint64_t n_references
     s->rebuild = true;
     int ret = makes_sense(s, index, &sense, err);
     if (ret == 0 && sense)
-        ret = preclaim(s, f.offset >> s->cluster_bits, err);
+        ret = q2_scan_preclaim(s, f.offset >> s->cluster_bits, err);
     return ret;
 }
 
@@ -186,7 +186,7 @@ static int judge_table(struct q2_scan *s, bool *usable, struct q2_error *err)
     for (uint64_t c = first;
          real && ret == 0 && c < first + s->header.refcount_table_clusters; c++) {
         if (q2_counters_get(s->references, c) > 0)
-            ret = preclaim(s, c, err);
+            ret = q2_scan_preclaim(s, c, err);
     }
     *usable = real;
     return ret;

@@ -40,13 +40,22 @@ static void report_l1(struct q2_scan *s, const struct q2_scan_l1 *l1)
                                         .lossy = true});
 }
 
+static bool is_preclaimed(const struct q2_scan *s, uint64_t offset)
+{
+    for (size_t i = 0; i < s->n_preclaimed; i++) {
+        if (s->preclaimed[i] == offset >> s->cluster_bits)
+            return true;
+    }
+    return false;
+}
+
 // A snapshot's L1 table must lie in the file, apart from what the active state owns.
 static bool usable(const struct q2_scan *s, const struct q2_scan_l1 *l1)
 {
     uint64_t n_bytes = (uint64_t)l1->n_entries * 8;
     return n_bytes <= Q2_MAX_L1_BYTES && q2_is_aligned(l1->offset, s->cluster_size) &&
            l1->offset != 0 && q2_scan_in_file(s, l1->offset, n_bytes) &&
-           !q2_scan_is_metadata(s, l1->offset, n_bytes);
+           (is_preclaimed(s, l1->offset) || !q2_scan_is_metadata(s, l1->offset, n_bytes));
 }
 
 // Most of its entries make sense?
@@ -62,6 +71,26 @@ static bool reads_like_l1(const struct q2_scan *s, const struct q2_scan_l1 *l1)
     return n_bad * 2 <= n_used;
 }
 
+// An active L1 entry names the place of this table as an L2 table's. Entries that name L2
+// tables of the active state say that it is an L1 table: then the active entry is wrong.
+static int contest(struct q2_scan *s, struct q2_scan_l1 *l1, struct q2_error *err)
+{
+    uint64_t first = l1->offset >> s->cluster_bits, n_tables = 0;
+    uint64_t n_bytes = (uint64_t)l1->n_entries * 8;
+    if (n_bytes > Q2_MAX_L1_BYTES || !q2_is_aligned(l1->offset, s->cluster_size) ||
+        !q2_scan_in_file(s, l1->offset, n_bytes) ||
+        q2_counters_get(s->tables, first) == 0)
+        return 0;
+    int ret = read_l1(s, l1, err);
+    for (uint32_t i = 0; ret == 0 && i < l1->n_entries; i++) {
+        uint64_t cluster = (l1->entries[i] & Q2_OFFSET_MASK) >> s->cluster_bits;
+        n_tables += cluster != first && q2_counters_get(s->tables, cluster) > 0;
+    }
+    free(l1->entries);
+    l1->entries = NULL;
+    return ret < 0 || n_tables == 0 ? ret : q2_scan_preclaim(s, first, err);
+}
+
 static int load_snapshot_l1(struct q2_scan *s, unsigned index, struct q2_scan_l1 *l1,
                             struct q2_error *err)
 {
@@ -75,7 +104,7 @@ static int load_snapshot_l1(struct q2_scan *s, unsigned index, struct q2_scan_l1
     uint64_t n_bytes = (uint64_t)l1->n_entries * 8;
     if (n_bytes == 0)
         return 0;
-    int ret = usable(s, l1) ? read_l1(s, l1, err) : 0;
+    int ret = usable(s, l1) ? read_l1(s, l1, err) : contest(s, l1, err);
     if (ret < 0)
         return ret;
     if (!l1->entries || !reads_like_l1(s, l1)) {

@@ -56,8 +56,8 @@ int q2_scan_reads_like_l2(struct q2_scan *s, uint64_t offset, bool *yes,
     return ret;
 }
 
-static int inflates(struct q2_scan *s, const struct q2_l2_entry *e, bool *yes,
-                    struct q2_error *err)
+int q2_scan_inflates(struct q2_scan *s, const struct q2_l2_entry *e, bool *yes,
+                     struct q2_error *err)
 {
     struct q2_error why = Q2_ERROR_INIT;
     *yes = false;
@@ -85,7 +85,7 @@ static int fits(struct q2_scan *s, const struct q2_suspect *x, uint64_t raw,
     *yes = false;
     if (!x->is_l1 && e.kind == Q2_CLUSTER_COMPRESSED) {
         *value = raw & ~Q2_FLAG_COPIED;
-        return inflates(s, &e, yes, err);
+        return q2_scan_inflates(s, &e, yes, err);
     }
     uint64_t reserved = x->is_l1 ? Q2_L1_RESERVED : Q2_L2_RESERVED;
     if ((raw & reserved) || (!x->is_l1 && s->header.version < 3 && (raw & Q2_FLAG_ZERO)))
@@ -129,6 +129,11 @@ static int try_near(struct q2_scan *s, const struct q2_suspect *x, struct answer
     int ret = try_value(s, x, aligned, a, err);
     for (unsigned bit = 0; bit < 64 && ret == 0 && a->n < 2; bit++)
         ret = try_value(s, x, x->entry ^ (UINT64_C(1) << bit), a, err);
+    // Compressed data lies at any byte: off by one, or by a sector.
+    const uint64_t steps[] = {1, 512, UINT64_MAX, (uint64_t)-512};
+    bool packed = !x->is_l1 && (x->entry & Q2_FLAG_COMPRESSED);
+    for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]) && packed && ret == 0; i++)
+        ret = try_value(s, x, x->entry + steps[i], a, err);
     return ret;
 }
 
@@ -227,6 +232,8 @@ static int resolve_one(struct q2_scan *s, const struct q2_suspect *x, size_t n_r
     if (is_zero(s, x, f) || was_empty(s, x, f))
         return 0;
     int ret = was_cut_off(s, x, f, &cut_off, err);
+    if (ret == 0 && f->problem == Q2_PROBLEM_COMPRESSED_BROKEN)
+        n_rivals = 1; // what inflates is evidence enough
     if (ret == 0 && !cut_off && f->problem != Q2_PROBLEM_L2_GARBAGE)
         ret = look_for(s, x, n_rivals, &a, err);
     if (ret < 0)
@@ -273,7 +280,7 @@ static int resolve_copied(struct q2_scan *s, struct q2_finding *f, struct q2_err
     struct q2_l2_entry e = q2_l2_decode(f->entry, s->cluster_bits, s->header.version);
     uint64_t plain = f->entry & ~Q2_FLAG_COMPRESSED;
     bool yes;
-    int ret = inflates(s, &e, &yes, err);
+    int ret = q2_scan_inflates(s, &e, &yes, err);
     if (ret == 0 && !yes && !(plain & Q2_L2_RESERVED) &&
         q2_is_aligned(plain & Q2_OFFSET_MASK, s->cluster_size))
         f->edit_value = plain;
