@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
-// A library to be preloaded: reads of the 4096 bytes at offset BAD_OFFSET fail with EIO, as
-// on a disk with a bad block.
+// A library to be preloaded: reads of the 4096 bytes at offset BAD_OFFSET fail with EIO,
+// as on a disk with a bad block.
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/types.h>
+#include <unistd.h>
 
 typedef ssize_t pread_function(int fd, void *buf, size_t n_bytes, off_t offset);
 
