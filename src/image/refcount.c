@@ -188,7 +188,8 @@ static int grow_table(struct q2_image *img, uint64_t index, uint64_t beyond,
     uint64_t first_block = q2_max_u64(q2_max_u64(img->refcount_table_size, index),
                                       q2_div_round_up(beyond, UINT64_C(1) << block_bits));
     uint64_t at = first_block << block_bits;
-    uint64_t wanted = index + index / 2 + 1;
+    // Half of it to spare, as far as the format allows.
+    uint64_t wanted = q2_min_u64(index + index / 2 + 1, Q2_MAX_REFCOUNT_TABLE_BYTES / 8);
     uint64_t n_blocks = 0, n_clusters, n_entries;
     do {
         n_blocks++;

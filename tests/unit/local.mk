@@ -22,6 +22,7 @@ check_PROGRAMS += \
 	tests/unit/mutated \
 	tests/unit/pool \
 	tests/unit/refcount \
+	tests/unit/refcount_table \
 	tests/unit/size \
 	tests/unit/snapshot \
 	tests/unit/zero
