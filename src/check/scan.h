@@ -153,6 +153,7 @@ int q2_scan_block(struct q2_scan *s, uint64_t cluster, struct q2_table **out,
 
 // Lets the scan begin again with this cluster claimed before the mapping.
 int q2_scan_preclaim(struct q2_scan *s, uint64_t cluster, struct q2_error *err);
+bool q2_scan_is_preclaimed(const struct q2_scan *s, uint64_t offset);
 // What is wrong with an L1 entry; Q2_N_PROBLEMS if nothing.
 enum q2_problem q2_scan_judge_l1(const struct q2_scan *s, uint64_t entry);
 // Claims the cluster of an L2 table, once.

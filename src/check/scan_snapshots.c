@@ -5,7 +5,10 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/endian.h"
 #include "check/scan.h"
+
+#define ENTRY_STRING_SIZES 12U // of id and name, two bytes each
 
 static void report(struct q2_scan *s, enum q2_problem problem, unsigned index,
                    const char *name)
@@ -65,13 +68,38 @@ static int grow(struct q2_scan *s, unsigned *max, struct q2_error *err)
     return 0;
 }
 
-// An entry does not lie on what the active state owns, and its strings have no zero
-// bytes.
-static bool believable(const struct q2_scan *s, uint64_t at, size_t used,
-                       const struct q2_snapshot *sn)
+// The entry's strings are as long as it says: no zero bytes in them.
+static int has_whole_strings(struct q2_scan *s, uint64_t at, const struct q2_snapshot *sn,
+                             bool *yes, struct q2_error *err)
 {
-    return !q2_scan_is_metadata(s, at, used) &&
-           q2_align_up(used, 8) == q2_align_up(q2_snapshot_bytes(sn), 8);
+    uint8_t sizes[4];
+    int ret = q2_io_read(s->io, at + ENTRY_STRING_SIZES, sizes, sizeof(sizes), err);
+    *yes = ret == 0 && q2_load_be16(sizes) == strlen(sn->id) &&
+           q2_load_be16(sizes + 2) == strlen(sn->name);
+    return ret;
+}
+
+// Does the entry describe a snapshot that can be?
+static bool is_sane(const struct q2_scan *s, const struct q2_snapshot *sn)
+{
+    return *sn->id && sn->l1_table_offset != 0 &&
+           q2_is_aligned(sn->l1_table_offset, s->cluster_size) &&
+           q2_scan_in_file(s, sn->l1_table_offset, (uint64_t)sn->l1_size * 8);
+}
+
+// An entry must not lie on what the active state owns. Where an active L1 entry names the
+// place of an entry that makes sense, it is the L1 entry that is wrong.
+static int believable(struct q2_scan *s, uint64_t at, size_t used,
+                      const struct q2_snapshot *sn, bool *yes, struct q2_error *err)
+{
+    uint64_t first = at >> s->cluster_bits;
+    int ret = has_whole_strings(s, at, sn, yes, err);
+    if (ret < 0 || !*yes || !q2_scan_is_metadata(s, at, used))
+        return ret;
+    *yes = q2_scan_is_preclaimed(s, at);
+    if (!*yes && is_sane(s, sn) && q2_counters_get(s->tables, first) > 0)
+        ret = q2_scan_preclaim(s, first, err);
+    return ret;
 }
 
 static int one_entry(struct q2_scan *s, unsigned index, uint64_t *at, bool *stop,
@@ -85,7 +113,12 @@ static int one_entry(struct q2_scan *s, unsigned index, uint64_t *at, bool *stop
         *err = why;
         return ret;
     }
-    if (ret == 0 && !believable(s, *at, used, &sn)) {
+    bool believe = true;
+    if (ret == 0 && believable(s, *at, used, &sn, &believe, err) < 0) {
+        q2_snapshot_clear(&sn);
+        return err->code;
+    }
+    if (ret == 0 && !believe) {
         q2_snapshot_clear(&sn);
         ret = -EINVAL;
     }

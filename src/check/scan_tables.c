@@ -40,7 +40,7 @@ static void report_l1(struct q2_scan *s, const struct q2_scan_l1 *l1)
                                         .lossy = true});
 }
 
-static bool is_preclaimed(const struct q2_scan *s, uint64_t offset)
+bool q2_scan_is_preclaimed(const struct q2_scan *s, uint64_t offset)
 {
     for (size_t i = 0; i < s->n_preclaimed; i++) {
         if (s->preclaimed[i] == offset >> s->cluster_bits)
@@ -55,7 +55,8 @@ static bool usable(const struct q2_scan *s, const struct q2_scan_l1 *l1)
     uint64_t n_bytes = (uint64_t)l1->n_entries * 8;
     return n_bytes <= Q2_MAX_L1_BYTES && q2_is_aligned(l1->offset, s->cluster_size) &&
            l1->offset != 0 && q2_scan_in_file(s, l1->offset, n_bytes) &&
-           (is_preclaimed(s, l1->offset) || !q2_scan_is_metadata(s, l1->offset, n_bytes));
+           (q2_scan_is_preclaimed(s, l1->offset) ||
+            !q2_scan_is_metadata(s, l1->offset, n_bytes));
 }
 
 // Most of its entries make sense?
@@ -69,6 +70,19 @@ static bool reads_like_l1(const struct q2_scan *s, const struct q2_scan_l1 *l1)
                   !q2_is_aligned(l1->entries[i] & Q2_OFFSET_MASK, s->cluster_size));
     }
     return n_bad * 2 <= n_used;
+}
+
+// An active entry without the COPIED flag that names a cluster of refcount one: nobody
+// writes such an entry.
+static int entry_lies(struct q2_scan *s, uint64_t offset, bool *lies,
+                      struct q2_error *err)
+{
+    const struct q2_scan_l1 *active = &s->l1s[0];
+    uint64_t stored;
+    int ret = q2_scan_stored(s, offset >> s->cluster_bits, &stored, err);
+    for (uint32_t i = 0; ret == 0 && i < active->n_entries; i++)
+        *lies |= active->entries[i] == offset && stored == 1;
+    return ret;
 }
 
 // An active L1 entry names the place of this table as an L2 table's. Entries that name L2
@@ -88,7 +102,10 @@ static int contest(struct q2_scan *s, struct q2_scan_l1 *l1, struct q2_error *er
     }
     free(l1->entries);
     l1->entries = NULL;
-    return ret < 0 || n_tables == 0 ? ret : q2_scan_preclaim(s, first, err);
+    bool lies = false;
+    if (ret == 0 && n_tables == 0)
+        ret = entry_lies(s, l1->offset, &lies, err);
+    return ret < 0 || (n_tables == 0 && !lies) ? ret : q2_scan_preclaim(s, first, err);
 }
 
 static int load_snapshot_l1(struct q2_scan *s, unsigned index, struct q2_scan_l1 *l1,

@@ -137,16 +137,21 @@ static int try_near(struct q2_scan *s, const struct q2_suspect *x, struct answer
     return ret;
 }
 
+// A flag of zeros counts only in an entry that is not damaged all over.
+static uint64_t zero_flag(const struct q2_suspect *x)
+{
+    if (x->is_l1 || (x->entry & (Q2_L2_RESERVED | Q2_FLAG_COMPRESSED)))
+        return 0;
+    return x->entry & Q2_FLAG_ZERO;
+}
+
 // All orphans; the only one that fits is it, if nobody else could claim it.
 static int try_orphans(struct q2_scan *s, const struct q2_suspect *x, struct answer *a,
                        struct q2_error *err)
 {
     int ret = 0;
     for (size_t i = 0; i < s->n_orphans && ret == 0 && a->n < 2; i++)
-        ret = try_value(s, x,
-                        s->orphans[i] << s->cluster_bits |
-                            (x->is_l1 ? 0 : x->entry & Q2_FLAG_ZERO),
-                        a, err);
+        ret = try_value(s, x, s->orphans[i] << s->cluster_bits | zero_flag(x), a, err);
     return ret;
 }
 
@@ -171,7 +176,7 @@ static bool was_empty(const struct q2_scan *s, const struct q2_suspect *x,
                       struct q2_finding *f)
 {
     uint64_t plain = x->entry & ~Q2_FLAG_ZERO;
-    if (x->is_l1 || s->n_orphans > 0 || !q2_is_power_of_2(plain) ||
+    if (x->is_l1 || s->leaks > 0 || !q2_is_power_of_2(plain) ||
         ((x->entry & Q2_FLAG_ZERO) && s->header.version < 3))
         return false;
     f->edit_value = x->entry & Q2_FLAG_ZERO;
