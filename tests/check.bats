@@ -10,6 +10,12 @@ setup() {
     q2_setup
 }
 
+# image.qcow2 as a recipe makes it, damaged.
+recipe() { # FOLDER-NAME
+    rm -f ./*.raw
+    prepare "$RECIPES/$1" >/dev/null
+}
+
 # --- every problem ----------------------------------------------------------------------
 
 @test "each problem has a folder, and each folder is of a problem" {
@@ -390,6 +396,29 @@ END
     must cmp -n $(((64 << 20) - 131072)) -i 131072:0 got.raw /dev/zero
 }
 
+@test "where QEMU finds the same, the output is the same" {
+    local name code
+    for name in compressed-copied-flag copied-flag-data copied-flag-l2-table header-field \
+        header-field.refcount-order header-field.snapshots refcount-block-outside \
+        refcount-block-shared refcount-table-reserved-bits refcount-too-high \
+        refcount-too-high.shared refcount-too-low refcount-too-low.block \
+        refcount-too-low.snapshot reference-outside reference-outside.compressed \
+        reference-outside.lost reference-outside.lost-v2 reference-outside.snapshot \
+        reference-outside.truncated snapshot-entry-incomplete; do
+        echo "$name"
+        recipe "$name"
+        code=0
+        oracle check image.qcow2 >want.out 2>want.err || code=$?
+        echo "$code" >want.code
+        code=0
+        qemu-img check image.qcow2 >out 2>err || code=$?
+        echo "$code" >code
+        diff -u want.err err
+        diff -u want.out out
+        diff -u want.code code
+    done
+}
+
 @test "QEMU's text: what is no qcow2 image, or none that is known" {
     transcript_image
     damaged_copy badmagic.qcow2 0 58585858
@@ -419,12 +448,6 @@ END
 }
 
 # --- dry run ----------------------------------------------------------------------------
-
-# image.qcow2 as a recipe makes it, damaged.
-recipe() { # FOLDER-NAME
-    rm -f ./*.raw
-    prepare "$RECIPES/$1" >/dev/null
-}
 
 # What the plan says ("write 0x.. at offset N", "write N bytes at offset M", "set the
 # file's size to N") against what the repair did to the file.
