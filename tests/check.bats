@@ -785,3 +785,57 @@ little_memory() {
         rm h.qcow2
     done
 }
+
+# --- other kinds of image ---------------------------------------------------------------
+
+@test "an image whose features it does not check is refused by name, and never changed" {
+    local name option
+    must oracle create -f qcow2 -o extended_l2=on extended.qcow2 8M
+    must oracle create -f qcow2 -o data_file=data.raw data-file.qcow2 8M
+    must oracle create -f qcow2 -o data_file=raw.raw,data_file_raw=on data-file-raw.qcow2 8M
+    must oracle create -f qcow2 bitmaps.qcow2 8M
+    must oracle bitmap --add bitmaps.qcow2 b0
+    luks_image luks.qcow2
+    for name in extended data-file data-file-raw bitmaps luks; do
+        cp $name.qcow2 before
+        for option in '' '-r leaks' '-r all'; do
+            # shellcheck disable=SC2086
+            one_error 1 qemu-img check $option $name.qcow2
+            message_has "Could not open '$name.qcow2'" 'this version cannot check'
+            same_bytes before $name.qcow2
+        done
+    done
+}
+
+@test "encrypted, zstd and lazy images are checked like others" {
+    local name
+    must oracle create -f qcow2 --object secret,id=sec0,data=passw0rd -o \
+        encrypt.format=aes,encrypt.key-secret=sec0 aes.qcow2 8M
+    must oracle create -f qcow2 -o compression_type=zstd zstd.qcow2 8M
+    echo 'write -q -c -P 7 0 64k' | qemu_io qcow2 zstd.qcow2
+    must oracle create -f qcow2 -o lazy_refcounts=on lazy.qcow2 8M
+    echo 'write -q -P 7 0 64k' | qemu_io qcow2 lazy.qcow2
+    for name in aes zstd lazy; do
+        cp $name.qcow2 before
+        must qemu-img check $name.qcow2
+        must qemu-img check -r all $name.qcow2
+        same_bytes before $name.qcow2
+    done
+}
+
+@test "a lazy image whose refcounts were never written is healed" {
+    local guest
+    base lazy_refcounts=on
+    keep_contents
+    # What a crash leaves: data and tables are there, their counts are not.
+    for guest in 0 4k 2M; do
+        imgtool refcount image.qcow2 "$(($(imgtool l2 image.qcow2 $guest) & 0xfffffe00))" 0
+    done
+    imgtool field image.qcow2 incompatible_features 1
+    must_exit 2 qemu-img check image.qcow2
+    must qemu-img check -r all image.qcow2
+    [ "$(imgtool field image.qcow2 incompatible_features)" -eq 0 ]
+    [ "$(imgtool field image.qcow2 compatible_features)" -eq 1 ]
+    clean image.qcow2
+    same_contents
+}
