@@ -17,7 +17,7 @@ import os
 import re
 import subprocess
 
-from qcow2format import FormatError, Reader
+from qcow2format import OFFSET_MASK, ZERO, FormatError, Reader, be
 
 CLASSES = ["healed", "lossy", "kept", "harmless", "unseen", "refused", "BAD"]
 TIMEOUT = 20
@@ -76,7 +76,11 @@ def losses(out):
 
 
 def inside(ranges, start, end):
-    return any(a <= start and end <= b for a, b in ranges)
+    """Do the ranges together cover start to end?"""
+    for a, b in sorted(ranges):
+        if a <= start < b:
+            start = b
+    return start >= end
 
 
 class Content:
@@ -87,6 +91,7 @@ class Content:
         self.bits, self.zeros = layout.bits, layout.zeros
         self.damaged_raw = damage.apply(layout.raw)
         self.hit = layout.hit_ranges(*damage.range(layout.raw))
+        self.kind = damage.kind
         self.hit_bytes = damage.range(layout.raw)
         try:
             self.damaged = Reader(self.damaged_raw, backing).states()
@@ -166,7 +171,7 @@ class Content:
                    for a, b in self.hit.get(number, []))
 
     def lost_snapshot(self, number, label, was, reported):
-        if not self.is_hit(number, 0, 1 << 60):
+        if not self.is_hit(number, 0, (was.size + len(self.zeros) - 1) >> self.bits):
             raise Bad("%s is lost, and it was not hit" % label)
         if reported is not None and not reported.get(number):
             if self.damaged and self.find(self.damaged, was.snapshot) is None:
@@ -181,6 +186,17 @@ class Content:
             return None
         return state.content.get(index, self.zeros)
 
+    def flag_is_gone(self, was, index, got):
+        """Nothing is left of an entry that had an offset and the zero flag: its cluster may
+        be found again, but nobody can know of the flag."""
+        a, b = self.hit_bytes
+        if b - a != 8 or self.kind not in ("ones", "random") or a % 8:
+            return False
+        entry = be(self.layout.raw, a, 8)
+        at = entry & OFFSET_MASK
+        return bool(entry & ZERO and at) and was.content.get(index) is None and \
+            got == self.layout.raw[at:at + len(self.zeros)]
+
     def judge_cluster(self, number, label, index, was, now, reported):
         where = "%s, guest offset %d" % (label, index << self.bits)
         if not self.is_hit(number, index, index + 1):
@@ -194,6 +210,8 @@ class Content:
         told = inside(reported.get(number, []), at, min(at + len(self.zeros), was.size))
         if told and got == self.zeros:
             return "lossy"
+        if self.flag_is_gone(was, index, got):
+            return "kept"
         if not told and got == self.damaged_cluster(was, index):
             return "kept"
         if told:

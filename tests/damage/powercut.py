@@ -9,7 +9,7 @@ import struct
 import subprocess
 
 from judge import MARKS, TIMEOUT, Bad, Content, Judge, read_file, write_file
-from qcow2format import Reader
+from qcow2format import FormatError, Reader
 
 WRITE, FLUSH, SET_SIZE, OTHER = 0, 1, 2, 8
 MAX_STATES = 60
@@ -152,7 +152,11 @@ class CutJudge(Judge):
 
     def wrong(self, raw):
         """What the guest does not read any more: (state, cluster) pairs."""
-        found, after = set(), Reader(raw, self.backing).states()
+        found = set()
+        try:
+            after = Reader(raw, self.backing).states()
+        except FormatError:
+            return {(number, None) for number in range(len(self.layout.all_states))}
         for number, was in enumerate(self.layout.all_states):
             now = Content.find(after, was.snapshot)
             if now is None:
@@ -160,6 +164,8 @@ class CutJudge(Judge):
                 continue
             zeros = self.layout.zeros
             keys = was.content.keys() | now.content.keys()
+            for first, last in now.bad_ranges:
+                found.update((number, i) for i in range(first, last))
             found.update((number, i) for i in keys
                          if was.content.get(i, zeros) != now.content.get(i, zeros))
         return found
@@ -189,11 +195,24 @@ class CutJudge(Judge):
         if not self.same_as_plan(ours, dry.out):
             raise Bad("the dry run's plan is not what was done")
         undo, lost = read_file(self.undo), self.wrong(final)
+        self.judge_leaks_first(damaged, lost)
         chosen = spread(states(damaged, ours), MAX_STATES)
         for number, raw in enumerate(chosen):
             self.judge_state("state %d of %d: " % (number, len(chosen)), raw, damaged, undo,
                              lost)
         return len(chosen), None
+
+    def judge_leaks_first(self, damaged, lost):
+        """-r leaks changes nothing that a guest reads, and takes nothing from -r all."""
+        self.place(damaged)
+        self.check("-r", "leaks")
+        if self.wrong(read_file(self.path)) != self.wrong(damaged):
+            raise Bad("-r leaks changes what the guest reads")
+        if self.check("-r", "all").code != 0:
+            raise Bad("after -r leaks, -r all does not make the image sound")
+        more = self.wrong(read_file(self.path)) - lost
+        if more:
+            raise Bad("after -r leaks, -r all loses more: %s" % sorted(more)[:3])
 
     def judge_state(self, label, raw, damaged, undo, lost):
         self.place(raw)

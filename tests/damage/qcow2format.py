@@ -202,7 +202,9 @@ class Reader:
         """The guest's cluster as its L2 entry says; None: the entry leads nowhere."""
         if entry & COMPRESSED:
             return self.inflate(entry)
-        if self.header["version"] >= 3 and entry & ZERO:
+        if entry & L2_RESERVED or (self.header["version"] < 3 and entry & ZERO):
+            return None
+        if entry & ZERO:
             return self.zeros
         offset = entry & OFFSET_MASK
         if offset == 0:
