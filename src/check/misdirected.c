@@ -12,6 +12,12 @@
 #define MAX_HUNTED 64U
 #define MAX_REFERRERS 4096U
 
+static bool is_hunted_table(const struct q2_scan *s, const struct q2_finding *f)
+{
+    return f->problem == Q2_PROBLEM_REFCOUNT_TOO_LOW &&
+           q2_counters_get(s->tables, f->cluster) > 0;
+}
+
 int q2_scan_hunt(struct q2_scan *s, struct q2_error *err)
 {
     size_t n = 0;
@@ -20,9 +26,14 @@ int q2_scan_hunt(struct q2_scan *s, struct q2_error *err)
     s->hunted = q2_counters_new();
     if (!s->hunted)
         return q2_fail_memory(err, sizeof(*s));
+    // A table that is named too often makes its clusters look so, too: tables come first.
+    bool tables = false;
+    for (size_t i = 0; i < s->findings.n && !tables; i++)
+        tables = is_hunted_table(s, &s->findings.list[i]);
     for (size_t i = 0; i < s->findings.n && n < MAX_HUNTED; i++) {
         const struct q2_finding *f = &s->findings.list[i];
-        if (f->problem != Q2_PROBLEM_REFCOUNT_TOO_LOW || f->refcount == 0 || f->count > 4)
+        if (f->problem != Q2_PROBLEM_REFCOUNT_TOO_LOW || f->refcount == 0 ||
+            f->count > 4 || is_hunted_table(s, f) != tables)
             continue;
         int ret = q2_counters_add(s->hunted, f->cluster, f->count, 1, err);
         if (ret < 0)
@@ -67,27 +78,40 @@ static int try_orphan(struct q2_scan *s, const struct q2_referrer *r, uint64_t o
     return ret;
 }
 
-static int try_bits(struct q2_scan *s, const struct q2_referrer *r, struct match *m,
-                    struct q2_error *err)
+static uint64_t offset_of(uint64_t raw)
 {
+    return raw & Q2_OFFSET_MASK;
+}
+
+// L2 tables are made one after the other: an L1 entry that breaks the order of its
+// neighbours, and an orphan one bit away that keeps it.
+static int try_l1_order(struct q2_scan *s, const struct q2_referrer *r, struct match *m,
+                        struct q2_error *err)
+{
+    uint64_t own = offset_of(r->entry), low = offset_of(r->previous);
+    uint64_t high = r->next ? offset_of(r->next) : UINT64_MAX;
     int ret = 0;
-    for (unsigned bit = s->cluster_bits; bit < 56 && ret == 0; bit++)
-        ret =
-            try_orphan(s, r, (r->entry & Q2_OFFSET_MASK) ^ (UINT64_C(1) << bit), m, err);
+    if (low < own && own < high)
+        return 0;
+    for (unsigned bit = s->cluster_bits; bit < 56 && ret == 0; bit++) {
+        uint64_t offset = own ^ (UINT64_C(1) << bit);
+        if (low < offset && offset < high)
+            ret = try_orphan(s, r, offset, m, err);
+    }
     return ret;
 }
 
+// The cluster that continues the entry's neighbours. One that continues them already is
+// not the wrong one.
 static int try_neighbours(struct q2_scan *s, const struct q2_referrer *r, struct match *m,
                           struct q2_error *err)
 {
     struct q2_l2_entry before =
         q2_l2_decode(r->previous, s->cluster_bits, s->header.version);
     struct q2_l2_entry behind = q2_l2_decode(r->next, s->cluster_bits, s->header.version);
-    uint64_t own = r->entry & Q2_OFFSET_MASK;
+    uint64_t own = offset_of(r->entry);
     int ret = 0;
-    // One that continues its neighbours already is not the wrong one.
-    if (r->is_l1 ||
-        (before.kind == Q2_CLUSTER_NORMAL &&
+    if ((before.kind == Q2_CLUSTER_NORMAL &&
          before.host_offset + s->cluster_size == own) ||
         (behind.kind == Q2_CLUSTER_NORMAL && behind.host_offset == own + s->cluster_size))
         return 0;
@@ -126,23 +150,19 @@ static void report(struct q2_scan *s, const struct match *m)
 
 static int resolve(struct q2_scan *s, uint64_t cluster, struct q2_error *err)
 {
-    struct match bits = {0}, neighbours = {0};
+    struct match m = {0};
+    size_t n_rivals = 0;
     int ret = 0;
     for (size_t i = 0; i < s->n_referrers && ret == 0; i++) {
         const struct q2_referrer *r = &s->referrers[i];
-        if ((r->entry & Q2_OFFSET_MASK) >> s->cluster_bits != cluster)
+        if (offset_of(r->entry) >> s->cluster_bits != cluster)
             continue;
-        ret = try_bits(s, r, &bits, err);
-        if (ret == 0)
-            ret = try_neighbours(s, r, &neighbours, err);
+        n_rivals++;
+        ret = r->is_l1 ? try_l1_order(s, r, &m, err) : try_neighbours(s, r, &m, err);
     }
-    if (ret < 0)
-        return ret;
-    if (bits.n == 1)
-        report(s, &bits);
-    else if (neighbours.n == 1)
-        report(s, &neighbours);
-    return 0;
+    if (ret == 0 && m.n == 1 && n_rivals > 1)
+        report(s, &m);
+    return ret;
 }
 
 int q2_scan_misdirected(struct q2_scan *s, struct q2_error *err)

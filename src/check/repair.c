@@ -348,7 +348,7 @@ static int first_round(struct q2_plan *p, enum q2_repair_mode mode,
                        const struct q2_monitor *mon, bool *changed, struct q2_error *err)
 {
     struct q2_error why = Q2_ERROR_INIT;
-    int ret = q2_scan_for_repair(&p->after, p->overlay, mon, &why);
+    int ret = q2_scan_for_repair(&p->after, p->overlay, p->inflate, mon, &why);
     if (ret == -ECANCELED || ret == -ENOMEM || ret == -EIO ||
         (ret < 0 && mode != Q2_REPAIR_MODE_ALL)) {
         *err = why;
@@ -374,7 +374,7 @@ static int plan_rounds(struct q2_plan *p, enum q2_repair_mode mode,
     for (unsigned round = 0; round < MAX_ROUNDS && ret == 0; round++) {
         if (round > 0 || changed) {
             q2_scan_clear(&p->after);
-            ret = q2_scan_for_repair(&p->after, p->overlay, mon, err);
+            ret = q2_scan_for_repair(&p->after, p->overlay, p->inflate, mon, err);
             if (ret < 0)
                 return ret;
         }
@@ -421,9 +421,10 @@ static int clear_features(struct q2_plan *p, uint64_t bits, struct q2_error *err
 }
 
 int q2_plan_make(struct q2_plan *p, struct q2_io *io, enum q2_repair_mode mode,
-                 uint64_t features, const struct q2_monitor *mon, struct q2_error *err)
+                 uint64_t features, bool inflate, const struct q2_monitor *mon,
+                 struct q2_error *err)
 {
-    *p = (struct q2_plan){0};
+    *p = (struct q2_plan){.inflate = inflate};
     int ret = q2_overlay_open(io, &p->overlay, err);
     if (ret == 0 && features)
         ret = clear_features(p, features, err);

@@ -18,15 +18,17 @@ struct q2_plan {
     bool complete;             // a scan of the overlay finds nothing that could be healed
     bool leaks_kept;      // leaks mode: leaks may be what damaged entries lost; not freed
     struct q2_scan after; // the scan of the overlay
+    bool inflate;         // try every compressed cluster
     char **names;         // of snapshots that findings in healed point to
     size_t n_names, max_names;
 };
 
 // Plans the repair of the image in io (read only). clear_features: bits of unknown
-// incompatible features that the user wants cleared. The caller clears the plan on
+// incompatible features that the user wants cleared. inflate: entries of compressed
+// clusters that do not inflate are damaged, too. The caller clears the plan on
 // success.
 int q2_plan_make(struct q2_plan *p, struct q2_io *io, enum q2_repair_mode mode,
-                 uint64_t clear_features, const struct q2_monitor *mon,
+                 uint64_t clear_features, bool inflate, const struct q2_monitor *mon,
                  struct q2_error *err);
 void q2_plan_clear(struct q2_plan *p);
 

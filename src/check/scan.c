@@ -254,9 +254,10 @@ static void restart(struct q2_scan *s)
 }
 
 static int run(struct q2_scan *s, struct q2_io *io, bool read_data, bool for_repair,
-               const struct q2_monitor *mon, struct q2_error *err)
+               bool inflate, const struct q2_monitor *mon, struct q2_error *err)
 {
-    *s = (struct q2_scan){.io = io, .mon = mon, .read_data = read_data};
+    *s = (struct q2_scan){
+        .io = io, .mon = mon, .read_data = read_data, .inflate = inflate};
     int ret = scan_all(s, err);
     // Counts that do not fit, and compressed clusters: one of these may lead astray.
     if (ret == 0 && for_repair && s->compressed_clusters + s->n_packed > 0 &&
@@ -276,11 +277,11 @@ static int run(struct q2_scan *s, struct q2_io *io, bool read_data, bool for_rep
 int q2_scan_run(struct q2_scan *s, struct q2_io *io, bool read_data,
                 const struct q2_monitor *mon, struct q2_error *err)
 {
-    return run(s, io, read_data, false, mon, err);
+    return run(s, io, read_data, false, false, mon, err);
 }
 
-int q2_scan_for_repair(struct q2_scan *s, struct q2_io *io, const struct q2_monitor *mon,
-                       struct q2_error *err)
+int q2_scan_for_repair(struct q2_scan *s, struct q2_io *io, bool inflate,
+                       const struct q2_monitor *mon, struct q2_error *err)
 {
-    return run(s, io, false, true, mon, err);
+    return run(s, io, false, true, inflate, mon, err);
 }

@@ -111,9 +111,10 @@ struct q2_scan {
 // cannot be used, memory, I/O) it is cleared.
 int q2_scan_run(struct q2_scan *s, struct q2_io *io, bool read_data,
                 const struct q2_monitor *mon, struct q2_error *err);
-// The same, and when anything is wrong every compressed cluster is tried, too.
-int q2_scan_for_repair(struct q2_scan *s, struct q2_io *io, const struct q2_monitor *mon,
-                       struct q2_error *err);
+// The same, and when anything is wrong (or with inflate) every compressed cluster is
+// tried.
+int q2_scan_for_repair(struct q2_scan *s, struct q2_io *io, bool inflate,
+                       const struct q2_monitor *mon, struct q2_error *err);
 void q2_scan_clear(struct q2_scan *s);
 
 // Counts the references of everything but the refcount structures, for building these

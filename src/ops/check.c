@@ -70,7 +70,7 @@ static int repair(const struct q2_check_request *r, struct q2_io *io,
                   struct q2_error *err)
 {
     struct q2_plan plan;
-    int ret = q2_plan_make(&plan, io, r->mode, r->clear_features, mon, err);
+    int ret = q2_plan_make(&plan, io, r->mode, r->clear_features, r->read_data, mon, err);
     if (ret < 0)
         return ret;
     out->n_lossy = plan.n_lossy;

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: MIT
+// The options of check: the table, and what they mean.
+#include "cmd/check_options.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "disk/header.h"
+
+enum {
+    OPTION_DRY_RUN = Q2_OPTION_FIRST_OWN,
+    OPTION_UNDO_FILE,
+    OPTION_UNDO,
+    OPTION_DETAILS,
+    OPTION_READ_DATA,
+    OPTION_CLEAR_FEATURE,
+    OPTION_CHAIN,
+};
+
+const struct q2_option q2_check_options[] = {
+    {"repair", "r", "WHAT", 'r', "Repair",
+     "leaks, or all (may lose guest data, and says so)"},
+    {"dry-run", "", NULL, OPTION_DRY_RUN, "Repair", "show the repair, write nothing"},
+    {"undo-file", "", "FILE", OPTION_UNDO_FILE, "Repair",
+     "keep what is needed to take it back"},
+    {"undo", "", "FILE", OPTION_UNDO, "Repair", "take the repair of that file back"},
+    {"clear-feature", "", "BIT", OPTION_CLEAR_FEATURE, "Repair",
+     "clear an unknown incompatible feature bit"},
+    {"backing-chain", "", NULL, OPTION_CHAIN, "Check", "check the backing files, too"},
+    {"read-data", "", NULL, OPTION_READ_DATA, "Check",
+     "read and inflate every cluster, too"},
+    {"details", "", NULL, OPTION_DETAILS, "Check",
+     "with --output=json: list the findings"},
+    Q2_ROW_FORMAT,
+    {"cache", "T", "MODE", 'T', "Image", "cache mode (default: writeback)"},
+    Q2_ROW_IMAGE_OPTS,
+    Q2_ROW_OUTPUT,
+    Q2_ROW_PROGRESS,
+    Q2_ROW_QUIET,
+    Q2_ROW_SHARE,
+    Q2_ROW_OBJECT,
+    Q2_ROW_END,
+};
+
+static int take_repair(struct q2_command_line *line, struct q2_check_settings *s,
+                       const char *value, struct q2_error *err)
+{
+    s->request.repair = true;
+    if (strcmp(value, "leaks") == 0)
+        s->request.mode = Q2_REPAIR_MODE_LEAKS;
+    else if (strcmp(value, "all") == 0)
+        s->request.mode = Q2_REPAIR_MODE_ALL;
+    else
+        return q2_options_misuse(
+            line, err, "--repair (-r) expects 'leaks' or 'all', not '%s'", value);
+    return 0;
+}
+
+static int take_feature(struct q2_check_settings *s, const char *value,
+                        struct q2_error *err)
+{
+    uint64_t bit = 0;
+    int ret = q2_value_number("--clear-feature", value, 0, 63, &bit, err);
+    if (ret < 0)
+        return ret;
+    if (Q2_INCOMPAT_KNOWN & (UINT64_C(1) << bit))
+        return q2_fail(err, -EINVAL,
+                       "Feature bit %" PRIu64 " is known; check does not clear it", bit);
+    s->request.clear_features |= UINT64_C(1) << bit;
+    return 0;
+}
+
+static int take_option(struct q2_command_line *line, int code, const char *value,
+                       struct q2_error *err)
+{
+    struct q2_check_settings *s = line->settings;
+    switch (code) {
+    case 'f':
+        s->request.format = value;
+        break;
+    case 'r':
+        return take_repair(line, s, value, err);
+    case 'T':
+        s->cache = value;
+        break;
+    case 'p':
+        s->progress = true;
+        break;
+    case 'q':
+        s->quiet = true;
+        break;
+    case 'U':
+        s->request.shared = true;
+        break;
+    case OPTION_DRY_RUN:
+        s->request.dry_run = true;
+        break;
+    case OPTION_UNDO_FILE:
+        s->request.undo_file = value;
+        break;
+    case OPTION_UNDO:
+        s->undo = value;
+        break;
+    case OPTION_DETAILS:
+        s->details = true;
+        break;
+    case OPTION_CHAIN:
+        s->chain = true;
+        break;
+    case OPTION_CLEAR_FEATURE:
+        return take_feature(s, value, err);
+    case OPTION_READ_DATA:
+        s->request.read_data = true;
+        break;
+    case Q2_OPTION_OUTPUT:
+        return q2_value_output(line, value, &s->json, err);
+    }
+    return 0;
+}
+
+static int check_usage(struct q2_command_line *line, const struct q2_check_settings *s,
+                       struct q2_error *err)
+{
+    struct q2_file_options ignored = {0};
+    int ret = q2_options_one_image(line, err);
+    if (ret == 0 && !s->request.repair && (s->request.dry_run || s->request.undo_file))
+        ret = q2_options_misuse(line, err, "--dry-run and --undo-file go with --repair");
+    if (ret == 0 && s->request.shared &&
+        (s->undo || (s->request.repair && !s->request.dry_run)))
+        ret =
+            q2_fail(err, -EINVAL,
+                    "Could not open '%s': force-share=on can only be used with read-only "
+                    "images",
+                    line->operands[0]);
+    if (ret == 0 && s->undo && s->request.repair)
+        ret = q2_options_misuse(line, err, "--undo and --repair exclude each other");
+    return ret < 0 ? ret : q2_value_cache(s->cache, true, &ignored, err);
+}
+
+int q2_check_options_parse(struct q2_command_line *line, struct q2_check_settings *s,
+                           struct q2_error *err)
+{
+    line->settings = s;
+    int ret = q2_options_parse(line, take_option, err);
+    return ret == 0 ? check_usage(line, s, err) : ret;
+}

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: MIT
+// The options of check.
+#ifndef Q2_CMD_CHECK_OPTIONS_H
+#define Q2_CMD_CHECK_OPTIONS_H
+
+#include "cmd/options.h"
+#include "ops/check.h"
+
+// What the command line asked for.
+struct q2_check_settings {
+    struct q2_check_request request;
+    const char *cache, *undo;
+    bool json, progress, quiet, details, chain;
+    struct q2_findings found; // a copy, for --details after a repair
+};
+
+extern const struct q2_option q2_check_options[];
+
+// Goes through the command line; as q2_options_parse.
+int q2_check_options_parse(struct q2_command_line *line, struct q2_check_settings *s,
+                           struct q2_error *err);
+
+#endif
