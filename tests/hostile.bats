@@ -297,6 +297,17 @@ EOF
     clean copy.qcow2
 }
 
+@test "a file that is nearly all hole costs no more than what is in it" {
+    must oracle create -f qcow2 -o cluster_size=512,refcount_bits=64 img.qcow2 1M
+    must qemu-io -c 'write 0 64k' img.qcow2
+    # A tmpfs takes files of any length.
+    # shellcheck disable=SC2016
+    in_tmpfs 4m sh -c 'cp img.qcow2 small && truncate -s 7E small/img.qcow2 &&
+        exec timeout 20 qemu-img map --output=json small/img.qcow2'
+    [ "$(cat code)" -eq 0 ]
+    grep -q '"data": true' out
+}
+
 @test "a large L1 table is not looked through for each extent of the layer below" {
     [ "$bare" -eq 1 ] || skip "processor time is measured of the bare program"
     python3 - <<'EOF'

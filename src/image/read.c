@@ -120,6 +120,9 @@ static int count_used(struct q2_image *img, uint64_t n_clusters, uint64_t thresh
 {
     uint64_t per_block = UINT64_C(1) << q2_refcount_block_bits(img);
     *n_used = 0;
+    // The file may be much longer (and all hole) than its refcounts reach.
+    if (n_clusters / per_block >= img->refcount_table_size)
+        n_clusters = img->refcount_table_size * per_block;
     for (uint64_t c = 0; c < n_clusters && *n_used < threshold; c += per_block) {
         struct q2_table *t;
         int ret = q2_refcount_block(img, c, &t, err);
