@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
+#include "base/endian.h"
 
 #define L2_CACHE_BYTES (UINT64_C(32) << 20)
 #define REFCOUNT_CACHE_BYTES (UINT64_C(8) << 20)
@@ -180,13 +181,20 @@ int q2_image_load_l1(struct q2_image *img, uint64_t offset, uint32_t n_entries,
     return 0;
 }
 
-// Whoever writes has to clear the autoclear bits that they do not know.
+#define HEADER_AUTOCLEAR 88U
+
+// Whoever writes has to clear the autoclear bits that they do not know: for certain
+// before anything else is written, and in a write that nothing can tear.
 static int clear_unknown_autoclear(struct q2_image *img, struct q2_error *err)
 {
     if ((img->header.autoclear_features & ~Q2_AUTOCLEAR_KNOWN) == 0)
         return 0;
     img->header.autoclear_features &= Q2_AUTOCLEAR_KNOWN;
-    int ret = q2_image_write_header(img, err);
+    uint8_t field[8];
+    q2_store_be64(field, img->header.autoclear_features);
+    int ret = q2_io_write(img->disk.file, HEADER_AUTOCLEAR, field, sizeof(field), err);
+    if (ret == 0)
+        ret = q2_io_flush(img->disk.file, err);
     return ret < 0 ? q2_context(err, "Could not update qcow2 header") : ret;
 }
 

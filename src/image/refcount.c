@@ -81,6 +81,15 @@ static int block_for_update(struct q2_image *img, uint64_t cluster, uint64_t n,
     return 0;
 }
 
+// Whoever takes it next has it alone: no compressed data goes behind what was in it.
+static void cluster_freed(struct q2_image *img, uint64_t cluster)
+{
+    if (cluster < img->free_hint)
+        img->free_hint = cluster;
+    if (cluster == img->compressed_next >> img->cluster_bits)
+        img->compressed_next = 0;
+}
+
 static int add_one(struct q2_image *img, void *block, uint64_t index, int delta,
                    uint64_t cluster, struct q2_error *err)
 {
@@ -92,8 +101,8 @@ static int add_one(struct q2_image *img, void *block, uint64_t index, int delta,
             img->disk.path, cluster, value, delta > 0 ? "raised further" : "lowered");
     value = delta > 0 ? value + 1 : value - 1;
     img->refcounts->set(block, index, value);
-    if (value == 0 && cluster < img->free_hint)
-        img->free_hint = cluster;
+    if (value == 0)
+        cluster_freed(img, cluster);
     return 0;
 }
 

@@ -17,6 +17,7 @@ check_PROGRAMS += \
 	tests/unit/file \
 	tests/unit/header \
 	tests/unit/header_hostile \
+	tests/unit/image \
 	tests/unit/luks \
 	tests/unit/memory \
 	tests/unit/mutated \
