@@ -9,6 +9,8 @@ and the same damage given to qemu-img.
   harmless  nothing is wrong: nothing was found, nothing was changed, the guest's bytes are
             what they were
   unseen    the damaged image is a sound image of something else (QEMU finds nothing either)
+  deep      nothing is wrong with the metadata (QEMU finds nothing either), but a cluster cannot
+            be read: --read-data finds it
   refused   not a bit of the file was changed, and a message says why
   BAD       anything else
 """
@@ -19,7 +21,7 @@ import subprocess
 
 from qcow2format import OFFSET_MASK, ZERO, FormatError, Reader, be
 
-CLASSES = ["healed", "lossy", "kept", "harmless", "unseen", "refused", "BAD"]
+CLASSES = ["healed", "lossy", "kept", "harmless", "unseen", "deep", "refused", "BAD"]
 TIMEOUT = 20
 MAX_FILE_BYTES = 64 << 20  # the sound images have less than 3 MiB
 LOSS = re.compile(r"^    (active state|snapshot .*?table entry (\d+)\)?): "
@@ -129,6 +131,11 @@ class Content:
         if was.size != now.size:
             different.add(min(was.size, now.size) >> self.bits)
         return different
+
+    def unreadable(self, raw):
+        """Does an entry of any state lead nowhere?"""
+        return any(None in state.content.values()
+                   for state in Reader(raw, self.backing).states())
 
     def compare(self, raw, reported):
         """healed, lossy or kept; raises Bad. reported None: not asked for (QEMU)."""
@@ -281,6 +288,10 @@ class Judge:
                 Reader(content.damaged_raw)
             except FormatError:
                 return "unseen"
+            if content.unreadable(content.damaged_raw):
+                if self.check("--read-data").code != 2:
+                    raise Bad("unreadable clusters, and --read-data does not find them")
+                return "deep"
             return "harmless" if content.compare(content.damaged_raw, None) == "healed" \
                 else "unseen"
         if found.code == 0 or repair.code == 0:
@@ -319,6 +330,8 @@ class Judge:
                 return "refused"
             if repair.code != 0 or self.oracle().code != 0:
                 return "BAD"
+            if after == content.damaged_raw and content.unreadable(after):
+                return "deep"
             verdict = content.compare(after, None)
             if after == content.damaged_raw:
                 return "harmless" if verdict == "healed" else "unseen"

@@ -128,7 +128,7 @@ class Results:
 
     @staticmethod
     def rank(verdict):
-        return {"healed": 0, "harmless": 0, "unseen": 0, "lossy": 1, "kept": 1}.get(verdict, 2)
+        return {"healed": 0, "harmless": 0, "unseen": 0, "deep": 0, "lossy": 1, "kept": 1}.get(verdict, 2)
 
     def print(self, terse, full, out):
         if not terse:
