@@ -276,6 +276,7 @@ static int round_all(struct q2_plan *p, struct q2_scan *s, const struct q2_monit
     if (ret == 0 && !*changed && s->rebuild) {
         for (size_t i = 0; i < s->findings.n && ret == 0; i++)
             ret = q2_plan_note(p, &s->findings.list[i], err);
+        q2_scan_shrink(s);
         if (ret == 0)
             ret = q2_heal_rebuild(p, mon, err);
         *changed = true;
@@ -349,7 +350,8 @@ static int first_round(struct q2_plan *p, enum q2_repair_mode mode,
 {
     struct q2_error why = Q2_ERROR_INIT;
     int ret = q2_scan_for_repair(&p->after, p->overlay, p->inflate, mon, &why);
-    if (ret == -ECANCELED || ret == -ENOMEM || ret == -EIO ||
+    // A feature that this version does not know is no damage.
+    if (ret == -ECANCELED || ret == -ENOMEM || ret == -EIO || ret == -ENOTSUP ||
         (ret < 0 && mode != Q2_REPAIR_MODE_ALL)) {
         *err = why;
         return ret;
@@ -358,7 +360,12 @@ static int first_round(struct q2_plan *p, enum q2_repair_mode mode,
                      !header_is_doubtful(&p->after)))
         return 0;
     bool unusable = ret < 0;
+    q2_scan_shrink(&p->after); // every trial is a scan of its own
     ret = q2_heal_header(p, mon, changed, err);
+    if (ret == 0 && !*changed && !unusable) {
+        q2_scan_clear(&p->after);
+        ret = q2_scan_for_repair(&p->after, p->overlay, p->inflate, mon, err);
+    }
     if (ret == 0 && unusable && !*changed) {
         *err = why;
         return why.code;

@@ -10,7 +10,7 @@
 
 #define BLOCK_CACHE_BYTES (UINT64_C(16) << 20)
 
-void q2_scan_clear(struct q2_scan *s)
+void q2_scan_shrink(struct q2_scan *s)
 {
     for (unsigned i = 0; i < s->n_snapshots; i++)
         q2_snapshot_clear(&s->snapshots[i]);
@@ -31,6 +31,26 @@ void q2_scan_clear(struct q2_scan *s)
     q2_counters_free(s->references);
     q2_counters_free(s->metadata);
     q2_counters_free(s->tables);
+    struct q2_scan kept = {
+        .io = s->io,
+        .header = s->header,
+        .cluster_bits = s->cluster_bits,
+        .cluster_size = s->cluster_size,
+        .corruptions = s->corruptions,
+        .leaks = s->leaks,
+        .check_errors = s->check_errors,
+        .total_clusters = s->total_clusters,
+        .allocated_clusters = s->allocated_clusters,
+        .fragmented_clusters = s->fragmented_clusters,
+        .compressed_clusters = s->compressed_clusters,
+        .highest_cluster = s->highest_cluster,
+    };
+    *s = kept;
+}
+
+void q2_scan_clear(struct q2_scan *s)
+{
+    q2_scan_shrink(s);
     q2_header_clear(&s->header);
     *s = (struct q2_scan){0};
 }
@@ -214,6 +234,15 @@ static int scan_mapped(struct q2_scan *s, struct q2_error *err)
     return ret < 0 ? ret : q2_scan_mapping(s, err);
 }
 
+// Flags are told in guest order, a table's before those in it, as QEMU does.
+static int by_guest_offset(const void *a, const void *b)
+{
+    const struct q2_finding *x = a, *y = b;
+    if (x->guest_offset != y->guest_offset)
+        return x->guest_offset < y->guest_offset ? -1 : 1;
+    return (y->problem == Q2_PROBLEM_COPIED_L2) - (x->problem == Q2_PROBLEM_COPIED_L2);
+}
+
 static int scan_all(struct q2_scan *s, struct q2_error *err)
 {
     int ret = scan_mapped(s, err);
@@ -223,7 +252,11 @@ static int scan_all(struct q2_scan *s, struct q2_error *err)
         ret = q2_scan_compare(s, err);
     if (ret == 0)
         ret = s->hunted ? q2_scan_misdirected(s, err) : q2_scan_hunt(s, err);
-    return ret < 0 ? ret : q2_scan_resolve(s, err);
+    if (ret == 0)
+        ret = q2_scan_resolve(s, err);
+    if (s->late.n > 1)
+        qsort(s->late.list, s->late.n, sizeof(*s->late.list), by_guest_offset);
+    return ret;
 }
 
 int q2_scan_references(struct q2_scan *s, struct q2_io *io, const struct q2_monitor *mon,
@@ -264,6 +297,12 @@ static int run(struct q2_scan *s, struct q2_io *io, bool read_data, bool for_rep
         !q2_scan_clean(s))
         s->again = s->inflate = true;
     if (ret == 0 && s->again) {
+        restart(s);
+        ret = scan_all(s, err);
+    }
+    // Entries that are right although their data is broken count as references.
+    if (ret == 0 && s->inflate && s->keep_packed) {
+        s->inflate = false;
         restart(s);
         ret = scan_all(s, err);
     }

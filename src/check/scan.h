@@ -55,7 +55,9 @@ struct q2_scan {
     struct q2_io *io;
     const struct q2_monitor *mon;
     bool read_data;
-    bool inflate; // try all compressed clusters: some entry leads astray
+    bool keep_packed; // some that do not inflate stay as they are: only their data is
+                      // broken
+    bool inflate;     // try all compressed clusters: some entry leads astray
 
     uint64_t file_size, file_clusters;
     struct q2_header header;
@@ -116,6 +118,9 @@ int q2_scan_run(struct q2_scan *s, struct q2_io *io, bool read_data,
 int q2_scan_for_repair(struct q2_scan *s, struct q2_io *io, bool inflate,
                        const struct q2_monitor *mon, struct q2_error *err);
 void q2_scan_clear(struct q2_scan *s);
+
+// Gives memory back; totals, the header and nothing else stay.
+void q2_scan_shrink(struct q2_scan *s);
 
 // Counts the references of everything but the refcount structures, for building these
 // anew.

@@ -177,14 +177,14 @@ static void count_cluster(struct place *p, const struct q2_l2_entry *e)
 
 // The COPIED flag of the active state says: the refcount is one.
 static int check_copied(struct place *p, uint64_t index, uint64_t raw,
-                        const struct q2_l2_entry *e, struct q2_error *err)
+                        const struct q2_l2_entry *e, bool can_heal, struct q2_error *err)
 {
     uint64_t stored;
     int ret = q2_scan_stored(p->s, e->host_offset >> p->s->cluster_bits, &stored, err);
     if (ret < 0 || (stored == 1) == e->copied)
         return ret;
     struct q2_finding f = make(p, index, raw, Q2_PROBLEM_COPIED_DATA);
-    f.has |= Q2_HAS_REFCOUNT | Q2_HAS_EDIT;
+    f.has |= Q2_HAS_REFCOUNT | (can_heal ? Q2_HAS_EDIT : 0);
     f.refcount = stored;
     f.edit_value = raw ^ Q2_FLAG_COPIED;
     q2_scan_report(p->s, &p->s->late, &f);
@@ -261,13 +261,10 @@ static int bad_entry(struct place *p, uint64_t index, uint64_t raw,
     if (e->host_offset != 0)
         count_cluster(p, e);
     int ret = suspect(p, &f, err);
-    // QEMU looks at the flag of such an entry too.
-    if (ret == 0 && problem == Q2_PROBLEM_REFERENCE_OUTSIDE && e->copied &&
-        p->l1->snapshot < 0 && e->kind != Q2_CLUSTER_COMPRESSED) {
-        struct q2_finding late = make(p, index, raw, Q2_PROBLEM_COPIED_DATA);
-        late.has |= Q2_HAS_REFCOUNT;
-        q2_scan_report(p->s, &p->s->late, &late);
-    }
+    // QEMU looks at the flag of such an entry too; nothing of it can be set right.
+    if (ret == 0 && problem == Q2_PROBLEM_REFERENCE_OUTSIDE && p->l1->snapshot < 0 &&
+        e->kind != Q2_CLUSTER_COMPRESSED)
+        ret = check_copied(p, index, raw, e, false, err);
     return ret;
 }
 
@@ -305,7 +302,7 @@ static int good_entry(struct place *p, uint64_t index, const uint64_t *l2,
         q2_scan_report(s, &s->findings, &f);
     }
     if (ret == 0 && !packed && p->l1->snapshot < 0)
-        ret = check_copied(p, index, raw, e, err);
+        ret = check_copied(p, index, raw, e, true, err);
     if (ret == 0 && !packed && q2_scan_hunts(s, e->host_offset))
         ret = note_hunted(p, index, l2, err);
     if (ret == 0 && s->read_data)

@@ -121,18 +121,19 @@ static int check_copied(struct q2_scan *s, const struct q2_scan_l1 *l1, uint32_t
     if (ret < 0 || (stored == 1) == ((entry & Q2_FLAG_COPIED) != 0))
         return ret;
     q2_scan_report(s, &s->late,
-                   &(struct q2_finding){.problem = Q2_PROBLEM_COPIED_L2,
-                                        .has = Q2_HAS_OFFSET | Q2_HAS_INDEX |
-                                               Q2_HAS_ENTRY | Q2_HAS_REFCOUNT |
-                                               Q2_HAS_EDIT,
-                                        .offset = entry & Q2_OFFSET_MASK,
-                                        .index = index,
-                                        .entry = entry,
-                                        .refcount = stored,
-                                        .snapshot = -1,
-                                        .snapshot_name = "",
-                                        .edit_offset = l1->offset + (uint64_t)index * 8,
-                                        .edit_value = entry ^ Q2_FLAG_COPIED});
+                   &(struct q2_finding){
+                       .problem = Q2_PROBLEM_COPIED_L2,
+                       .has = Q2_HAS_OFFSET | Q2_HAS_INDEX | Q2_HAS_ENTRY |
+                              Q2_HAS_REFCOUNT | Q2_HAS_EDIT,
+                       .offset = entry & Q2_OFFSET_MASK,
+                       .index = index,
+                       .entry = entry,
+                       .refcount = stored,
+                       .snapshot = -1,
+                       .snapshot_name = "",
+                       .guest_offset = (uint64_t)index << (s->l2_bits + s->cluster_bits),
+                       .edit_offset = l1->offset + (uint64_t)index * 8,
+                       .edit_value = entry ^ Q2_FLAG_COPIED});
     return 0;
 }
 

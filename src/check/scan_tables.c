@@ -6,19 +6,38 @@
 #include "base/checked.h"
 #include "check/scan.h"
 
-// Reads an L1 table; what lies beyond the end of the file reads as zeros.
+// Where the last data of a region ends, the holes behind it left out: memory follows what
+// is there, not what is claimed.
+static int data_end(struct q2_scan *s, uint64_t offset, uint64_t n_bytes, uint64_t *end,
+                    struct q2_error *err)
+{
+    uint64_t limit = q2_min_u64(offset + n_bytes, s->file_size);
+    *end = offset;
+    for (uint64_t at = offset; at < limit;) {
+        uint64_t n = limit - at;
+        bool data;
+        int ret = q2_io_extent(s->io, at, &n, &data, err);
+        if (ret < 0)
+            return ret;
+        at += n;
+        if (data)
+            *end = q2_min_u64(at, limit);
+    }
+    return 0;
+}
+
+// Reads an L1 table up to its last data; entries behind that are zero, and not kept.
 static int read_l1(struct q2_scan *s, struct q2_scan_l1 *l1, struct q2_error *err)
 {
-    size_t n_bytes = (size_t)l1->n_entries * 8;
-    // Memory follows the file: a table beyond its end has no entries.
-    if (l1->offset >= s->file_size)
-        n_bytes = 0;
-    else
-        n_bytes = (size_t)q2_min_u64(n_bytes, q2_align_up(s->file_size - l1->offset, 8));
+    uint64_t end;
+    int ret = data_end(s, l1->offset, (uint64_t)l1->n_entries * 8, &end, err);
+    if (ret < 0)
+        return ret;
+    size_t n_bytes = (size_t)q2_align_up(end - l1->offset, 8);
     l1->entries = calloc(q2_max_u64(n_bytes / 8, 1), 8);
     if (!l1->entries)
         return q2_fail_memory(err, n_bytes);
-    int ret = q2_io_read(s->io, l1->offset, l1->entries, n_bytes, err);
+    ret = q2_io_read(s->io, l1->offset, l1->entries, n_bytes, err);
     if (ret < 0)
         return q2_context(err, "Could not read L1 table");
     q2_table_decode(l1->entries, l1->entries, n_bytes / 8);

@@ -228,6 +228,23 @@ static int look_for(struct q2_scan *s, const struct q2_suspect *x, size_t n_riva
     return ret;
 }
 
+// A compressed entry whose clusters' counts have room for it is right: its data is
+// broken.
+static int owns_its_place(struct q2_scan *s, const struct q2_suspect *x, bool *yes,
+                          struct q2_error *err)
+{
+    struct q2_l2_entry e = q2_l2_decode(x->entry, s->cluster_bits, s->header.version);
+    uint64_t last = (e.host_offset + e.n_bytes - 1) >> s->cluster_bits, stored = 0;
+    *yes = e.kind == Q2_CLUSTER_COMPRESSED;
+    for (uint64_t c = e.host_offset >> s->cluster_bits; c <= last && *yes; c++) {
+        int ret = q2_scan_stored(s, c, &stored, err);
+        if (ret < 0)
+            return ret;
+        *yes = stored > q2_counters_get(s->references, c);
+    }
+    return 0;
+}
+
 static int resolve_one(struct q2_scan *s, const struct q2_suspect *x, size_t n_rivals,
                        struct q2_error *err)
 {
@@ -243,14 +260,17 @@ static int resolve_one(struct q2_scan *s, const struct q2_suspect *x, size_t n_r
         ret = look_for(s, x, n_rivals, &a, err);
     if (ret < 0)
         return ret;
+    bool owned = false;
+    if (a.n != 1 && f->problem == Q2_PROBLEM_COMPRESSED_BROKEN)
+        ret = owns_its_place(s, x, &owned, err);
     if (a.n == 1) {
         f->edit_value = a.value;
         f->has |= Q2_HAS_EDIT;
         f->recovered = true;
-    } else {
+    } else if (!owned) {
         give_up(s, x, f);
     }
-    return 0;
+    return ret;
 }
 
 // A host cluster that several damaged entries could have named is taken by none of them.
@@ -276,6 +296,21 @@ static void drop_rivals(struct q2_scan *s)
             give_up(s, x, &s->findings.list[x->finding]);
         }
     }
+}
+
+// Is nothing to be done about any suspect?
+static bool only_broken_data(const struct q2_scan *s)
+{
+    bool any = false;
+    for (size_t i = 0; i < s->n_suspects; i++) {
+        size_t k = s->suspects[i].finding;
+        if (k == SIZE_MAX)
+            continue;
+        if (s->findings.list[k].has & Q2_HAS_EDIT)
+            return false;
+        any |= s->findings.list[k].problem == Q2_PROBLEM_COMPRESSED_BROKEN;
+    }
+    return any;
 }
 
 // A compressed entry with the COPIED flag: when its data does not inflate it was a plain
@@ -305,6 +340,7 @@ int q2_scan_resolve(struct q2_scan *s, struct q2_error *err)
             ret = resolve_one(s, x, x->is_l1 ? n_l1 : s->n_suspects, err);
     }
     drop_rivals(s);
+    s->keep_packed = only_broken_data(s);
     for (size_t i = 0; i < s->findings.n && ret == 0; i++) {
         if (s->findings.list[i].problem == Q2_PROBLEM_COMPRESSED_COPIED)
             ret = resolve_copied(s, &s->findings.list[i], err);

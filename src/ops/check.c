@@ -70,6 +70,7 @@ static int repair(const struct q2_check_request *r, struct q2_io *io,
                   struct q2_error *err)
 {
     struct q2_plan plan;
+    q2_scan_shrink(&out->scan); // its numbers are enough
     int ret = q2_plan_make(&plan, io, r->mode, r->clear_features, r->read_data, mon, err);
     if (ret < 0)
         return ret;
@@ -87,7 +88,7 @@ static int repair(const struct q2_check_request *r, struct q2_io *io,
 static bool may_heal_header(const struct q2_check_request *r, int ret)
 {
     return r->repair && r->mode == Q2_REPAIR_MODE_ALL && ret != -ECANCELED &&
-           ret != -ENOMEM && ret != -EIO;
+           ret != -ENOMEM && ret != -EIO && (ret != -ENOTSUP || r->clear_features);
 }
 
 static int check_open(const struct q2_check_request *r, struct q2_io *io,
