@@ -356,6 +356,29 @@ EOF
 }
 
 # -B and chains: names that must not be followed.
+@test "entries that lead into the skeleton: nothing is written there" {
+    local value
+    imgtool fill new.raw 1M --seed 3
+    must oracle create -f qcow2 plain.qcow2 1M
+    must qemu-io -c 'write -P 1 0 128k' plain.qcow2
+    # Guest data where the refcount table and the L1 table lie.
+    for value in 0x8000000000010000 0x8000000000030000; do
+        cp plain.qcow2 img.qcow2
+        imgtool l2 img.qcow2 0 $value
+        cp img.qcow2 keep.qcow2
+        one_error 1 bounded qemu-img convert -n -O qcow2 new.raw img.qcow2
+        message_has 'must be repaired first'
+        must cmp img.qcow2 keep.qcow2
+    done
+    # An L2 table that is the L1 table.
+    cp plain.qcow2 img.qcow2
+    imgtool l1 img.qcow2 0 0x8000000000030000
+    cp img.qcow2 keep.qcow2
+    one_error 1 bounded qemu-img convert -n -O qcow2 new.raw img.qcow2
+    message_has 'must be repaired first'
+    must cmp img.qcow2 keep.qcow2
+}
+
 @test "backing file names that are no plain paths are refused" {
     local name
     truncate -s 4M base.raw

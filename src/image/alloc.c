@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
+#include "image/overlap.h"
 
 // First free cluster at or after `from`; a block is looked at as a whole.
 static int next_free(struct q2_image *img, uint64_t from, uint64_t *cluster,
@@ -73,33 +74,11 @@ int q2_alloc_find(struct q2_image *img, uint64_t from, uint64_t avoid, uint64_t 
     }
 }
 
-// Metadata whose place the header names. A refcount that calls one of these clusters free
-// is wrong, and to believe it would be to overwrite the image's skeleton.
-static const char *skeleton_at(const struct q2_image *img, uint64_t start, uint64_t end)
-{
-    const struct {
-        const char *name;
-        uint64_t offset, n_bytes;
-    } parts[] = {
-        {"the header", 0, img->cluster_size},
-        {"the active L1 table", img->header.l1_table_offset,
-         (uint64_t)img->header.l1_size * 8},
-        {"the refcount table", img->header.refcount_table_offset,
-         (uint64_t)img->header.refcount_table_clusters << img->cluster_bits},
-        {"the snapshot table", img->header.snapshots_offset, img->header.nb_snapshots},
-    };
-    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
-        if (parts[i].n_bytes > 0 && parts[i].offset < end &&
-            start < parts[i].offset + parts[i].n_bytes)
-            return parts[i].name;
-    }
-    return NULL;
-}
-
 static int take(struct q2_image *img, uint64_t start, uint64_t n, struct q2_error *err)
 {
     uint64_t from = start << img->cluster_bits, to = (start + n) << img->cluster_bits;
-    const char *skeleton = skeleton_at(img, from, to);
+    // A refcount that calls a cluster of the skeleton free is wrong.
+    const char *skeleton = q2_overlap_find(img, from, to);
     if (skeleton)
         return q2_fail(err, -EIO,
                        "'%s': the refcounts call host cluster %" PRIu64

@@ -10,6 +10,7 @@ libqcow2_a_SOURCES += \
 	src/image/image.c src/image/image.h \
 	src/image/mapping.c \
 	src/image/open.c src/image/open.h \
+	src/image/overlap.c src/image/overlap.h \
 	src/image/probe.c src/image/probe.h \
 	src/image/raw.c src/image/raw.h \
 	src/image/read.c \

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "image/overlap.h"
 
 uint64_t q2_image_l1_entries(uint64_t size, unsigned cluster_bits, unsigned l2_bits)
 {
@@ -166,7 +167,7 @@ int q2_mapping_l2_for_write(struct q2_image *img, uint64_t guest_offset,
         return ret;
     if (entry & Q2_FLAG_COPIED) {
         *out = old;
-        return 0;
+        return q2_overlap_refuse(img, l2_offset, img->cluster_size, "an L2 table", err);
     }
     // The table is shared with a snapshot: it gets a copy of its own.
     ret = place_l2(img, l1_index, old, out, err);

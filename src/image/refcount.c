@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "image/overlap.h"
 
 // Host offsets must fit in the offset field of a table entry.
 #define MAX_HOST_BITS 56U
@@ -75,6 +76,10 @@ static int block_for_update(struct q2_image *img, uint64_t cluster, uint64_t n,
     if (!*out)
         return q2_fail(err, -EIO, "'%s': host cluster %" PRIu64 " has no refcount block",
                        img->disk.path, cluster);
+    ret = q2_overlap_refuse(img, (*out)->host_offset, img->cluster_size,
+                            "a refcount block", err);
+    if (ret < 0)
+        return ret;
     *index = cluster & (per_block - 1);
     *n_here = q2_min_u64(n, per_block - *index);
     q2_cache_mark_dirty(img->refcount_cache, *out);

@@ -8,6 +8,7 @@
 #include <inttypes.h>
 
 #include "base/checked.h"
+#include "image/overlap.h"
 
 // The part of an L2 table that a request touches.
 struct span {
@@ -129,6 +130,8 @@ static int begin_locked(struct q2_image *img, uint64_t guest_offset, size_t n_by
         n = count_in_place(img, &s, &e);
         host_offset = e.host_offset;
         w->link = e.kind != Q2_CLUSTER_NORMAL;
+        ret = q2_overlap_refuse(img, host_offset, n << img->cluster_bits, "guest data",
+                                err);
     } else {
         ret = q2_alloc_run(img, count_to_allocate(img, &s), &host_offset, &n, &w->fresh,
                            err);
