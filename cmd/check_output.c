@@ -140,7 +140,6 @@ static json_t *finding_json(const struct q2_finding *f)
         {Q2_HAS_CLUSTER, "cluster", f->cluster},
         {Q2_HAS_CLUSTER, "count", f->count},
         {Q2_HAS_INDEX, "index", f->index},
-        {Q2_HAS_ENTRY, "entry", f->entry},
         {Q2_HAS_REFCOUNT, "refcount", f->refcount},
         {Q2_HAS_REFERENCE, "reference", f->reference},
         {Q2_HAS_GUEST, "guest-offset", f->guest_offset},
@@ -158,6 +157,11 @@ static json_t *finding_json(const struct q2_finding *f)
         if (f->has & members[i].has)
             json_object_set_new(o, members[i].key,
                                 json_integer((json_int_t)members[i].value));
+    }
+    if (f->has & Q2_HAS_ENTRY) {
+        char text[24]; // 64 bits do not fit in a JSON number that all readers take
+        snprintf(text, sizeof(text), "0x%016" PRIx64, f->entry);
+        json_object_set_new(o, "entry", json_string(text));
     }
     if ((f->has & Q2_HAS_SNAPSHOT) && f->snapshot >= 0)
         json_object_set_new(o, "snapshot-index", json_integer(f->snapshot));

@@ -28,15 +28,21 @@ static bool is_blank(const struct q2_snapshot *sn)
     return sn->l1_size == 0 && !*sn->id && !*sn->name;
 }
 
-// Its L1 table could not be used?
-static bool is_lost(const struct q2_scan *s, unsigned index)
+// Which snapshots are lost: by index. The caller frees it.
+static int list_lost(const struct q2_scan *s, bool **out, struct q2_error *err)
 {
+    bool *lost = calloc((size_t)s->n_snapshots + 1, sizeof(*lost));
+    if (!lost)
+        return q2_fail_memory(err, s->n_snapshots);
+    for (unsigned i = 0; i < s->n_snapshots; i++)
+        lost[i] = is_blank(&s->snapshots[i]);
     for (size_t i = 0; i < s->findings.n; i++) {
         const struct q2_finding *f = &s->findings.list[i];
-        if (f->problem == Q2_PROBLEM_SNAPSHOT_L1 && f->index == index)
-            return true;
+        if (f->problem == Q2_PROBLEM_SNAPSHOT_L1 && f->index < s->n_snapshots)
+            lost[f->index] = true;
     }
-    return is_blank(&s->snapshots[index]);
+    *out = lost;
+    return 0;
 }
 
 static uint64_t largest_id(const struct q2_scan *s)
@@ -60,7 +66,8 @@ static int give_new_id(struct q2_scan *s, unsigned index, uint64_t *next,
 }
 
 // Mends the entries in memory; what is lost is left out by the writer.
-static int mend(struct q2_plan *p, struct q2_scan *s, struct q2_error *err)
+static int mend(struct q2_plan *p, struct q2_scan *s, const bool *lost,
+                struct q2_error *err)
 {
     uint64_t next = largest_id(s);
     int ret = 0;
@@ -76,7 +83,7 @@ static int mend(struct q2_plan *p, struct q2_scan *s, struct q2_error *err)
             } else if (f.problem == Q2_PROBLEM_SNAPSHOT_DUPLICATE_ID) {
                 ret = give_new_id(s, (unsigned)f.index, &next, err);
             }
-            f.lossy |= is_lost(s, (unsigned)f.index);
+            f.lossy |= lost[f.index];
         }
         if (ret == 0)
             ret = q2_plan_note(p, &f, err);
@@ -85,23 +92,23 @@ static int mend(struct q2_plan *p, struct q2_scan *s, struct q2_error *err)
              f.problem == Q2_PROBLEM_SNAPSHOT_TABLE && ret == 0 &&
              k < s->header.nb_snapshots && k < f.index + MAX_LISTED;
              k++) {
-            struct q2_finding lost = f;
-            lost.index = k;
-            lost.snapshot = (int)k;
-            ret = q2_plan_note(p, &lost, err);
+            struct q2_finding other = f;
+            other.index = k;
+            other.snapshot = (int)k;
+            ret = q2_plan_note(p, &other, err);
         }
     }
     return ret;
 }
 
 // The new table's bytes; *n_kept entries.
-static int encode(const struct q2_scan *s, uint8_t **out, size_t *n_bytes,
-                  uint32_t *n_kept, struct q2_error *err)
+static int encode(const struct q2_scan *s, const bool *lost, uint8_t **out,
+                  size_t *n_bytes, uint32_t *n_kept, struct q2_error *err)
 {
     *n_bytes = 0;
     *n_kept = 0;
     for (unsigned i = 0; i < s->n_snapshots; i++) {
-        if (!is_lost(s, i))
+        if (!lost[i])
             *n_bytes += q2_snapshot_bytes(&s->snapshots[i]);
     }
     uint8_t *buf = calloc(1, q2_align_up(*n_bytes + 1, s->cluster_size));
@@ -109,7 +116,7 @@ static int encode(const struct q2_scan *s, uint8_t **out, size_t *n_bytes,
         return q2_fail_memory(err, *n_bytes);
     size_t at = 0;
     for (unsigned i = 0; i < s->n_snapshots; i++) {
-        if (is_lost(s, i))
+        if (lost[i])
             continue;
         q2_snapshot_encode(&s->snapshots[i], buf + at);
         at += q2_snapshot_bytes(&s->snapshots[i]);
@@ -150,9 +157,13 @@ int q2_heal_snapshots(struct q2_plan *p, struct q2_scan *s, bool *changed,
     uint8_t *table = NULL;
     size_t n_bytes = 0;
     uint32_t n_kept = 0;
-    int ret = mend(p, s, err);
+    bool *lost = NULL;
+    int ret = list_lost(s, &lost, err);
     if (ret == 0)
-        ret = encode(s, &table, &n_bytes, &n_kept, err);
+        ret = mend(p, s, lost, err);
+    if (ret == 0)
+        ret = encode(s, lost, &table, &n_bytes, &n_kept, err);
+    free(lost);
     if (ret < 0)
         return ret;
     ret = write_table(p, s, table, n_bytes, n_kept, err);

@@ -337,11 +337,15 @@ static bool header_is_doubtful(const struct q2_scan *s)
         case Q2_PROBLEM_ACTIVE_L1_CUT:
         case Q2_PROBLEM_REFCOUNT_TOO_LOW:
             return true;
+        case Q2_PROBLEM_REFCOUNT_TOO_HIGH: // shared with a snapshot that is not there?
+            if (s->findings.list[i].refcount > 1)
+                return true;
+            break;
         default:
             break;
         }
     }
-    return s->leaks > s->allocated_clusters;
+    return s->leaks * 2 > s->allocated_clusters;
 }
 
 // The first look. A header that cannot be used at all is healed, or its error stands.

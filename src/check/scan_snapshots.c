@@ -42,13 +42,34 @@ static int read_entry(struct q2_scan *s, uint64_t offset, unsigned index,
     return ret;
 }
 
-static bool duplicate_id(const struct q2_scan *s, const struct q2_snapshot *sn)
+// The snapshot at an index, for sorting by id.
+struct by_id {
+    const char *id;
+    unsigned index;
+};
+
+static int compare_ids(const void *a, const void *b)
 {
-    for (unsigned i = 0; i < s->n_snapshots; i++) {
-        if (strcmp(s->snapshots[i].id, sn->id) == 0)
-            return true;
+    const struct by_id *x = a, *y = b;
+    int order = strcmp(x->id, y->id);
+    return order ? order : (x->index > y->index) - (x->index < y->index);
+}
+
+static int report_duplicates(struct q2_scan *s, struct q2_error *err)
+{
+    struct by_id *list = malloc((s->n_snapshots + 1) * sizeof(*list));
+    if (!list)
+        return q2_fail_memory(err, (s->n_snapshots + 1) * sizeof(*list));
+    for (unsigned i = 0; i < s->n_snapshots; i++)
+        list[i] = (struct by_id){s->snapshots[i].id, i};
+    qsort(list, s->n_snapshots, sizeof(*list), compare_ids);
+    for (unsigned i = 1; i < s->n_snapshots; i++) {
+        if (*list[i].id && strcmp(list[i - 1].id, list[i].id) == 0)
+            report(s, Q2_PROBLEM_SNAPSHOT_DUPLICATE_ID, list[i].index,
+                   s->snapshots[list[i].index].name);
     }
-    return false;
+    free(list);
+    return 0;
 }
 
 static int grow(struct q2_scan *s, unsigned *max, struct q2_error *err)
@@ -130,8 +151,6 @@ static int one_entry(struct q2_scan *s, unsigned index, uint64_t *at, bool *stop
     bool blank = sn.l1_size == 0 && !*sn.id && !*sn.name;
     if (blank || (s->header.version >= 3 && !sn.has_disk_size))
         report(s, Q2_PROBLEM_SNAPSHOT_INCOMPLETE, index, sn.name);
-    if (*sn.id && duplicate_id(s, &sn))
-        report(s, Q2_PROBLEM_SNAPSHOT_DUPLICATE_ID, index, sn.name);
     s->snapshots[s->n_snapshots] = sn;
     s->snapshot_offsets[s->n_snapshots++] = *at;
     // The last entry's padding does not count.
@@ -152,5 +171,5 @@ int q2_scan_snapshots(struct q2_scan *s, struct q2_error *err)
         if (ret < 0)
             return ret;
     }
-    return 0;
+    return report_duplicates(s, err);
 }

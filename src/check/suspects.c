@@ -91,6 +91,11 @@ static int fits(struct q2_scan *s, const struct q2_suspect *x, uint64_t raw,
     if ((raw & reserved) || (!x->is_l1 && s->header.version < 3 && (raw & Q2_FLAG_ZERO)))
         return 0;
     int ret = q2_scan_is_orphan(s, raw & Q2_OFFSET_MASK, &stored, yes, err);
+    // The active state's entry of a cluster with one reference has the COPIED flag:
+    // without it a compressed entry was no plain one.
+    if (!x->is_l1 && (x->entry & Q2_FLAG_COMPRESSED) && !(x->entry & Q2_FLAG_COPIED) &&
+        stored == 1 && s->findings.list[x->finding].snapshot < 0)
+        *yes = false;
     if (ret == 0 && *yes && x->is_l1)
         ret = q2_scan_reads_like_l2(s, raw & Q2_OFFSET_MASK, yes, err);
     *value = (raw & ~Q2_FLAG_COPIED) | (stored == 1 ? Q2_FLAG_COPIED : 0);
