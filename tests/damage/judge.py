@@ -17,6 +17,7 @@ and the same damage given to qemu-img.
 
 import os
 import re
+import select
 import subprocess
 
 from qcow2format import OFFSET_MASK, ZERO, FormatError, Reader, be
@@ -34,17 +35,37 @@ class Bad(Exception):
     """Something that must never happen."""
 
 
-class Ran:
-    """A command that ended."""
-
-    def __init__(self, command, cwd):
-        self.command = command
+def wait(process, seconds):
+    """As Popen.wait, without its naps."""
+    if hasattr(os, "pidfd_open"):
+        fd = os.pidfd_open(process.pid)
         try:
-            done = subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL,
-                                  capture_output=True, timeout=TIMEOUT)
-        except subprocess.TimeoutExpired:
-            raise Bad("hangs: " + " ".join(command)) from None
-        self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
+            poll = select.poll()
+            poll.register(fd, select.POLLIN)
+            poll.poll(seconds * 1000)
+        finally:
+            os.close(fd)
+        seconds = 0
+    process.wait(seconds)
+
+
+class Ran:
+    """A command that ended. What it prints goes through files: findings are many."""
+
+    def __init__(self, command, cwd, env=None):
+        self.command = command
+        paths = [os.path.join(cwd, name) for name in ("stdout", "stderr")]
+        with open(paths[0], "wb") as out, open(paths[1], "wb") as err:
+            process = subprocess.Popen(command, cwd=cwd, stdin=subprocess.DEVNULL,
+                                       stdout=out, stderr=err, env=env)
+            try:
+                wait(process, TIMEOUT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise Bad("hangs: " + " ".join(command)) from None
+        self.code = process.returncode
+        self.out, self.err = (read_file(path) for path in paths)
 
     def must_be_sane(self, codes):
         said = self.out + self.err

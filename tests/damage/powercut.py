@@ -8,7 +8,7 @@ import re
 import struct
 import subprocess
 
-from judge import MARKS, TIMEOUT, Bad, Content, Judge, read_file, write_file
+from judge import Bad, Content, Judge, Ran, read_file, write_file
 from qcow2format import FormatError, Reader
 
 WRITE, FLUSH, SET_SIZE, OTHER = 0, 1, 2, 8
@@ -104,11 +104,8 @@ class CutJudge(Judge):
         env = dict(os.environ, LD_PRELOAD=self.recorder, Q2_RECORD=log,
                    Q2_RECORD_IMAGE=self.path)
         env["ASAN_OPTIONS"] = env.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"
-        done = subprocess.run([self.qcow2, "check", "-r", "all", "--undo-file", "undo",
-                               "image"], cwd=self.folder, env=env, capture_output=True,
-                              stdin=subprocess.DEVNULL, timeout=TIMEOUT)
-        if any(m in done.stdout + done.stderr for m in MARKS):
-            raise Bad("the repair that is recorded fails")
+        done = Ran([self.qcow2, "check", "-r", "all", "--undo-file", "undo", "image"],
+                   self.folder, env).must_be_sane((0, 1, 2, 3, 63))
         ops = parse_log(read_file(log)) if os.path.exists(log) else []
         return done, ops
 
@@ -177,7 +174,7 @@ class CutJudge(Judge):
             self.place(damaged)
             dry = self.check("-r", "all", "--dry-run")
             whole, ops = self.record(damaged)
-            if not any(kind in (WRITE, SET_SIZE) for kind, _, _ in ops) or whole.returncode:
+            if not any(kind in (WRITE, SET_SIZE) for kind, _, _ in ops) or whole.code:
                 return 0, None
             return self.judge_cuts(damaged, dry, ops)
         except Bad as e:
