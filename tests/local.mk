@@ -7,6 +7,7 @@
 #   make check-asan                       the same under ASan and UBSan
 #   make check-valgrind                   unit tests and some commands under valgrind
 #   make check-damage                     every single damage of an image, against check
+#   make check-damage DAMAGE="--image v3-4k --only 'L1 entry'"    some of them
 
 include $(top_srcdir)/tests/unit/local.mk
 
@@ -51,10 +52,11 @@ check-valgrind: qcow2 $(check_PROGRAMS)
 check-damage: qcow2
 	@$(MKDIR_P) test-logs
 	@$(Q2_TEST_ENV) CC='$(CC)' $(BASH) -o pipefail -c '{ \
-		python3 $(srcdir)/tests/damage/matrix.py run --full \
-			--log test-logs/damage.tsv; run=$$?; \
-		python3 $(srcdir)/tests/damage/matrix.py cut --every 40 && \
-		exit $$run; } | tee test-logs/damage.txt'
+		python3 "$(srcdir)/tests/damage/matrix.py" run --full \
+			--log test-logs/damage.tsv "$$@"; run=$$?; \
+		(($$#)) || set -- --every 40; \
+		python3 "$(srcdir)/tests/damage/matrix.py" cut "$$@" && exit $$run; \
+		} | tee test-logs/damage.txt' damage $(DAMAGE)
 
 # Short: the whole suite takes minutes, and it is not what distcheck is there for.
 AM_DISTCHECK_CONFIGURE_FLAGS = TESTS_ONLY='$(notdir $(check_PROGRAMS)) cli man info-human'

@@ -128,7 +128,9 @@ class Results:
 
     @staticmethod
     def rank(verdict):
-        return {"healed": 0, "harmless": 0, "unseen": 0, "deep": 0, "lossy": 1, "kept": 1}.get(verdict, 2)
+        if verdict in ("healed", "harmless", "unseen", "deep"):
+            return 0
+        return 1 if verdict in ("lossy", "kept") else 2
 
     def print(self, terse, full, out):
         if not terse:
