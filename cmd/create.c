@@ -88,7 +88,11 @@ static int measure_backing(const char *filename, struct q2_new_image *image,
         q2_hint(err, "Could not open backing image.");
         return rc;
     }
-    if (!format) {
+    if (q2_chain_has_file(backing, filename)) {
+        rc = q2_fail(err, -EINVAL,
+                     "The new image would overwrite its own backing file '%s'",
+                     image->text[Q2_KEY_BACKING_FILE]);
+    } else if (!format) {
         rc = q2_fail(err, -EINVAL, "Backing file specified without backing format");
         q2_hint(err, "Detected format of %s.", backing->ops->format);
     } else if (!image->text[Q2_KEY_SIZE]) {

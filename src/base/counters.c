@@ -278,6 +278,20 @@ static uint32_t skip_zeros(const struct page *p, uint32_t i)
     return i;
 }
 
+bool q2_counters_any(const struct q2_counters *c, uint64_t index, uint64_t n)
+{
+    while (n > 0) {
+        uint32_t i = (uint32_t)(index & PAGE_MASK);
+        uint32_t here = (uint32_t)q2_min_u64(n, PAGE_COUNTERS - i);
+        const struct page *p = find_page(c, index >> PAGE_BITS);
+        if (p && skip_zeros(p, i) < i + here)
+            return true;
+        index += here;
+        n -= here;
+    }
+    return false;
+}
+
 static uint32_t run_end(const struct page *p, uint32_t i)
 {
     unsigned per_word = 64 / p->width;

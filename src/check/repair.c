@@ -292,7 +292,7 @@ static int round_all(struct q2_plan *p, struct q2_scan *s, const struct q2_monit
 static int round_leaks(struct q2_plan *p, struct q2_scan *s, bool flags_were_right,
                        bool *changed, struct q2_error *err)
 {
-    if (s->leaks > 0 && references_are_doubtful(s)) {
+    if (p->leaks_kept || (s->leaks > 0 && references_are_doubtful(s))) {
         p->leaks_kept = true;
         return 0;
     }
@@ -348,6 +348,19 @@ static bool header_is_doubtful(const struct q2_scan *s)
     return s->leaks * 2 > s->allocated_clusters;
 }
 
+// Would another value of a header field explain all that was found? Then what looks
+// leaked is not.
+static int header_explains(struct q2_plan *p, const struct q2_monitor *mon, bool *yes,
+                           struct q2_error *err)
+{
+    struct q2_plan trial = {0};
+    int ret = q2_overlay_open(p->overlay, &trial.overlay, err);
+    if (ret == 0)
+        ret = q2_heal_header(&trial, mon, yes, err);
+    q2_plan_clear(&trial);
+    return ret;
+}
+
 // The first look. A header that cannot be used at all is healed, or its error stands.
 static int first_round(struct q2_plan *p, enum q2_repair_mode mode,
                        const struct q2_monitor *mon, bool *changed, struct q2_error *err)
@@ -360,9 +373,10 @@ static int first_round(struct q2_plan *p, enum q2_repair_mode mode,
         *err = why;
         return ret;
     }
-    if (ret == 0 && (mode != Q2_REPAIR_MODE_ALL || q2_scan_clean(&p->after) ||
-                     !header_is_doubtful(&p->after)))
+    if (ret == 0 && (q2_scan_clean(&p->after) || !header_is_doubtful(&p->after)))
         return 0;
+    if (mode != Q2_REPAIR_MODE_ALL)
+        return header_explains(p, mon, &p->leaks_kept, err);
     bool unusable = ret < 0;
     q2_scan_shrink(&p->after); // every trial is a scan of its own
     ret = q2_heal_header(p, mon, changed, err);

@@ -131,11 +131,7 @@ bool q2_scan_is_metadata(const struct q2_scan *s, uint64_t offset, uint64_t n_by
 {
     uint64_t first = offset >> s->cluster_bits;
     uint64_t last = (offset + n_bytes - 1) >> s->cluster_bits;
-    for (uint64_t c = first; c <= last; c++) {
-        if (q2_counters_get(s->metadata, c) > 0)
-            return true;
-    }
-    return false;
+    return q2_counters_any(s->metadata, first, last - first + 1);
 }
 
 int q2_scan_block(struct q2_scan *s, uint64_t cluster, struct q2_table **out,

@@ -57,6 +57,13 @@ static int mark_entries(struct q2_image *img, struct q2_table *t, uint64_t index
     return 0;
 }
 
+// May unallocated clusters stay what they are? Version 2 has no other zeros.
+static bool reads_zero_anyway(const struct q2_image *img, unsigned flags)
+{
+    return img->header.version < 3 ||
+           ((flags & Q2_ZERO_UNMAP) && img->header.backing_file == NULL);
+}
+
 // Whole clusters inside one L2 table's range.
 static int mark_in_table(struct q2_image *img, uint64_t guest_offset, uint64_t n_clusters,
                          unsigned flags, struct q2_error *err)
@@ -70,7 +77,7 @@ static int mark_in_table(struct q2_image *img, uint64_t guest_offset, uint64_t n
     if (ret < 0)
         return ret;
     // Nothing to drop and nothing to say: no table is made for it.
-    if (img->header.version < 3 && run.kind == Q2_CLUSTER_UNALLOCATED &&
+    if (reads_zero_anyway(img, flags) && run.kind == Q2_CLUSTER_UNALLOCATED &&
         run.n_bytes == n_clusters << img->cluster_bits)
         return 0;
     ret = q2_mapping_l2_for_write(img, guest_offset, &t, err);

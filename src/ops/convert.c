@@ -17,7 +17,7 @@
 
 struct pipeline {
     struct q2_convert_job job;
-    pthread_mutex_t lock;
+    pthread_mutex_t lock, report_lock;
     pthread_cond_t turned;
     uint64_t next_offset; // where the next window begins
     uint64_t next_ticket; // its number
@@ -67,7 +67,9 @@ static bool await_turn(struct pipeline *p, uint64_t ticket)
 
 static void end_turn(struct pipeline *p, const struct q2_window *w)
 {
+    pthread_mutex_lock(&p->report_lock);
     q2_monitor_progress(p->job.mon, w->start + w->n_bytes, p->job.size);
+    pthread_mutex_unlock(&p->report_lock);
     pthread_mutex_lock(&p->lock);
     p->turn++;
     pthread_cond_broadcast(&p->turned);
@@ -140,10 +142,13 @@ int q2_convert(struct q2_disk *const *sources, unsigned n_sources, struct q2_dis
     if (options->compress && !target->ops->write_begin_compressed)
         return q2_fail(err, -ENOTSUP, "Compression not supported for this file format");
     pthread_mutex_init(&p.lock, NULL);
+    pthread_mutex_init(&p.report_lock, NULL);
+    p.job.report_lock = &p.report_lock;
     pthread_cond_init(&p.turned, NULL);
     unsigned n_threads = options->n_threads ? options->n_threads : q2_pool_processors();
     ret = q2_pool_run(n_threads, work, &p);
     pthread_cond_destroy(&p.turned);
     pthread_mutex_destroy(&p.lock);
+    pthread_mutex_destroy(&p.report_lock);
     return p.failed ? err->code : ret;
 }

@@ -21,9 +21,6 @@
 #define STEP (UINT64_C(1) << 30)
 #define STEPS_OF_DISK 4096U
 
-// Warnings come from all threads, one at a time.
-static pthread_mutex_t warn_lock = PTHREAD_MUTEX_INITIALIZER;
-
 // The source that holds offset, and the offset in it.
 static struct q2_disk *source_at(const struct q2_convert_job *job, uint64_t offset,
                                  uint64_t *in_source)
@@ -145,12 +142,12 @@ static void salvage(const struct q2_convert_job *job, struct q2_disk *source,
             }
             n_bad += n;
         } else if (n_bad > 0) {
-            pthread_mutex_lock(&warn_lock);
+            pthread_mutex_lock(job->report_lock);
             q2_monitor_warn(job->mon,
                             "error while reading offset %" PRIu64
                             ": %s; %zu bytes become zeros",
                             offset + bad_at, first.message, n_bad);
-            pthread_mutex_unlock(&warn_lock);
+            pthread_mutex_unlock(job->report_lock);
             n_bad = 0;
         }
     }

@@ -3,6 +3,8 @@
 #ifndef Q2_OPS_CONVERT_WINDOW_H
 #define Q2_OPS_CONVERT_WINDOW_H
 
+#include <pthread.h>
+
 #include "image/codec.h"
 #include "ops/convert.h"
 
@@ -15,7 +17,8 @@ struct q2_convert_job {
     struct q2_disk *target;
     const struct q2_convert_options *options;
     const struct q2_monitor *mon;
-    uint64_t size; // of the sources together
+    uint64_t size;                // of the sources together
+    pthread_mutex_t *report_lock; // the monitor is called by one thread at a time
 };
 
 enum q2_segment_kind {
