@@ -5,28 +5,47 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "base/endian.h"
 #include "cmd/output.h"
 #include "io/overlay.h"
+
+// Clusters with the same finding side by side: so many get a line of their own.
+#define MAX_LINES UINT64_C(65536)
 
 static const char *verb_of(const struct q2_finding *f)
 {
     return q2_problem_info(f->problem)->severity == Q2_SEVERITY_LEAK ? "Leaked" : "ERROR";
 }
 
-void q2_output_findings(const struct q2_findings *findings, const char *verb)
+// One finding, a line for each cluster that it is about.
+static void output_finding(FILE *to, struct q2_finding f, const char *verb)
 {
     char text[Q2_FINDING_TEXT_MAX];
-    for (size_t i = 0; i < findings->n; i++) {
-        struct q2_finding f = findings->list[i];
-        uint64_t n = f.has & Q2_HAS_CLUSTER ? f.count : 1;
-        for (uint64_t k = 0; k < n; k++, f.cluster++) {
-            q2_finding_format(&f, verb ? verb : verb_of(&f), text);
-            q2_output_text(stderr, text);
-            fputc('\n', stderr);
-        }
+    uint64_t n = f.has & Q2_HAS_CLUSTER ? f.count : 1;
+    for (uint64_t k = 0; k < n && k < MAX_LINES; k++, f.cluster++) {
+        q2_finding_format(&f, verb ? verb : verb_of(&f), text);
+        q2_output_text(to, text);
+        fputc('\n', to);
     }
+    if (n > MAX_LINES)
+        fprintf(to, "(and the same for all clusters up to %" PRIu64 ")\n",
+                f.cluster + n - MAX_LINES - 1);
+}
+
+void q2_output_findings(const struct q2_findings *findings, const char *verb)
+{
+    // Standard error itself is not buffered; there may be very many lines.
+    int fd = findings->n > 0 ? dup(STDERR_FILENO) : -1;
+    FILE *to = fd >= 0 ? fdopen(fd, "w") : NULL;
+    fflush(stdout);
+    for (size_t i = 0; i < findings->n; i++)
+        output_finding(to ? to : stderr, findings->list[i], verb);
+    if (to)
+        fclose(to);
+    else if (fd >= 0)
+        close(fd);
 }
 
 static void print_snapshot(const struct q2_finding *f)
