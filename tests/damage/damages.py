@@ -20,6 +20,7 @@ class Damage:
     def __init__(self, image, structure, place, kind, offset, data):
         self.image, self.structure, self.place, self.kind = image, structure, place, kind
         self.offset, self.data = offset, data
+        self.again = False  # of a like place as an earlier one: left out of a shorter run
 
     @property
     def name(self):
@@ -182,8 +183,11 @@ class Maker:
                     "normal" if value & COPIED else "shared")
             seen[kind] = seen.get(kind, 0) + 1
             if seen[kind] <= (1 if kind == "empty" else 2):
+                before = len(self.list)
                 self.entry("%s, %s" % (structure, kind),
                            "0x%x:%d" % (offset, i), offset + i * 8)
+                for damage in self.list[before:]:
+                    damage.again = seen[kind] > 1
 
     def refcounts(self):
         h = self.layout.header

@@ -48,7 +48,8 @@ class Base:
 
 def wanted(args, base, start):
     """The damages asked for; start spreads --every over the images."""
-    found = [d for d in base.damages if all(t in d.name for t in args.only)]
+    found = [d for d in base.damages if all(t in d.name for t in args.only)
+             and (args.all or not d.again)]
     if args.spread:
         groups = {}
         for d in found:
@@ -227,6 +228,8 @@ def command_line():
         p.add_argument("--image", action="append", choices=list(IMAGES))
         p.add_argument("--only", action="append", default=[], help="part of the name")
         p.add_argument("--every", type=int, default=1, help="one damage out of N")
+        p.add_argument("--all", action="store_true",
+                       help="a second place of each kind in every L2 table, too")
         p.add_argument("--spread", action="store_true",
                        help="one damage of each structure of each image")
         if name != "list":
