@@ -10,7 +10,7 @@
 
 // Tables are looked for in this many clusters; that many finds of each are tried.
 #define MAX_SEARCH_CLUSTERS 65536U
-#define MAX_FINDS 24U
+#define MAX_FINDS 8U
 #define SEARCH_BYTES 4096U
 
 // The header as it stands, damaged or not.
@@ -61,6 +61,14 @@ static uint64_t needed_l1(const struct raw *r)
     return (r->size >> span_bits) + ((r->size & ((UINT64_C(1) << span_bits) - 1)) != 0);
 }
 
+// Do the fields that version 2 lacks stand there all the same?
+static bool v3_fields(const struct raw *r)
+{
+    uint32_t length = q2_load_be32(r->bytes + 100);
+    return (length == 104 || length == 112) &&
+           q2_load_be32(r->bytes + 96) <= Q2_MAX_REFCOUNT_ORDER;
+}
+
 static int add_small_fields(struct q2_candidates *c, const struct raw *r,
                             struct q2_error *err)
 {
@@ -84,7 +92,7 @@ static int add_small_fields(struct q2_candidates *c, const struct raw *r,
         if (ranges[i].at >= Q2_HEADER_V2_BYTES && r->version < 3)
             continue;
         // A version that there is stays: version 2 would ignore half of the header.
-        if (ranges[i].at == 4 && (r->version == 2 || r->version == 3))
+        if (ranges[i].at == 4 && (r->version == 3 || (r->version == 2 && !v3_fields(r))))
             continue;
         // So does a length that programs write.
         uint32_t length = q2_load_be32(r->bytes + 100);

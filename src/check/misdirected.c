@@ -21,7 +21,8 @@ static bool is_hunted_table(const struct q2_scan *s, const struct q2_finding *f)
 int q2_scan_hunt(struct q2_scan *s, struct q2_error *err)
 {
     size_t n = 0;
-    if (s->n_orphans == 0 || s->too_many_orphans)
+    if (s->n_orphans == 0 || s->too_many_orphans ||
+        (s->header.incompatible_features & Q2_INCOMPAT_DIRTY))
         return 0;
     s->hunted = q2_counters_new();
     if (!s->hunted)

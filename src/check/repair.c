@@ -337,6 +337,10 @@ static bool header_is_doubtful(const struct q2_scan *s)
         case Q2_PROBLEM_ACTIVE_L1_CUT:
         case Q2_PROBLEM_REFCOUNT_TOO_LOW:
             return true;
+        case Q2_PROBLEM_L2_RESERVED: // a zero flag that version 2 does not know?
+            if (s->header.version == 2)
+                return true;
+            break;
         case Q2_PROBLEM_REFCOUNT_TOO_HIGH: // shared with a snapshot that is not there?
             if (s->findings.list[i].refcount > 1)
                 return true;

@@ -77,7 +77,7 @@ static int makes_sense(struct q2_scan *s, uint64_t index, bool *sense,
         uint64_t stored = s->format->get(t->data, i);
         uint64_t counted = q2_counters_get(s->references, first + i);
         n_used += stored > 0 || counted > 0;
-        n_wrong += (stored > 0) != (counted > 0);
+        n_wrong += stored != counted;
     }
     *sense = n_used > 0 && n_wrong * 4 <= n_used;
     return 0;

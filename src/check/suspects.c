@@ -76,6 +76,22 @@ int q2_scan_inflates(struct q2_scan *s, const struct q2_l2_entry *e, bool *yes,
     return ret;
 }
 
+// Do the counts of all clusters of compressed data have room for one more reference?
+static int has_room(struct q2_scan *s, const struct q2_l2_entry *e, bool *yes,
+                    struct q2_error *err)
+{
+    uint64_t first = e->host_offset >> s->cluster_bits, stored = 0;
+    uint64_t last = (e->host_offset + e->n_bytes - 1) >> s->cluster_bits;
+    *yes = e->host_offset != 0 && q2_scan_in_file(s, e->host_offset, e->n_bytes);
+    for (uint64_t c = first; c <= last && *yes; c++) {
+        int ret = q2_scan_stored(s, c, &stored, err);
+        if (ret < 0)
+            return ret;
+        *yes = stored > q2_counters_get(s->references, c);
+    }
+    return 0;
+}
+
 // Would raw be right as this suspect's entry?
 static int fits(struct q2_scan *s, const struct q2_suspect *x, uint64_t raw,
                 uint64_t *value, bool *yes, struct q2_error *err)
@@ -85,7 +101,8 @@ static int fits(struct q2_scan *s, const struct q2_suspect *x, uint64_t raw,
     *yes = false;
     if (!x->is_l1 && e.kind == Q2_CLUSTER_COMPRESSED) {
         *value = raw & ~Q2_FLAG_COPIED;
-        return q2_scan_inflates(s, &e, yes, err);
+        int ret = has_room(s, &e, yes, err);
+        return ret < 0 || !*yes ? ret : q2_scan_inflates(s, &e, yes, err);
     }
     uint64_t reserved = x->is_l1 ? Q2_L1_RESERVED : Q2_L2_RESERVED;
     if ((raw & reserved) || (!x->is_l1 && s->header.version < 3 && (raw & Q2_FLAG_ZERO)))
@@ -228,7 +245,9 @@ static int look_for(struct q2_scan *s, const struct q2_suspect *x, size_t n_riva
                    : try_value(s, x, x->entry & ~reserved, a, err);
     // An entry without an offset is near to anything and to nothing.
     int ret = offset ? try_near(s, x, a, err) : 0;
-    if (ret == 0 && a->n == 0 && !s->too_many_orphans)
+    // In a dirty image orphans are what a crash leaves, and no evidence.
+    bool dirty = (s->header.incompatible_features & Q2_INCOMPAT_DIRTY) != 0;
+    if (ret == 0 && a->n == 0 && !s->too_many_orphans && !dirty)
         ret = try_orphans(s, x, a, err);
     return ret;
 }
@@ -239,15 +258,8 @@ static int owns_its_place(struct q2_scan *s, const struct q2_suspect *x, bool *y
                           struct q2_error *err)
 {
     struct q2_l2_entry e = q2_l2_decode(x->entry, s->cluster_bits, s->header.version);
-    uint64_t last = (e.host_offset + e.n_bytes - 1) >> s->cluster_bits, stored = 0;
-    *yes = e.kind == Q2_CLUSTER_COMPRESSED;
-    for (uint64_t c = e.host_offset >> s->cluster_bits; c <= last && *yes; c++) {
-        int ret = q2_scan_stored(s, c, &stored, err);
-        if (ret < 0)
-            return ret;
-        *yes = stored > q2_counters_get(s->references, c);
-    }
-    return 0;
+    *yes = false;
+    return e.kind == Q2_CLUSTER_COMPRESSED ? has_room(s, &e, yes, err) : 0;
 }
 
 static int resolve_one(struct q2_scan *s, const struct q2_suspect *x, size_t n_rivals,
