@@ -25,7 +25,7 @@ void q2_counters_take(struct q2_counters *c, uint64_t index);
 
 uint64_t q2_counters_get(const struct q2_counters *c, uint64_t index);
 
-// Is any of the n counters from index on not zero?
+// Is any of the n counters from index on not zero? Costs a step for 16384 of them.
 bool q2_counters_any(const struct q2_counters *c, uint64_t index, uint64_t n);
 
 // The next run of equal counts that are not zero, at or after from: *start, *n, *value.

@@ -10,6 +10,7 @@ EXTRA_DIST += \
 
 check_PROGRAMS += \
 	tests/unit/bitmap \
+	tests/unit/counters \
 	tests/unit/device \
 	tests/unit/endian \
 	tests/unit/entry \
@@ -21,6 +22,7 @@ check_PROGRAMS += \
 	tests/unit/luks \
 	tests/unit/memory \
 	tests/unit/mutated \
+	tests/unit/overlay \
 	tests/unit/pool \
 	tests/unit/refcount \
 	tests/unit/refcount_table \
