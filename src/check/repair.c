@@ -111,6 +111,7 @@ static int zero_table(struct q2_plan *p, const struct q2_scan *s, uint64_t *valu
 {
     uint64_t entry = Q2_FLAG_ZERO, n = s->cluster_size / 8;
     int ret = 0;
+    *value = 0;
     if (s->header.version < 3)
         ret = q2_edit_append(p->overlay, s->cluster_size, NULL, &entry, err);
     uint8_t *table = ret == 0 ? malloc(s->cluster_size) : NULL;
