@@ -36,7 +36,7 @@ static const struct q2_option convert_options[] = {
     {"target-is-zero", "", NULL, OPTION_TARGET_IS_ZERO, "Target", "with -n: it is empty"},
     {"parallel", "m", "N", 'm', "Copying", "threads, 1 to 16 (default: processors)"},
     {"oob-writes", "W", NULL, 'W', "Copying", "no effect: order costs nothing here"},
-    {"copy-range-offloading", "C", NULL, 'C', "Copying", "let the kernel copy"},
+    {"copy-range-offloading", "C", NULL, 'C', "Copying", "taken, of no effect yet"},
     {"rate-limit", "r", "RATE", 'r', "Copying", "bytes per second"},
     {"image-opts", "", NULL, Q2_OPTION_UNSUPPORTED, "Source", NULL},
     {"target-image-opts", "", NULL, Q2_OPTION_UNSUPPORTED, "Target", NULL},

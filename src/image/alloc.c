@@ -165,13 +165,6 @@ int q2_alloc_exact(struct q2_image *img, uint64_t n, uint64_t *host_offset,
     return take(img, start, n, err);
 }
 
-// Opens a new host cluster for compressed data, at `wanted` if that one is free.
-static int next_packed_cluster(struct q2_image *img, uint64_t *host_offset,
-                               struct q2_error *err)
-{
-    return q2_alloc_exact(img, 1, host_offset, err);
-}
-
 static int share_cluster(struct q2_image *img, uint64_t at, bool *full,
                          struct q2_error *err)
 {
@@ -194,7 +187,7 @@ int q2_alloc_bytes(struct q2_image *img, size_t n_bytes, uint64_t *host_offset,
     int ret;
 
     if (room < n_bytes) {
-        ret = next_packed_cluster(img, &fresh, err);
+        ret = q2_alloc_exact(img, 1, &fresh, err);
         if (ret < 0)
             return ret;
         if (room == 0 || fresh != at + room) {
@@ -207,7 +200,7 @@ int q2_alloc_bytes(struct q2_image *img, size_t n_bytes, uint64_t *host_offset,
         ret = share_cluster(img, at, &full, err);
         if (ret == 0 && full) {
             // The count cannot rise: this one begins in a cluster of its own.
-            ret = room < n_bytes ? 0 : next_packed_cluster(img, &fresh, err);
+            ret = room < n_bytes ? 0 : q2_alloc_exact(img, 1, &fresh, err);
             at = room < n_bytes ? at + room : fresh;
         }
         if (ret < 0)

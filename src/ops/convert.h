@@ -16,7 +16,7 @@ struct q2_convert_options {
                          // everything
     unsigned n_threads;  // 0: as many as there are processors
     uint64_t rate_limit; // -r, bytes per second; 0: none
-    bool copy_range;     // -C: let the kernel copy where it can
+    bool copy_range;     // -C: taken, of no effect in this version
 };
 
 // Copies the sources into target, whose size is at least theirs together. Does not flush
