@@ -64,9 +64,16 @@ struct q2_disk_ops {
     void (*write_cancel)(struct q2_disk *d, const struct q2_write *w);
     int (*write_zeroes)(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
                         unsigned flags, struct q2_error *err);
+    // The range's content is of no use any more. What is left out (parts of clusters)
+    // keeps its content. NULL: does nothing.
+    int (*discard)(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
+                   struct q2_error *err);
     // Makes all that was written and finished durable, in an order that a power cut
     // survives.
     int (*flush)(struct q2_disk *d, struct q2_error *err);
+    // flush, and what only a clean end may say (deferred refcounts, the dirty bit). NULL:
+    // as flush.
+    int (*finish)(struct q2_disk *d, struct q2_error *err);
     // Releases what belongs to the format (writes nothing); file and backing are closed
     // by the caller.
     void (*release)(struct q2_disk *d);
@@ -95,7 +102,15 @@ int q2_disk_write(struct q2_disk *d, uint64_t guest_offset, const void *buf,
                   size_t n_bytes, struct q2_error *err);
 int q2_disk_write_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
                          unsigned flags, struct q2_error *err);
+int q2_disk_discard(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
+                    struct q2_error *err);
+// One cluster: guest_offset is cluster aligned, n_bytes is a cluster or reaches the
+// disk's end. Stored plain where it does not shrink. -ENOTSUP: the format cannot.
+int q2_disk_write_compressed(struct q2_disk *d, uint64_t guest_offset, const void *buf,
+                             size_t n_bytes, struct q2_error *err);
 int q2_disk_flush(struct q2_disk *d, struct q2_error *err);
+// The last call of a writer before q2_disk_close: flushes, and marks the image clean.
+int q2_disk_finish(struct q2_disk *d, struct q2_error *err);
 
 // The middle step of a write: puts w->n_bytes at buf (and the old content around it) in
 // their place. Where w->fresh, runs of zero_grain bytes (0: never) that are zero are left

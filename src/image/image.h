@@ -128,6 +128,15 @@ int q2_image_write_header(struct q2_image *img, struct q2_error *err);
 
 extern const struct q2_disk_ops q2_image_disk_ops;
 
+// --- vmstate.c -----------------------------------------------------------------------
+
+// Reads or writes the VM state of the active state, which lies behind the guest disk; pos
+// counts from its start.
+int q2_image_read_vmstate(struct q2_image *img, uint64_t pos, void *buf, size_t n_bytes,
+                          struct q2_error *err);
+int q2_image_write_vmstate(struct q2_image *img, uint64_t pos, const void *buf,
+                           size_t n_bytes, struct q2_error *err);
+
 // --- mapping.c -----------------------------------------------------------------------
 
 // What the mapping says of a guest range: one kind, host clusters contiguous.

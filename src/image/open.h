@@ -5,6 +5,7 @@
 #define Q2_IMAGE_OPEN_H
 
 #include "image/disk.h"
+#include "image/runtime.h"
 #include "io/file.h"
 
 // The longest backing chain that is followed.
@@ -20,6 +21,7 @@ struct q2_open_options {
     const char *snapshot; // read this internal snapshot (name, id, or
                           // "snapshot.id=..,snapshot.name=..") in place of the active
                           // state; NULL: active
+    const struct q2_runtime *runtime; // NULL: the defaults; counts for the top layer
     struct q2_file_options file; // direct, sync_writes, no_flush, sequential; lock and
                                  // writable are set by open
 };
