@@ -9,6 +9,7 @@
 
 #include "base/checked.h"
 #include "base/zero.h"
+#include "image/codec.h"
 #include "image/probe.h"
 
 static int check_range(const struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
@@ -101,13 +102,11 @@ static int check_probed_raw(const struct q2_disk *d, uint64_t guest_offset,
         d->path);
 }
 
-int q2_disk_write(struct q2_disk *d, uint64_t guest_offset, const void *buf,
-                  size_t n_bytes, struct q2_error *err)
+int q2_disk_put(struct q2_disk *d, uint64_t guest_offset, const void *buf, size_t n_bytes,
+                struct q2_error *err)
 {
     const uint8_t *at = buf;
-    int ret = check_range(d, guest_offset, n_bytes, err);
-    if (ret == 0)
-        ret = check_probed_raw(d, guest_offset, buf, n_bytes, err);
+    int ret = 0;
     while (n_bytes > 0 && ret == 0) {
         struct q2_write w;
         ret = d->ops->write_begin(d, guest_offset, n_bytes, &w, err);
@@ -126,6 +125,15 @@ int q2_disk_write(struct q2_disk *d, uint64_t guest_offset, const void *buf,
     return ret;
 }
 
+int q2_disk_write(struct q2_disk *d, uint64_t guest_offset, const void *buf,
+                  size_t n_bytes, struct q2_error *err)
+{
+    int ret = check_range(d, guest_offset, n_bytes, err);
+    if (ret == 0)
+        ret = check_probed_raw(d, guest_offset, buf, n_bytes, err);
+    return ret < 0 ? ret : q2_disk_put(d, guest_offset, buf, n_bytes, err);
+}
+
 int q2_disk_write_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
                          unsigned flags, struct q2_error *err)
 {
@@ -135,9 +143,81 @@ int q2_disk_write_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t n_by
     return d->ops->write_zeroes(d, guest_offset, n_bytes, flags, err);
 }
 
+int q2_disk_discard(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
+                    struct q2_error *err)
+{
+    int ret = check_range(d, guest_offset, n_bytes, err);
+    if (ret < 0 || n_bytes == 0 || !d->ops->discard)
+        return ret;
+    return d->ops->discard(d, guest_offset, n_bytes, err);
+}
+
+static int put_compressed(struct q2_disk *d, uint64_t guest_offset, const void *packed,
+                          size_t n_packed, struct q2_error *err)
+{
+    struct q2_write w;
+    int ret = d->ops->write_begin_compressed(d, guest_offset, n_packed, &w, err);
+    if (ret < 0)
+        return ret;
+    ret = q2_disk_write_data(d, &w, packed, 0, err);
+    if (ret < 0) {
+        d->ops->write_cancel(d, &w);
+        return ret;
+    }
+    return d->ops->write_finish(d, &w, err);
+}
+
+// Compresses the cluster into packed, behind a zero-padded copy of it; 0: does not
+// shrink.
+static int pack(const void *buf, size_t n_bytes, uint32_t cluster_size, uint8_t *padded,
+                size_t *n_packed, struct q2_error *err)
+{
+    struct q2_compressor *c;
+    int ret = q2_compressor_new(0, &c, err);
+    if (ret < 0)
+        return ret;
+    memcpy(padded, buf, n_bytes);
+    memset(padded + n_bytes, 0, cluster_size - n_bytes);
+    *n_packed = q2_compress(c, padded, cluster_size, padded + cluster_size);
+    q2_compressor_free(c);
+    return 0;
+}
+
+int q2_disk_write_compressed(struct q2_disk *d, uint64_t guest_offset, const void *buf,
+                             size_t n_bytes, struct q2_error *err)
+{
+    int ret = check_range(d, guest_offset, n_bytes, err);
+    if (ret < 0)
+        return ret;
+    if (!d->ops->write_begin_compressed)
+        return q2_fail(err, -ENOTSUP, "Compression not supported for this file format");
+    size_t n_packed;
+    if (!q2_is_aligned(guest_offset, d->cluster_size) || n_bytes > d->cluster_size ||
+        (n_bytes < d->cluster_size && guest_offset + n_bytes != d->size))
+        return q2_fail(err, -EINVAL,
+                       "'%s': %zu bytes at guest offset %" PRIu64
+                       " are not a cluster to compress",
+                       d->path, n_bytes, guest_offset);
+    uint8_t *padded = malloc(2 * (size_t)d->cluster_size);
+    if (!padded)
+        return q2_fail_memory(err, 2 * (size_t)d->cluster_size);
+    ret = pack(buf, n_bytes, d->cluster_size, padded, &n_packed, err);
+    if (ret == 0)
+        ret = n_packed > 0 ? put_compressed(d, guest_offset, padded + d->cluster_size,
+                                            n_packed, err)
+                           : q2_disk_put(d, guest_offset, buf, n_bytes, err);
+    free(padded);
+    return ret;
+}
+
 int q2_disk_flush(struct q2_disk *d, struct q2_error *err)
 {
     return d->ops->flush(d, err);
+}
+
+int q2_disk_finish(struct q2_disk *d, struct q2_error *err)
+{
+    return d->ops->finish ? d->ops->finish(d, err) : d->ops->flush(d, err);
 }
 
 int q2_disk_status(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,

@@ -112,6 +112,10 @@ int q2_disk_flush(struct q2_disk *d, struct q2_error *err);
 // The last call of a writer before q2_disk_close: flushes, and marks the image clean.
 int q2_disk_finish(struct q2_disk *d, struct q2_error *err);
 
+// q2_disk_write without a look at the disk's end.
+int q2_disk_put(struct q2_disk *d, uint64_t guest_offset, const void *buf, size_t n_bytes,
+                struct q2_error *err);
+
 // The middle step of a write: puts w->n_bytes at buf (and the old content around it) in
 // their place. Where w->fresh, runs of zero_grain bytes (0: never) that are zero are left
 // out.

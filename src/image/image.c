@@ -46,6 +46,7 @@ const struct q2_disk_ops q2_image_disk_ops = {
     .write_finish = q2_image_write_finish,
     .write_cancel = q2_image_write_cancel,
     .write_zeroes = q2_image_write_zeroes,
+    .discard = q2_image_discard,
     .flush = image_flush,
     .release = image_release,
 };

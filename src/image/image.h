@@ -218,7 +218,7 @@ int q2_image_commit(struct q2_image *img, struct q2_error *err);
 // bounds.
 int q2_image_trim(struct q2_image *img, struct q2_error *err);
 
-// --- write.c, zero.c -----------------------------------------------------------------
+// --- write.c, zero.c, discard.c ------------------------------------------------------
 
 // Fails for images whose features this version cannot write; packed: compressed clusters.
 int q2_image_refuse_write(const struct q2_image *img, bool packed, struct q2_error *err);
@@ -232,6 +232,8 @@ int q2_image_write_finish(struct q2_disk *d, const struct q2_write *w,
 void q2_image_write_cancel(struct q2_disk *d, const struct q2_write *w);
 int q2_image_write_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
                           unsigned flags, struct q2_error *err);
+int q2_image_discard(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
+                     struct q2_error *err);
 // With the lock held: drops the references of an entry that is being replaced.
 int q2_image_release_entry(struct q2_image *img, uint64_t raw_entry,
                            struct q2_error *err);

@@ -6,6 +6,7 @@ libqcow2_a_SOURCES += \
 	src/image/cache.c src/image/cache.h \
 	src/image/codec.c src/image/codec.h \
 	src/image/commit.c \
+	src/image/discard.c \
 	src/image/disk.c src/image/disk.h \
 	src/image/image.c src/image/image.h \
 	src/image/mapping.c \
@@ -15,6 +16,8 @@ libqcow2_a_SOURCES += \
 	src/image/raw.c src/image/raw.h \
 	src/image/read.c \
 	src/image/refcount.c \
+	src/image/runtime.h \
 	src/image/snapshots.c \
+	src/image/vmstate.c \
 	src/image/write.c \
 	src/image/zero.c

@@ -10,4 +10,5 @@ libqcow2_a_SOURCES += \
 	src/ops/create.c src/ops/create.h \
 	src/ops/info.c src/ops/info.h \
 	src/ops/map.c src/ops/map.h \
+	src/ops/open_rw.c src/ops/open_rw.h \
 	src/ops/preallocate.c src/ops/preallocate.h
