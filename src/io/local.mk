@@ -3,6 +3,7 @@
 
 libqcow2_a_SOURCES += \
 	src/io/direct.c src/io/direct.h \
+	src/io/fault.c src/io/fault.h \
 	src/io/file.c src/io/file.h src/io/file_private.h \
 	src/io/io.c src/io/io.h \
 	src/io/lock.c src/io/lock.h \

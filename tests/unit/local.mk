@@ -15,6 +15,7 @@ check_PROGRAMS += \
 	tests/unit/endian \
 	tests/unit/entry \
 	tests/unit/error \
+	tests/unit/fault \
 	tests/unit/file \
 	tests/unit/header \
 	tests/unit/header_hostile \
