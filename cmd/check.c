@@ -7,6 +7,7 @@
 
 #include "cmd/check_options.h"
 #include "cmd/check_output.h"
+#include "cmd/check_plan.h"
 #include "cmd/progress.h"
 #include "image/open.h"
 
@@ -37,7 +38,8 @@ static void on_found(void *opaque, const struct q2_scan *scan)
         keep_findings(s, scan);
 }
 
-static void on_planned(void *opaque, const struct q2_plan *plan)
+static void on_planned(void *opaque, const struct q2_plan *plan,
+                       const struct q2_check_edits *edits)
 {
     struct q2_check_settings *s = opaque;
     q2_output_findings(&plan->healed, "Repairing");
@@ -46,6 +48,8 @@ static void on_planned(void *opaque, const struct q2_plan *plan)
             stderr,
             "The leaked clusters are kept: damaged entries may have lost them. Repair "
             "with -r all.\n");
+    if (s->json && edits)
+        s->plan = q2_output_plan_json(plan, edits);
     if (s->json || s->quiet)
         return;
     if (s->request.dry_run && q2_plan_has_edits(plan))
@@ -95,8 +99,8 @@ static int check_layer(const struct q2_command_line *line, struct q2_check_setti
         return EXIT_NO_CHECKS;
     }
     if (s->json)
-        ret =
-            q2_output_check_json(&report, s->request.path, s->details ? &s->found : NULL);
+        ret = q2_output_check_json(&report, s->request.path,
+                                   s->details ? &s->found : NULL, &s->plan);
     else if (!s->quiet)
         q2_output_check(&report);
     int code = ret < 0 ? 1 : exit_code(&report.scan);
@@ -159,6 +163,7 @@ static int check_run(struct q2_command_line *line, struct q2_error *err)
         return q2_check_undo(line->operands[0], s.undo, err) < 0;
     int code = check_images(line, &s, err);
     free(s.found.list);
+    json_decref(s.plan);
     return code;
 }
 

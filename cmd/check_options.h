@@ -3,6 +3,8 @@
 #ifndef Q2_CMD_CHECK_OPTIONS_H
 #define Q2_CMD_CHECK_OPTIONS_H
 
+#include <jansson.h>
+
 #include "cmd/options.h"
 #include "ops/check.h"
 
@@ -12,6 +14,7 @@ struct q2_check_settings {
     const char *cache, *undo;
     bool json, progress, quiet, details, chain;
     struct q2_findings found; // a copy, for --details after a repair
+    json_t *plan;             // of a dry run; NULL: none
 };
 
 extern const struct q2_option q2_check_options[];

@@ -7,9 +7,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "base/endian.h"
 #include "cmd/output.h"
-#include "io/overlay.h"
 
 // Clusters with the same finding side by side: so many get a line of their own.
 #define MAX_LINES UINT64_C(65536)
@@ -46,55 +44,6 @@ void q2_output_findings(const struct q2_findings *findings, const char *verb)
         fclose(to);
     else if (fd >= 0)
         close(fd);
-}
-
-static void print_snapshot(const struct q2_finding *f)
-{
-    printf("    snapshot '");
-    q2_output_text(stdout, f->snapshot_name);
-    printf("' (table entry %d): ", f->snapshot);
-}
-
-void q2_output_losses(const struct q2_plan *plan)
-{
-    if (plan->n_lossy == 0)
-        return;
-    printf("Guest data that cannot be brought back (it reads as zeros afterwards):\n\n");
-    for (size_t i = 0; i < plan->healed.n; i++) {
-        const struct q2_finding *f = &plan->healed.list[i];
-        if (!f->lossy)
-            continue;
-        if (f->snapshot >= 0)
-            print_snapshot(f);
-        else
-            printf("    active state: ");
-        if (f->has & Q2_HAS_GUEST)
-            printf("%" PRIu64 " bytes at guest offset %" PRIu64 "\n", f->guest_bytes,
-                   f->guest_offset);
-        else
-            printf("all of it\n");
-    }
-    printf("\n");
-}
-
-void q2_output_plan(const struct q2_plan *plan)
-{
-    size_t n;
-    const struct q2_overlay_entry *log = q2_overlay_log(plan->overlay, &n);
-    printf("The repair would do this:\n\n");
-    for (size_t i = 0; i < n; i++) {
-        const struct q2_overlay_entry *e = &log[i];
-        if (e->kind == Q2_OVERLAY_FLUSH)
-            printf("    flush\n");
-        else if (e->kind == Q2_OVERLAY_SET_SIZE)
-            printf("    set the file's size to %" PRIu64 "\n", e->offset);
-        else if (e->n_bytes == 8)
-            printf("    write 0x%016" PRIx64 " at offset %" PRIu64 "\n",
-                   q2_load_be64(e->data), e->offset);
-        else
-            printf("    write %zu bytes at offset %" PRIu64 "\n", e->n_bytes, e->offset);
-    }
-    printf("\n");
 }
 
 static void output_counts(const struct q2_scan *s)
@@ -137,7 +86,9 @@ void q2_output_check(const struct q2_check_report *r)
                (double)s->allocated_clusters * 100.0 / (double)s->total_clusters,
                (double)s->fragmented_clusters * 100.0 / (double)s->allocated_clusters,
                (double)s->compressed_clusters * 100.0 / (double)s->allocated_clusters);
-    printf("Image end offset: %" PRIu64 "\n", end_offset(s));
+    // Of an image whose header cannot be used nothing else is known.
+    if (s->cluster_size > 0)
+        printf("Image end offset: %" PRIu64 "\n", end_offset(s));
 }
 
 // A member that stands only where it is not zero.
@@ -147,7 +98,7 @@ static void set_count(json_t *o, const char *key, uint64_t value)
         json_object_set_new(o, key, json_integer((json_int_t)value));
 }
 
-static json_t *finding_json(const struct q2_finding *f)
+json_t *q2_output_finding_json(const struct q2_finding *f)
 {
     const struct {
         unsigned has;
@@ -190,11 +141,13 @@ static json_t *finding_json(const struct q2_finding *f)
 }
 
 int q2_output_check_json(const struct q2_check_report *r, const char *path,
-                         const struct q2_findings *details)
+                         const struct q2_findings *details, json_t **plan)
 {
     const struct q2_scan *s = &r->scan;
     json_t *o = json_object();
-    json_object_set_new(o, "image-end-offset", json_integer((json_int_t)end_offset(s)));
+    if (s->cluster_size > 0)
+        json_object_set_new(o, "image-end-offset",
+                            json_integer((json_int_t)end_offset(s)));
     set_count(o, "compressed-clusters", s->compressed_clusters);
     set_count(o, "total-clusters", s->total_clusters);
     set_count(o, "corruptions", s->corruptions);
@@ -206,10 +159,13 @@ int q2_output_check_json(const struct q2_check_report *r, const char *path,
     json_object_set_new(o, "filename", q2_output_string(path));
     json_object_set_new(o, "format", json_string("qcow2"));
     set_count(o, "fragmented-clusters", s->fragmented_clusters);
+    if (*plan)
+        json_object_set_new(o, "plan", *plan);
+    *plan = NULL;
     if (details) {
         json_t *list = json_array();
         for (size_t i = 0; i < details->n; i++)
-            json_array_append_new(list, finding_json(&details->list[i]));
+            json_array_append_new(list, q2_output_finding_json(&details->list[i]));
         json_object_set_new(o, "findings", list);
     }
     return q2_output_json(o);

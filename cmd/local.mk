@@ -7,6 +7,8 @@ qcow2_SOURCES += \
 	cmd/check_options.h \
 	cmd/check_output.c \
 	cmd/check_output.h \
+	cmd/check_plan.c \
+	cmd/check_plan.h \
 	cmd/command.h \
 	cmd/compare.c \
 	cmd/convert.c \

@@ -484,20 +484,86 @@ for i in range(size):
 END
 }
 
-@test "--dry-run tells what the repair then does, and writes nothing" {
+# The same of the plan as JSON: its edits, done one after the other, make the repaired image
+# of the damaged one. Each says what it is for; PROBLEM is healed by one of them.
+json_plan_is_kept() { # JSON BEFORE AFTER PROBLEM
+    python3 - "$@" <<'END'
+import json, sys, zlib
+
+report, before, after = (open(name, "rb").read() for name in sys.argv[1:4])
+plan = json.loads(report)["plan"]
+image, known = bytearray(before), set()
+for i, e in enumerate(plan["edits"]):
+    if e["action"] == "flush":
+        assert set(e) == {"action"}, e
+        continue
+    assert e["problems"], f"nobody knows what it is for: {e}"
+    known.update(e["problems"])
+    if e["action"] == "resize":
+        image = image[:e["size"]].ljust(e["size"], b"\0")
+        continue
+    assert e["action"] == "write" and e["length"] > 0, e
+    start, end = e["offset"], e["offset"] + e["length"]
+    if "data" in e:
+        data = bytes.fromhex(e["data"])
+    else:
+        data = after[start:end]
+        for later in plan["edits"][i + 1:]:
+            assert not (later.get("offset", end) < end and
+                        start < later["offset"] + later["length"]), (e, later)
+        assert zlib.crc32(data) == int(e["crc32"], 16), e
+    assert len(data) == e["length"], e
+    image = image.ljust(end, b"\0")
+    image[start:end] = data
+assert image == after, "the edits do not make the repaired image"
+assert plan["complete"] and not plan["leaks-kept"]
+assert sys.argv[4] in known, f"no edit heals {sys.argv[4]}, only {known}"
+END
+}
+
+# The losses of the plan as JSON, as the text says them.
+json_losses() { # JSON
+    jq -r '.plan.losses[] | (if .state == "active" then "active state" else
+        "snapshot \(.["snapshot-name"] | "\u0027" + . + "\u0027") (table entry \(.["snapshot-index"]))" end)
+        + ": " + (if has("guest-offset") then
+            "\(.["guest-bytes"]) bytes at guest offset \(.["guest-offset"])" else "all of it" end)' "$1"
+}
+
+@test "--dry-run tells what the repair then does, as text and as JSON, and writes nothing" {
     local name before
     for name in reference-outside reference-outside.lost reference-outside.lost-v2 \
         refcount-table-reserved-bits refcount-block-outside l2-table-garbage \
-        snapshot-l1-damaged header-field refcount-too-low.width copied-flag-data; do
+        snapshot-l1-damaged header-field refcount-too-low.width copied-flag-data \
+        active-l1-cut; do
         echo "$name"
         recipe "$name"
         before=$(hash_of image.qcow2)
         must_exit 2 qemu-img check -r all --dry-run image.qcow2
         qemu-img check -r all --dry-run image.qcow2 >plan 2>plan.err || true
+        must_exit 2 qemu-img check -r all --dry-run --output=json image.qcow2
+        qemu-img check -r all --dry-run --output=json image.qcow2 >json 2>json.err || true
         [ "$(hash_of image.qcow2)" = "$before" ]
         must qemu-img check -r all image.qcow2
         plan_is_kept plan damaged.qcow2 image.qcow2
+        json_plan_is_kept json damaged.qcow2 image.qcow2 "${name%%.*}"
+        losses plan >want
+        json_losses json | sed 's/^/lost /' | diff -u want -
+        diff -u plan.err json.err
     done
+    # Without --details the findings stay out; without --dry-run the plan does.
+    [ "$(jq 'has("findings")' json)" = false ]
+    qemu-img check --output=json image.qcow2 >json
+    [ "$(jq 'has("plan")' json)" = false ]
+}
+
+@test "--dry-run --output=json of an image that needs nothing, and of one that keeps its leaks" {
+    base
+    qemu-img check -r all --dry-run --output=json image.qcow2 >json
+    [ "$(jq -c .plan json)" = '{"complete":true,"leaks-kept":false,"edits":[],"losses":[]}' ]
+    recipe reference-outside.lost
+    must_exit 2 qemu-img check -r leaks --dry-run --output=json image.qcow2
+    qemu-img check -r leaks --dry-run --output=json image.qcow2 >json 2>err || true
+    [ "$(jq -c .plan json)" = '{"complete":false,"leaks-kept":true,"edits":[],"losses":[]}' ]
 }
 
 @test "--dry-run works on an image that cannot be written" {

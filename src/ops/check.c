@@ -3,6 +3,7 @@
 #include "ops/check.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "check/undo.h"
@@ -50,9 +51,7 @@ static int apply(const struct q2_check_request *r, const struct q2_plan *p,
                  struct q2_check_report *out, struct q2_error *err)
 {
     uint64_t corruptions = out->scan.corruptions, leaks = out->scan.leaks;
-    int ret = check_gain(out, p, err);
-    if (ret == 0)
-        ret = q2_plan_apply(p, io, r->undo_file, err);
+    int ret = q2_plan_apply(p, io, r->undo_file, err);
     if (ret < 0)
         return ret;
     q2_scan_clear(&out->scan);
@@ -63,6 +62,19 @@ static int apply(const struct q2_check_request *r, const struct q2_plan *p,
     out->corruptions_fixed = fixed(corruptions, out->scan.corruptions);
     out->leaks_fixed = fixed(leaks, out->scan.leaks);
     return 0;
+}
+
+static int tell_plan(const struct q2_check_request *r, const struct q2_plan *p,
+                     struct q2_io *io, struct q2_error *err)
+{
+    struct q2_check_edits edits = {0};
+    if (!r->planned)
+        return 0;
+    int ret = r->dry_run ? q2_check_edits_list(p, io, &edits, err) : 0;
+    if (ret == 0)
+        r->planned(r->opaque, p, r->dry_run ? &edits : NULL);
+    free(edits.list);
+    return ret;
 }
 
 static int repair(const struct q2_check_request *r, struct q2_io *io,
@@ -76,9 +88,11 @@ static int repair(const struct q2_check_request *r, struct q2_io *io,
         return ret;
     out->n_lossy = plan.n_lossy;
     out->leaks_kept = plan.leaks_kept;
-    if (r->planned)
-        r->planned(r->opaque, &plan);
-    if (!r->dry_run && q2_plan_has_edits(&plan))
+    if (q2_plan_has_edits(&plan))
+        ret = check_gain(out, &plan, err);
+    if (ret == 0)
+        ret = tell_plan(r, &plan, io, err);
+    if (ret == 0 && !r->dry_run && q2_plan_has_edits(&plan))
         ret = apply(r, &plan, io, mon, out, err);
     q2_plan_clear(&plan);
     return ret;

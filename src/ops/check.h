@@ -5,6 +5,7 @@
 
 #include "base/monitor.h"
 #include "check/repair.h"
+#include "ops/check_edits.h"
 
 struct q2_check_request {
     const char *path;
@@ -16,9 +17,11 @@ struct q2_check_request {
     uint64_t clear_features; // unknown incompatible feature bits to clear
     bool dry_run;            // plan only; the file is opened for reading
     const char *undo_file;   // NULL: none
-    // Told what was found, and what will be done, before it is done. May be NULL.
+    // Told what was found, and what will be done, before it is done. May be NULL. Of a
+    // dry run the edits are told, too (NULL otherwise).
     void (*found)(void *opaque, const struct q2_scan *scan);
-    void (*planned)(void *opaque, const struct q2_plan *plan);
+    void (*planned)(void *opaque, const struct q2_plan *plan,
+                    const struct q2_check_edits *edits);
     void *opaque;
 };
 
