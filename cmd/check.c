@@ -48,8 +48,8 @@ static void on_planned(void *opaque, const struct q2_plan *plan,
             stderr,
             "The leaked clusters are kept: damaged entries may have lost them. Repair "
             "with -r all.\n");
-    if (s->json && edits)
-        s->plan = q2_output_plan_json(plan, edits);
+    if (s->json)
+        s->more = q2_output_plan_json(plan, edits);
     if (s->json || s->quiet)
         return;
     if (s->request.dry_run && q2_plan_has_edits(plan))
@@ -100,9 +100,11 @@ static int check_layer(const struct q2_command_line *line, struct q2_check_setti
     }
     if (s->json)
         ret = q2_output_check_json(&report, s->request.path,
-                                   s->details ? &s->found : NULL, &s->plan);
+                                   s->details ? &s->found : NULL, s->more);
     else if (!s->quiet)
         q2_output_check(&report);
+    json_decref(s->more);
+    s->more = NULL;
     int code = ret < 0 ? 1 : exit_code(&report.scan);
     if (next_layer(s, &report.scan, next_path, next_format, err) < 0)
         code = 1;
@@ -163,7 +165,6 @@ static int check_run(struct q2_command_line *line, struct q2_error *err)
         return q2_check_undo(line->operands[0], s.undo, err) < 0;
     int code = check_images(line, &s, err);
     free(s.found.list);
-    json_decref(s.plan);
     return code;
 }
 

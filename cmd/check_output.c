@@ -141,7 +141,7 @@ json_t *q2_output_finding_json(const struct q2_finding *f)
 }
 
 int q2_output_check_json(const struct q2_check_report *r, const char *path,
-                         const struct q2_findings *details, json_t **plan)
+                         const struct q2_findings *details, json_t *more)
 {
     const struct q2_scan *s = &r->scan;
     json_t *o = json_object();
@@ -159,9 +159,8 @@ int q2_output_check_json(const struct q2_check_report *r, const char *path,
     json_object_set_new(o, "filename", q2_output_string(path));
     json_object_set_new(o, "format", json_string("qcow2"));
     set_count(o, "fragmented-clusters", s->fragmented_clusters);
-    if (*plan)
-        json_object_set_new(o, "plan", *plan);
-    *plan = NULL;
+    if (more)
+        json_object_update(o, more);
     if (details) {
         json_t *list = json_array();
         for (size_t i = 0; i < details->n; i++)

@@ -12,10 +12,9 @@
 // Leaked.
 void q2_output_findings(const struct q2_findings *findings, const char *verb);
 void q2_output_check(const struct q2_check_report *report);
-// details: the findings to list; NULL: none. *plan: of a dry run, taken over; may be
-// NULL.
+// details: the findings to list; more: members to add. NULL: none.
 int q2_output_check_json(const struct q2_check_report *report, const char *path,
-                         const struct q2_findings *details, json_t **plan);
+                         const struct q2_findings *details, json_t *more);
 json_t *q2_output_finding_json(const struct q2_finding *f);
 
 #endif

@@ -145,21 +145,37 @@ static json_t *loss_json(const struct q2_finding *f)
     return o;
 }
 
-json_t *q2_output_plan_json(const struct q2_plan *plan,
-                            const struct q2_check_edits *edits)
+static json_t *losses_json(const struct q2_plan *plan)
 {
-    json_t *o = json_object(), *list = json_array(), *losses = json_array();
-    for (size_t i = 0; i < edits->n && i < MAX_EDITS; i++)
-        json_array_append_new(list, edit_json(&edits->list[i]));
+    json_t *list = json_array();
     for (size_t i = 0; i < plan->healed.n; i++) {
         if (plan->healed.list[i].lossy)
-            json_array_append_new(losses, loss_json(&plan->healed.list[i]));
+            json_array_append_new(list, loss_json(&plan->healed.list[i]));
     }
+    return list;
+}
+
+static json_t *plan_json(const struct q2_plan *plan, const struct q2_check_edits *edits)
+{
+    json_t *o = json_object(), *list = json_array();
+    for (size_t i = 0; i < edits->n && i < MAX_EDITS; i++)
+        json_array_append_new(list, edit_json(&edits->list[i]));
     json_object_set_new(o, "complete", json_boolean(plan->complete));
     json_object_set_new(o, "leaks-kept", json_boolean(plan->leaks_kept));
     json_object_set_new(o, "edits", list);
     if (edits->n > MAX_EDITS)
         json_object_set_new(o, "edits-left-out", number(edits->n - MAX_EDITS));
-    json_object_set_new(o, "losses", losses);
+    json_object_set_new(o, "losses", losses_json(plan));
+    return o;
+}
+
+json_t *q2_output_plan_json(const struct q2_plan *plan,
+                            const struct q2_check_edits *edits)
+{
+    json_t *o = json_object();
+    if (edits)
+        json_object_set_new(o, "plan", plan_json(plan, edits));
+    else if (plan->n_lossy > 0)
+        json_object_set_new(o, "losses", losses_json(plan));
     return o;
 }

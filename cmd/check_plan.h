@@ -11,7 +11,9 @@
 void q2_output_losses(const struct q2_plan *plan);
 // Every edit of the plan, on standard output.
 void q2_output_plan(const struct q2_plan *plan);
-// The same as JSON: all edits and what each is for, and all losses. NULL: no memory.
+// The same as JSON, an object with the member "plan": all edits and what each is for, and
+// all losses. Without edits (the repair is done, not shown): "losses" if there are any.
+// NULL: no memory.
 json_t *q2_output_plan_json(const struct q2_plan *plan,
                             const struct q2_check_edits *edits);
 

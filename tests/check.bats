@@ -523,7 +523,7 @@ END
 
 # The losses of the plan as JSON, as the text says them.
 json_losses() { # JSON
-    jq -r '.plan.losses[] | (if .state == "active" then "active state" else
+    jq -r '.losses // .plan.losses // [] | .[] | (if .state == "active" then "active state" else
         "snapshot \(.["snapshot-name"] | "\u0027" + . + "\u0027") (table entry \(.["snapshot-index"]))" end)
         + ": " + (if has("guest-offset") then
             "\(.["guest-bytes"]) bytes at guest offset \(.["guest-offset"])" else "all of it" end)' "$1"
@@ -548,12 +548,16 @@ json_losses() { # JSON
         json_plan_is_kept json damaged.qcow2 image.qcow2 "${name%%.*}"
         losses plan >want
         json_losses json | sed 's/^/lost /' | diff -u want -
+        # And the repair says the same.
+        cp damaged.qcow2 image.qcow2
+        qemu-img check -r all --output=json image.qcow2 >done.json 2>err
+        json_losses done.json | sed 's/^/lost /' | diff -u want -
         diff -u plan.err json.err
     done
     # Without --details the findings stay out; without --dry-run the plan does.
     [ "$(jq 'has("findings")' json)" = false ]
     qemu-img check --output=json image.qcow2 >json
-    [ "$(jq 'has("plan")' json)" = false ]
+    [ "$(jq 'has("plan") or has("losses")' json)" = false ]
 }
 
 @test "--dry-run --output=json of an image that needs nothing, and of one that keeps its leaks" {
@@ -578,6 +582,51 @@ json_losses() { # JSON
     in_readonly image.qcow2 "$QCOW2" check image.qcow2
     [ "$(cat code)" -eq 2 ]
     same_bytes damaged.qcow2 image.qcow2
+}
+
+# Runs a command that may not do more than the file's mode says, although it is root's.
+bound_by_mode() { # COMMAND...
+    if [ "$(id -u)" -eq 0 ]; then
+        setpriv --bounding-set -dac_override,-dac_read_search \
+            --inh-caps -dac_override,-dac_read_search "$@"
+    else
+        "$@"
+    fi
+}
+
+@test "--dry-run of a file that may only be read" {
+    recipe reference-outside.lost
+    chmod 0444 image.qcow2
+    must_exit 2 bound_by_mode "$QCOW2" check -r all --dry-run image.qcow2
+    must_exit 2 bound_by_mode "$QCOW2" check -r all --dry-run --undo-file undo image.qcow2
+    # The mode does hold a repair off.
+    must_exit 1 bound_by_mode "$QCOW2" check -r all image.qcow2
+    bound_by_mode "$QCOW2" check -r all image.qcow2 2>err || true
+    grep -q 'Permission denied' err
+    absent undo
+    same_bytes damaged.qcow2 image.qcow2
+}
+
+# As hold_open, but the image is opened for reading.
+hold_open_to_read() { # IMAGE
+    mkfifo "$BATS_TEST_TMPDIR/hold"
+    qemu-io -r -f qcow2 "$1" <"$BATS_TEST_TMPDIR/hold" >"$BATS_TEST_TMPDIR/held" 2>&1 3>&- &
+    holder=$!
+    exec 9>"$BATS_TEST_TMPDIR/hold"
+    echo 'read 0 512' >&9
+    wait_until grep -q 'read 512' "$BATS_TEST_TMPDIR/held"
+}
+
+@test "--dry-run locks as readers do: beside another one, which keeps writers out" {
+    recipe reference-outside.lost
+    hold_open_to_read image.qcow2
+    must_exit 2 qemu-img check -r all --dry-run image.qcow2
+    must_exit 1 qemu-img check -r all image.qcow2
+    qemu-img check -r all image.qcow2 2>err || true
+    grep -q 'Failed to get "write" lock' err
+    let_go
+    same_bytes damaged.qcow2 image.qcow2
+    must qemu-img check -r all image.qcow2
 }
 
 @test "--dry-run of a sound image plans nothing" {
