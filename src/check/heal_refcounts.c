@@ -210,7 +210,7 @@ int q2_heal_rebuild(struct q2_plan *p, const struct q2_monitor *mon, struct q2_e
 {
     struct q2_scan s;
     struct rebuild b = {.s = &s};
-    int ret = q2_scan_references(&s, p->overlay, mon, err);
+    int ret = q2_scan_references(&s, p->overlay, &p->bounds, mon, err);
     if (ret < 0)
         return ret;
     ret = choose_width(&b, err);
@@ -218,6 +218,9 @@ int q2_heal_rebuild(struct q2_plan *p, const struct q2_monitor *mon, struct q2_e
         ret = list_blocks(&b, err);
     if (ret == 0)
         ret = lay_out(&b, err);
+    if (ret == 0)
+        ret = q2_plan_appended(p, b.base << s.cluster_bits,
+                               (b.n_blocks + b.table_clusters) << s.cluster_bits, err);
     if (ret == 0)
         ret = write_blocks(p, &b, err);
     if (ret == 0)

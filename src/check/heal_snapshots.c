@@ -130,12 +130,13 @@ static int write_table(struct q2_plan *p, const struct q2_scan *s, const uint8_t
                        size_t n_bytes, uint32_t n_kept, struct q2_error *err)
 {
     uint8_t field[12] = {0};
-    uint64_t size, offset = 0;
-    int ret = q2_io_get_size(p->overlay, &size, err);
-    if (ret == 0 && n_kept > 0) {
-        offset = q2_align_up(size, s->cluster_size);
-        ret = q2_io_write(p->overlay, offset, table,
-                          q2_align_up(n_bytes, s->cluster_size), err);
+    uint64_t offset = 0;
+    int ret = 0;
+    if (n_kept > 0) {
+        ret = q2_plan_place(p, q2_div_round_up(n_bytes, s->cluster_size), &offset, err);
+        if (ret == 0)
+            ret = q2_io_write(p->overlay, offset, table,
+                              q2_align_up(n_bytes, s->cluster_size), err);
         if (ret == 0)
             ret = q2_io_flush(p->overlay, err);
     }

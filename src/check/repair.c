@@ -24,6 +24,7 @@ void q2_plan_clear(struct q2_plan *p)
     for (size_t i = 0; i < p->n_names; i++)
         free(p->names[i]);
     free(p->names);
+    q2_counters_free(p->bounds.appended);
     *p = (struct q2_plan){0};
 }
 
@@ -42,19 +43,44 @@ int q2_edit_entry(struct q2_io *overlay, uint64_t host_offset, uint64_t value,
     return q2_io_write(overlay, host_offset, bytes, sizeof(bytes), err);
 }
 
-int q2_edit_append(struct q2_io *overlay, uint32_t cluster_size, const void *content,
-                   uint64_t *host_offset, struct q2_error *err)
+int q2_plan_appended(struct q2_plan *p, uint64_t host_offset, uint64_t n_bytes,
+                     struct q2_error *err)
 {
+    unsigned cluster_bits = p->after.cluster_bits;
+    uint64_t first = host_offset >> cluster_bits;
+    uint64_t last = (host_offset + n_bytes - 1) >> cluster_bits;
+    return q2_counters_add(p->bounds.appended, first, last - first + 1, 1, err);
+}
+
+int q2_plan_place(struct q2_plan *p, uint64_t n_clusters, uint64_t *host_offset,
+                  struct q2_error *err)
+{
+    unsigned cluster_bits = p->after.cluster_bits;
     uint64_t size;
-    int ret = q2_io_get_size(overlay, &size, err);
+    int ret = q2_io_get_size(p->overlay, &size, err);
     if (ret < 0)
         return ret;
+    uint64_t cluster = q2_div_round_up(size, UINT64_C(1) << cluster_bits), start, n,
+             value;
+    while (p->after.dangling &&
+           q2_counters_next(p->after.dangling, cluster, &start, &n, &value) &&
+           start < cluster + n_clusters)
+        cluster = start + n;
+    *host_offset = cluster << cluster_bits;
+    return q2_plan_appended(p, *host_offset, n_clusters << cluster_bits, err);
+}
+
+int q2_edit_append(struct q2_plan *p, const void *content, uint64_t *host_offset,
+                   struct q2_error *err)
+{
+    uint32_t cluster_size = p->after.cluster_size;
     void *zeros = content ? NULL : calloc(1, cluster_size);
     if (!content && !zeros)
         return q2_fail_memory(err, cluster_size);
-    *host_offset = q2_align_up(size, cluster_size);
-    ret =
-        q2_io_write(overlay, *host_offset, content ? content : zeros, cluster_size, err);
+    int ret = q2_plan_place(p, 1, host_offset, err);
+    if (ret == 0)
+        ret = q2_io_write(p->overlay, *host_offset, content ? content : zeros,
+                          cluster_size, err);
     free(zeros);
     return ret;
 }
@@ -113,14 +139,14 @@ static int zero_table(struct q2_plan *p, const struct q2_scan *s, uint64_t *valu
     int ret = 0;
     *value = 0;
     if (s->header.version < 3)
-        ret = q2_edit_append(p->overlay, s->cluster_size, NULL, &entry, err);
+        ret = q2_edit_append(p, NULL, &entry, err);
     uint8_t *table = ret == 0 ? malloc(s->cluster_size) : NULL;
     if (ret == 0 && !table)
         ret = q2_fail_memory(err, s->cluster_size);
     for (uint64_t i = 0; i < n && table; i++)
         q2_store_be64(table + i * 8, entry);
     if (ret == 0)
-        ret = q2_edit_append(p->overlay, s->cluster_size, table, value, err);
+        ret = q2_edit_append(p, table, value, err);
     free(table);
     *value |= Q2_FLAG_COPIED;
     return ret;
@@ -153,10 +179,15 @@ static int write_entries(struct q2_plan *p, const struct q2_finding *f, uint64_t
                          struct q2_error *err)
 {
     uint8_t bytes[512];
-    uint32_t n = f->edit_count ? f->edit_count : 1;
-    for (uint32_t i = 0; i < n && i < sizeof(bytes) / 8; i++)
-        q2_store_be64(bytes + (size_t)i * 8, value);
-    return q2_io_write(p->overlay, f->edit_offset, bytes, (size_t)n * 8, err);
+    size_t n_bytes = (size_t)(f->edit_count ? f->edit_count : 1) * 8;
+    int ret = 0;
+    for (size_t i = 0; i < sizeof(bytes); i += 8)
+        q2_store_be64(bytes + i, value);
+    for (size_t at = 0, n; at < n_bytes && ret == 0; at += n) {
+        n = q2_min_u64(n_bytes - at, sizeof(bytes));
+        ret = q2_io_write(p->overlay, f->edit_offset + at, bytes, n, err);
+    }
+    return ret;
 }
 
 static int heal_entry(struct q2_plan *p, const struct q2_scan *s,
@@ -167,7 +198,7 @@ static int heal_entry(struct q2_plan *p, const struct q2_scan *s,
     if (f->needs_zero_cluster && l1) {
         ret = zero_table(p, s, &value, err);
     } else if (f->needs_zero_cluster) {
-        ret = q2_edit_append(p->overlay, s->cluster_size, NULL, &value, err);
+        ret = q2_edit_append(p, NULL, &value, err);
         value |= f->edit_count > 1 ? 0 : Q2_FLAG_COPIED;
     }
     if (ret == 0 && f->needs_zero_cluster)
@@ -200,6 +231,8 @@ static int heal_cut(struct q2_plan *p, const struct q2_scan *s, bool *changed,
             continue;
         int ret = q2_io_set_size(p->overlay,
                                  q2_align_up(f->offset + f->size, s->cluster_size), err);
+        if (ret == 0)
+            ret = q2_plan_appended(p, f->offset, f->size, err);
         if (ret == 0 && s->header.backing_file)
             ret = hide_backing(p, s, f, err);
         if (ret == 0)
@@ -366,12 +399,25 @@ static int header_explains(struct q2_plan *p, const struct q2_monitor *mon, bool
     return ret;
 }
 
+// Scans what the plan has made of the image so far.
+static int scan_again(struct q2_plan *p, const struct q2_monitor *mon,
+                      struct q2_error *err)
+{
+    const struct q2_scan_bounds *bounds = p->bounds.appended ? &p->bounds : NULL;
+    int ret = q2_scan_for_repair(&p->after, p->overlay, bounds, p->inflate, mon, err);
+    if (ret < 0 || bounds)
+        return ret;
+    p->bounds.file_clusters = p->after.file_clusters;
+    p->bounds.appended = q2_counters_new();
+    return p->bounds.appended ? 0 : q2_fail_memory(err, sizeof(*p));
+}
+
 // The first look. A header that cannot be used at all is healed, or its error stands.
 static int first_round(struct q2_plan *p, enum q2_repair_mode mode,
                        const struct q2_monitor *mon, bool *changed, struct q2_error *err)
 {
     struct q2_error why = Q2_ERROR_INIT;
-    int ret = q2_scan_for_repair(&p->after, p->overlay, p->inflate, mon, &why);
+    int ret = scan_again(p, mon, &why);
     // A feature that this version does not know is no damage.
     if (ret == -ECANCELED || ret == -ENOMEM || ret == -EIO || ret == -ENOTSUP ||
         (ret < 0 && mode != Q2_REPAIR_MODE_ALL)) {
@@ -387,7 +433,7 @@ static int first_round(struct q2_plan *p, enum q2_repair_mode mode,
     ret = q2_heal_header(p, mon, changed, err);
     if (ret == 0 && !*changed && !unusable) {
         q2_scan_clear(&p->after);
-        ret = q2_scan_for_repair(&p->after, p->overlay, p->inflate, mon, err);
+        ret = scan_again(p, mon, err);
     }
     if (ret == 0 && unusable && !*changed) {
         *err = why;
@@ -404,7 +450,7 @@ static int plan_rounds(struct q2_plan *p, enum q2_repair_mode mode,
     for (unsigned round = 0; round < MAX_ROUNDS && ret == 0; round++) {
         if (round > 0 || changed) {
             q2_scan_clear(&p->after);
-            ret = q2_scan_for_repair(&p->after, p->overlay, p->inflate, mon, err);
+            ret = scan_again(p, mon, err);
             if (ret < 0)
                 return ret;
         }

@@ -12,10 +12,11 @@ enum q2_repair_mode {
 };
 
 struct q2_plan {
-    struct q2_io *overlay;     // the image as it will be; its log holds the edits
-    struct q2_findings healed; // what the plan heals, in the order of the edits
-    uint64_t n_lossy;          // of these: guest data is lost
-    bool complete;             // a scan of the overlay finds nothing that could be healed
+    struct q2_io *overlay;        // the image as it will be; its log holds the edits
+    struct q2_findings healed;    // what the plan heals, in the order of the edits
+    uint64_t n_lossy;             // of these: guest data is lost
+    struct q2_scan_bounds bounds; // what the edits have put behind the end of the file
+    bool complete;        // a scan of the overlay finds nothing that could be healed
     bool leaks_kept;      // leaks mode: leaks may be what damaged entries lost; not freed
     struct q2_scan after; // the scan of the overlay
     bool inflate;         // try every compressed cluster
@@ -45,9 +46,16 @@ int q2_plan_apply(const struct q2_plan *p, struct q2_io *io, const char *undo_pa
 // Writes into the overlay; *changed is set.
 int q2_edit_entry(struct q2_io *overlay, uint64_t host_offset, uint64_t value,
                   struct q2_error *err);
-// A cluster at the end of the file with this content (one cluster long; NULL: zeros).
-int q2_edit_append(struct q2_io *overlay, uint32_t cluster_size, const void *content,
-                   uint64_t *host_offset, struct q2_error *err);
+// Room for n clusters behind the end of the file, where no damaged entry that the last
+// scan saw leads to.
+int q2_plan_place(struct q2_plan *p, uint64_t n_clusters, uint64_t *host_offset,
+                  struct q2_error *err);
+// The same for a place that was chosen otherwise.
+int q2_plan_appended(struct q2_plan *p, uint64_t host_offset, uint64_t n_bytes,
+                     struct q2_error *err);
+// Puts a cluster there: this content (one cluster long; NULL: zeros).
+int q2_edit_append(struct q2_plan *p, const void *content, uint64_t *host_offset,
+                   struct q2_error *err);
 // Replaces n_bytes of the header's first sector, in one write.
 int q2_edit_header(struct q2_io *overlay, size_t at, const void *bytes, size_t n_bytes,
                    struct q2_error *err);

@@ -31,6 +31,7 @@ void q2_scan_shrink(struct q2_scan *s)
     q2_counters_free(s->references);
     q2_counters_free(s->metadata);
     q2_counters_free(s->tables);
+    q2_counters_free(s->dangling);
     struct q2_scan kept = {
         .io = s->io,
         .header = s->header,
@@ -104,7 +105,31 @@ int q2_scan_suspect(struct q2_scan *s, const struct q2_suspect *suspect,
 bool q2_scan_in_file(const struct q2_scan *s, uint64_t offset, uint64_t n_bytes)
 {
     uint64_t end;
-    return q2_add_u64(offset, n_bytes, &end) && end < s->file_size + s->cluster_size;
+    if (!q2_add_u64(offset, n_bytes, &end) || end >= s->file_size + s->cluster_size)
+        return false;
+    uint64_t last = n_bytes > 0 ? (end - 1) >> s->cluster_bits : 0;
+    if (!s->bounds || last < s->bounds->file_clusters)
+        return true;
+    for (uint64_t c = q2_max_u64(offset >> s->cluster_bits, s->bounds->file_clusters);
+         c <= last; c++) {
+        if (q2_counters_get(s->bounds->appended, c) == 0)
+            return false;
+    }
+    return true;
+}
+
+// So many clusters behind the end are of interest: a repair adds no more.
+#define DANGLING_CLUSTERS 65536U
+
+int q2_scan_dangles(struct q2_scan *s, uint64_t offset, uint64_t n_bytes,
+                    struct q2_error *err)
+{
+    uint64_t first = offset >> s->cluster_bits;
+    uint64_t limit = 2 * s->file_clusters + DANGLING_CLUSTERS;
+    if (n_bytes == 0 || first >= limit)
+        return 0;
+    uint64_t last = q2_min_u64((offset + n_bytes - 1) >> s->cluster_bits, limit);
+    return q2_counters_add(s->dangling, first, last - first + 1, 1, err);
 }
 
 int q2_scan_reference(struct q2_scan *s, uint64_t offset, uint64_t n_bytes,
@@ -197,8 +222,9 @@ static int prepare(struct q2_scan *s, struct q2_error *err)
     s->references = q2_counters_new();
     s->metadata = q2_counters_new();
     s->tables = q2_counters_new();
+    s->dangling = q2_counters_new();
     s->blocks = q2_cache_new(Q2_CACHE_RAW, s->cluster_size, BLOCK_CACHE_BYTES);
-    if (!s->references || !s->metadata || !s->tables || !s->blocks)
+    if (!s->references || !s->metadata || !s->tables || !s->dangling || !s->blocks)
         return q2_fail_memory(err, sizeof(*s));
     if (h->incompatible_features & Q2_INCOMPAT_EXTENDED_L2)
         return q2_fail(err, -ENOTSUP,
@@ -255,10 +281,11 @@ static int scan_all(struct q2_scan *s, struct q2_error *err)
     return ret;
 }
 
-int q2_scan_references(struct q2_scan *s, struct q2_io *io, const struct q2_monitor *mon,
+int q2_scan_references(struct q2_scan *s, struct q2_io *io,
+                       const struct q2_scan_bounds *bounds, const struct q2_monitor *mon,
                        struct q2_error *err)
 {
-    *s = (struct q2_scan){.io = io, .mon = mon};
+    *s = (struct q2_scan){.io = io, .bounds = bounds, .mon = mon};
     int ret = scan_mapped(s, err);
     if (ret < 0)
         q2_scan_clear(s);
@@ -269,9 +296,11 @@ int q2_scan_references(struct q2_scan *s, struct q2_io *io, const struct q2_moni
 static void restart(struct q2_scan *s)
 {
     struct q2_scan fresh = {.io = s->io,
+                            .bounds = s->bounds,
                             .mon = s->mon,
                             .read_data = s->read_data,
                             .inflate = s->inflate,
+                            .no_hollow_tables = s->no_hollow_tables,
                             .preclaimed = s->preclaimed,
                             .n_preclaimed = s->n_preclaimed,
                             .max_preclaimed = s->max_preclaimed,
@@ -282,17 +311,32 @@ static void restart(struct q2_scan *s)
     *s = fresh;
 }
 
-static int run(struct q2_scan *s, struct q2_io *io, bool read_data, bool for_repair,
-               bool inflate, const struct q2_monitor *mon, struct q2_error *err)
+// Could any damaged entry's value not be found?
+static bool has_losses(const struct q2_scan *s)
 {
-    *s = (struct q2_scan){
-        .io = io, .mon = mon, .read_data = read_data, .inflate = inflate};
+    for (size_t i = 0; i < s->n_suspects; i++) {
+        size_t k = s->suspects[i].finding;
+        if (k != SIZE_MAX && s->findings.list[k].lossy)
+            return true;
+    }
+    return false;
+}
+
+static int run(struct q2_scan *s, bool for_repair, struct q2_error *err)
+{
+    const struct q2_monitor *mon = s->mon;
     int ret = scan_all(s, err);
     // Counts that do not fit, and compressed clusters: one of these may lead astray.
     if (ret == 0 && for_repair && s->compressed_clusters + s->n_packed > 0 &&
         !q2_scan_clean(s))
         s->again = s->inflate = true;
     if (ret == 0 && s->again) {
+        restart(s);
+        ret = scan_all(s, err);
+    }
+    // L2 tables without a sound entry, and more is lost than these entries could name.
+    if (ret == 0 && q2_scan_hollow(s) && has_losses(s)) {
+        s->no_hollow_tables = true;
         restart(s);
         ret = scan_all(s, err);
     }
@@ -312,11 +356,14 @@ static int run(struct q2_scan *s, struct q2_io *io, bool read_data, bool for_rep
 int q2_scan_run(struct q2_scan *s, struct q2_io *io, bool read_data,
                 const struct q2_monitor *mon, struct q2_error *err)
 {
-    return run(s, io, read_data, false, false, mon, err);
+    *s = (struct q2_scan){.io = io, .mon = mon, .read_data = read_data};
+    return run(s, false, err);
 }
 
-int q2_scan_for_repair(struct q2_scan *s, struct q2_io *io, bool inflate,
+int q2_scan_for_repair(struct q2_scan *s, struct q2_io *io,
+                       const struct q2_scan_bounds *bounds, bool inflate,
                        const struct q2_monitor *mon, struct q2_error *err)
 {
-    return run(s, io, false, true, inflate, mon, err);
+    *s = (struct q2_scan){.io = io, .bounds = bounds, .mon = mon, .inflate = inflate};
+    return run(s, true, err);
 }

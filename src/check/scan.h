@@ -39,6 +39,7 @@ struct q2_suspect {
     bool is_l1;
     uint64_t entry;
     uint64_t guest_offset;
+    bool hollow; // it stands in an L2 table that has no sound entry
 };
 
 // An entry that names a cluster which more entries name than its refcount says.
@@ -51,13 +52,23 @@ struct q2_referrer {
     uint64_t guest_offset;
 };
 
+// What a repair has put behind the end of the file: nothing else there counts as being in
+// the file, so that entries that lead there are not taken for sound ones.
+struct q2_scan_bounds {
+    uint64_t file_clusters;       // before the repair
+    struct q2_counters *appended; // by host cluster
+};
+
 struct q2_scan {
     struct q2_io *io;
+    const struct q2_scan_bounds *bounds; // NULL: all of the file counts
     const struct q2_monitor *mon;
     bool read_data;
     bool keep_packed; // some that do not inflate stay as they are: only their data is
                       // broken
     bool inflate;     // try all compressed clusters: some entry leads astray
+    bool no_hollow_tables;   // an L2 table without a sound entry is none
+    uint64_t hollow_entries; // in use, in L2 tables that have no sound one
 
     uint64_t file_size, file_clusters;
     struct q2_header header;
@@ -91,6 +102,8 @@ struct q2_scan {
     struct q2_counters *references; // by host cluster
     struct q2_counters *metadata;   // by host cluster: how often metadata lies there
     struct q2_counters *tables;     // by host cluster: L2 tables among the metadata
+    struct q2_counters *dangling;   // by host cluster behind the end of the file, near to
+                                    // it: references
 
     struct q2_findings findings;
     struct q2_findings late; // COPIED flags: reported behind the refcounts
@@ -115,7 +128,8 @@ int q2_scan_run(struct q2_scan *s, struct q2_io *io, bool read_data,
                 const struct q2_monitor *mon, struct q2_error *err);
 // The same, and when anything is wrong (or with inflate) every compressed cluster is
 // tried.
-int q2_scan_for_repair(struct q2_scan *s, struct q2_io *io, bool inflate,
+int q2_scan_for_repair(struct q2_scan *s, struct q2_io *io,
+                       const struct q2_scan_bounds *bounds, bool inflate,
                        const struct q2_monitor *mon, struct q2_error *err);
 void q2_scan_clear(struct q2_scan *s);
 
@@ -124,8 +138,16 @@ void q2_scan_shrink(struct q2_scan *s);
 
 // Counts the references of everything but the refcount structures, for building these
 // anew.
-int q2_scan_references(struct q2_scan *s, struct q2_io *io, const struct q2_monitor *mon,
+int q2_scan_references(struct q2_scan *s, struct q2_io *io,
+                       const struct q2_scan_bounds *bounds, const struct q2_monitor *mon,
                        struct q2_error *err);
+
+// L2 tables without a sound entry are there, and more is lost than they could name: they
+// are no L2 tables.
+static inline bool q2_scan_hollow(const struct q2_scan *s)
+{
+    return s->hollow_entries > 0 && s->leaks > s->hollow_entries;
+}
 
 // Nothing left to heal.
 static inline bool q2_scan_clean(const struct q2_scan *s)
@@ -139,6 +161,9 @@ static inline bool q2_scan_clean(const struct q2_scan *s)
 size_t q2_scan_report(struct q2_scan *s, struct q2_findings *to,
                       const struct q2_finding *f);
 
+// Notes that something names this range although it is not in the file.
+int q2_scan_dangles(struct q2_scan *s, uint64_t offset, uint64_t n_bytes,
+                    struct q2_error *err);
 // Counts references to the host range; false (and a finding is due) when it reaches
 // beyond the end of the file by a cluster or more.
 bool q2_scan_in_file(const struct q2_scan *s, uint64_t offset, uint64_t n_bytes);

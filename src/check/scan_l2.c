@@ -20,6 +20,7 @@ struct place {
     uint64_t l1_index;
     uint64_t times, active_times;
     uint64_t host_offset; // of the table
+    bool hollow;          // no entry of it is sound
     uint64_t next;        // where a contiguous data cluster would follow; 0: none yet
 };
 
@@ -51,7 +52,8 @@ static struct q2_finding make(const struct place *p, uint64_t index, uint64_t en
 static int suspect(const struct place *p, const struct q2_finding *f,
                    struct q2_error *err)
 {
-    struct q2_suspect x = {.entry = f->entry, .guest_offset = f->guest_offset};
+    struct q2_suspect x = {
+        .entry = f->entry, .guest_offset = f->guest_offset, .hollow = p->hollow};
     x.finding = q2_scan_report(p->s, &p->s->findings, f);
     return q2_scan_suspect(p->s, &x, err);
 }
@@ -62,7 +64,8 @@ static enum q2_problem judge(const struct q2_scan *s, uint64_t raw, struct q2_l2
     uint64_t reserved = Q2_L2_RESERVED | (s->header.version < 3 ? Q2_FLAG_ZERO : 0);
     *e = q2_l2_decode(raw, s->cluster_bits, s->header.version);
     if (e->kind == Q2_CLUSTER_COMPRESSED) {
-        if (!q2_scan_in_file(s, e->host_offset, e->n_bytes))
+        if (!q2_scan_in_file(s, e->host_offset, e->n_bytes) ||
+            e->host_offset >= s->file_size)
             return Q2_PROBLEM_REFERENCE_OUTSIDE;
         return q2_scan_is_metadata(s, e->host_offset, e->n_bytes)
                    ? Q2_PROBLEM_L2_ON_METADATA
@@ -141,20 +144,38 @@ static int report_garbage(const struct place *p, const struct health *h,
     return q2_scan_suspect(s, &x, err);
 }
 
-// One sector of a table that is sound elsewhere: its range is lost.
-static int report_sector(const struct place *p, uint64_t first, uint64_t n,
-                         const struct health *h, struct q2_error *err)
+// n entries that the finding is about are lost: they read as zeros.
+static void report_lost(struct q2_scan *s, struct q2_finding *f, uint64_t n)
 {
-    struct q2_scan *s = p->s;
+    f->has |= Q2_HAS_EDIT;
+    f->lossy = true;
+    f->edit_count = (uint32_t)n;
+    f->edit_value = s->header.version >= 3 ? Q2_FLAG_ZERO : 0;
+    f->needs_zero_cluster = s->header.version < 3 && s->header.backing_file;
+    q2_scan_report(s, &s->findings, f);
+}
+
+// One sector of a table that is sound elsewhere: its range is lost.
+static void report_sector(const struct place *p, uint64_t first, uint64_t n,
+                          const struct health *h)
+{
     struct q2_finding f = about_garbage(p, h, first, n);
-    (void)err;
-    f.has |= Q2_HAS_EDIT;
-    f.lossy = true;
-    f.edit_count = (uint32_t)n;
-    f.edit_value = s->header.version >= 3 ? Q2_FLAG_ZERO : 0;
-    f.needs_zero_cluster = s->header.version < 3 && s->header.backing_file;
-    q2_scan_report(s, &s->findings, &f);
-    return 0;
+    report_lost(p->s, &f, n);
+}
+
+// How many of the table's entries are in the file; the others are lost.
+static uint64_t entries_in_file(const struct place *p)
+{
+    const struct q2_scan *s = p->s;
+    uint64_t n = UINT64_C(1) << s->l2_bits;
+    uint64_t there = (s->file_size - q2_min_u64(p->host_offset, s->file_size)) / 8;
+    if (there >= n)
+        return n;
+    struct q2_finding f = make(p, there, p->l1->entries[p->l1_index], Q2_PROBLEM_L2_CUT);
+    f.offset = p->host_offset;
+    f.guest_bytes = (n - there) << s->cluster_bits;
+    report_lost(p->s, &f, n - there);
+    return there;
 }
 
 // Statistics are of the active state.
@@ -261,6 +282,8 @@ static int bad_entry(struct place *p, uint64_t index, uint64_t raw,
     if (e->host_offset != 0)
         count_cluster(p, e);
     int ret = suspect(p, &f, err);
+    if (ret == 0 && problem == Q2_PROBLEM_REFERENCE_OUTSIDE)
+        ret = q2_scan_dangles(p->s, f.offset, f.size, err);
     // QEMU looks at the flag of such an entry too; nothing of it can be set right.
     if (ret == 0 && problem == Q2_PROBLEM_REFERENCE_OUTSIDE && p->l1->snapshot < 0 &&
         e->kind != Q2_CLUSTER_COMPRESSED)
@@ -268,16 +291,17 @@ static int bad_entry(struct place *p, uint64_t index, uint64_t raw,
     return ret;
 }
 
-// Is any of the clusters referenced more or less often than its refcount says? That is
-// not known yet in a first scan: inflate is set when there are such clusters somewhere.
-static int packed_astray(const struct place *p, const struct q2_l2_entry *e, bool *astray,
-                         struct q2_error *err)
+// Is something wrong with an entry of compressed data that lies in the file? Its length
+// is rounded up to sectors, so the file may end before it: then what is there has to
+// inflate. The others are tried when there is damage somewhere (inflate).
+static int judge_packed(const struct place *p, const struct q2_l2_entry *e,
+                        enum q2_problem *problem, struct q2_error *err)
 {
-    *astray = false;
-    if (!p->s->inflate)
-        return 0;
-    int ret = q2_scan_inflates(p->s, e, astray, err);
-    *astray = ret == 0 && !*astray;
+    bool cut = e->host_offset + e->n_bytes > p->s->file_size, good = true;
+    int ret = cut || p->s->inflate ? q2_scan_inflates(p->s, e, &good, err) : 0;
+    *problem = Q2_N_PROBLEMS;
+    if (!good)
+        *problem = cut ? Q2_PROBLEM_REFERENCE_OUTSIDE : Q2_PROBLEM_COMPRESSED_BROKEN;
     return ret;
 }
 
@@ -286,11 +310,11 @@ static int good_entry(struct place *p, uint64_t index, const uint64_t *l2,
 {
     struct q2_scan *s = p->s;
     uint64_t raw = l2[index];
-    bool packed = e->kind == Q2_CLUSTER_COMPRESSED, astray = false;
-    int ret = packed ? packed_astray(p, e, &astray, err) : 0;
-    if (ret < 0 || astray)
-        return ret < 0 ? ret
-                       : bad_entry(p, index, raw, e, Q2_PROBLEM_COMPRESSED_BROKEN, err);
+    bool packed = e->kind == Q2_CLUSTER_COMPRESSED;
+    enum q2_problem problem = Q2_N_PROBLEMS;
+    int ret = packed ? judge_packed(p, e, &problem, err) : 0;
+    if (ret < 0 || problem != Q2_N_PROBLEMS)
+        return ret < 0 ? ret : bad_entry(p, index, raw, e, problem, err);
     ret = q2_scan_reference(s, e->host_offset, packed ? e->n_bytes : s->cluster_size,
                             p->times, err);
     count_cluster(p, e);
@@ -316,8 +340,10 @@ static int scan_sector(struct place *p, const uint64_t *l2, uint64_t first, uint
 {
     struct q2_scan *s = p->s;
     int ret = 0;
-    if (is_garbage(h))
-        return report_sector(p, first, n, h, err);
+    if (is_garbage(h)) {
+        report_sector(p, first, n, h);
+        return 0;
+    }
     for (uint64_t i = first; i < first + n && ret == 0; i++) {
         struct q2_l2_entry e;
         if (l2[i] == 0)
@@ -349,7 +375,10 @@ static bool no_sound_sector(const struct q2_scan *s, const uint64_t *l2,
         whole->n_used += h.n_used;
         none &= h.n_used == 0 || is_garbage(&h);
     }
-    return none && is_garbage(whole);
+    // A table without one sound entry, and more is missing than these could have named.
+    bool hollow =
+        s->no_hollow_tables && whole->n_bad > 0 && whole->n_bad == whole->n_used;
+    return hollow || (none && is_garbage(whole));
 }
 
 int q2_scan_l2_table(struct q2_scan *s, const struct q2_scan_link *link,
@@ -365,7 +394,11 @@ int q2_scan_l2_table(struct q2_scan *s, const struct q2_scan_link *link,
     p.host_offset = link->l1->entries[link->index] & Q2_OFFSET_MASK;
     if (no_sound_sector(s, l2, &whole))
         return report_garbage(&p, &whole, err);
-    for (uint64_t i = 0; i < UINT64_C(1) << s->l2_bits && ret == 0; i += SECTOR_ENTRIES) {
+    p.hollow = whole.n_bad > 0 && whole.n_bad == whole.n_used;
+    if (p.hollow)
+        s->hollow_entries += whole.n_bad;
+    uint64_t there = entries_in_file(&p);
+    for (uint64_t i = 0; i < there && ret == 0; i += SECTOR_ENTRIES) {
         struct health h = {0};
         if (whole.n_bad > 0)
             h = health_of(s, l2 + i, SECTOR_ENTRIES);

@@ -85,7 +85,10 @@ static int report_entry(struct q2_scan *s, const struct q2_scan_l1 *l1, uint32_t
     struct q2_suspect suspect = {
         .is_l1 = true, .entry = entry, .guest_offset = f.guest_offset};
     suspect.finding = q2_scan_report(s, &s->findings, &f);
-    return q2_scan_suspect(s, &suspect, err);
+    int ret = problem == Q2_PROBLEM_REFERENCE_OUTSIDE
+                  ? q2_scan_dangles(s, f.offset, f.size, err)
+                  : 0;
+    return ret < 0 ? ret : q2_scan_suspect(s, &suspect, err);
 }
 
 static int note_hunted(struct q2_scan *s, const struct q2_scan_l1 *l1, uint32_t index,

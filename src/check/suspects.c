@@ -245,6 +245,12 @@ static int look_for(struct q2_scan *s, const struct q2_suspect *x, size_t n_riva
                    : try_value(s, x, x->entry & ~reserved, a, err);
     // An entry without an offset is near to anything and to nothing.
     int ret = offset ? try_near(s, x, a, err) : 0;
+    // With more lost than one entry can name the whole table is something else.
+    // Compressed data may lie in two clusters.
+    if (ret == 0 && x->hollow && q2_scan_hollow(s)) {
+        a->n = a->n == 1 && (a->value & Q2_FLAG_COMPRESSED) ? 1 : 0;
+        return 0;
+    }
     // In a dirty image orphans are what a crash leaves, and no evidence.
     bool dirty = (s->header.incompatible_features & Q2_INCOMPAT_DIRTY) != 0;
     if (ret == 0 && a->n == 0 && !s->too_many_orphans && !dirty)
