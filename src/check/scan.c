@@ -187,6 +187,15 @@ int q2_scan_stored(struct q2_scan *s, uint64_t cluster, uint64_t *value,
     return ret;
 }
 
+int q2_scan_worked(struct q2_scan *s, uint64_t n_bytes, struct q2_error *err)
+{
+    s->work = q2_min_u64(s->work + n_bytes, s->work_total);
+    q2_monitor_progress(s->mon, s->work, s->work_total);
+    if (q2_monitor_cancelled(s->mon))
+        return q2_fail(err, -ECANCELED, "The check was stopped");
+    return 0;
+}
+
 static int read_header(struct q2_scan *s, struct q2_error *err)
 {
     uint8_t start[Q2_HEADER_V3_MIN_BYTES];

@@ -114,6 +114,9 @@ struct q2_scan {
     size_t n_orphans, max_orphans;
     bool too_many_orphans;
 
+    // Bytes looked at, and to be looked at, of tables and of data; for progress.
+    uint64_t work, work_total, data_left;
+
     uint64_t corruptions, leaks, check_errors;
     uint64_t total_clusters, allocated_clusters, fragmented_clusters, compressed_clusters;
     uint64_t n_packed;        // compressed clusters of all states
@@ -174,6 +177,9 @@ int q2_scan_claim(struct q2_scan *s, uint64_t offset, uint64_t n_bytes,
                   struct q2_error *err);
 // Does metadata lie anywhere in the range?
 bool q2_scan_is_metadata(const struct q2_scan *s, uint64_t offset, uint64_t n_bytes);
+
+// Some of the work is done: tells the monitor, and fails when it was told to stop.
+int q2_scan_worked(struct q2_scan *s, uint64_t n_bytes, struct q2_error *err);
 
 // The stored refcount of a cluster.
 int q2_scan_stored(struct q2_scan *s, uint64_t cluster, uint64_t *value,

@@ -236,20 +236,23 @@ static int read_compressed(const struct place *p, const struct q2_l2_entry *e,
 static int read_data(const struct place *p, const struct q2_l2_entry *e, uint64_t index,
                      uint64_t raw, struct q2_error *err)
 {
+    struct q2_scan *s = p->s;
     struct q2_error why = Q2_ERROR_INIT;
-    uint8_t *buf = malloc(p->s->cluster_size);
+    uint8_t *buf = malloc(s->cluster_size);
     if (!buf)
-        return q2_fail_memory(err, p->s->cluster_size);
+        return q2_fail_memory(err, s->cluster_size);
     int ret = 0;
     if (e->kind == Q2_CLUSTER_COMPRESSED) {
         ret = read_compressed(p, e, index, raw, buf, err);
     } else if (e->kind == Q2_CLUSTER_NORMAL &&
-               q2_io_read(p->s->io, e->host_offset, buf, p->s->cluster_size, &why) < 0) {
+               q2_io_read(s->io, e->host_offset, buf, s->cluster_size, &why) < 0) {
         struct q2_finding f = make(p, index, raw, Q2_PROBLEM_DATA_UNREADABLE);
-        q2_scan_report(p->s, &p->s->findings, &f);
+        q2_scan_report(s, &s->findings, &f);
     }
     free(buf);
-    return ret;
+    uint64_t n = q2_min_u64(s->data_left, s->cluster_size);
+    s->data_left -= n;
+    return ret < 0 ? ret : q2_scan_worked(s, n, err);
 }
 
 static int note_hunted(const struct place *p, uint64_t index, const uint64_t *l2,
@@ -302,7 +305,7 @@ static int judge_packed(const struct place *p, const struct q2_l2_entry *e,
     *problem = Q2_N_PROBLEMS;
     if (!good)
         *problem = cut ? Q2_PROBLEM_REFERENCE_OUTSIDE : Q2_PROBLEM_COMPRESSED_BROKEN;
-    return ret;
+    return ret < 0 ? ret : q2_scan_worked(p->s, 0, err);
 }
 
 static int good_entry(struct place *p, uint64_t index, const uint64_t *l2,

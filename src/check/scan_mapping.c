@@ -236,6 +236,20 @@ static int scan_run(struct q2_scan *s, const struct link *links, size_t n, uint6
     return ret;
 }
 
+// L2 tables and refcount blocks; data as much as the file can hold, since how much of it
+// is named is not known before the end.
+static void plan_work(struct q2_scan *s, size_t n_tables)
+{
+    uint64_t n = n_tables;
+    for (uint64_t i = 0; i < s->refcount_table_size; i++)
+        n += s->refcount_table[i] != 0;
+    s->data_left = s->read_data ? s->file_size : 0;
+    s->work = 0;
+    if (!q2_mul_u64(n, s->cluster_size, &s->work_total) ||
+        !q2_add_u64(s->work_total, s->data_left, &s->work_total))
+        s->work_total = UINT64_MAX;
+}
+
 static int scan_links(struct q2_scan *s, const struct links *k, struct q2_error *err)
 {
     size_t most = q2_max_u64(READ_BYTES / s->cluster_size, 1);
@@ -243,6 +257,7 @@ static int scan_links(struct q2_scan *s, const struct links *k, struct q2_error 
     if (!buf)
         return q2_fail_memory(err, most * s->cluster_size);
     int ret = 0;
+    plan_work(s, k->n);
     for (size_t i = 0; i < k->n && ret == 0;) {
         size_t n = 1;
         while (n < most && i + n < k->n &&
@@ -250,12 +265,12 @@ static int scan_links(struct q2_scan *s, const struct links *k, struct q2_error 
             n++;
         ret = scan_run(s, k->list + i, n, buf, err);
         i += n;
-        q2_monitor_progress(s->mon, i, k->n);
-        if (ret == 0 && q2_monitor_cancelled(s->mon))
-            ret = q2_fail(err, -ECANCELED, "The check was stopped");
+        if (ret == 0)
+            ret = q2_scan_worked(s, n * s->cluster_size, err);
     }
     free(buf);
-    return ret;
+    // Not all of the file is data, and snapshots share it.
+    return ret < 0 ? ret : q2_scan_worked(s, s->data_left, err);
 }
 
 // A region that the header or a snapshot names.

@@ -304,6 +304,8 @@ int q2_scan_compare(struct q2_scan *s, struct q2_error *err)
         ret = compare_hole(s, &r, hole, first, err);
         if (ret == 0)
             ret = compare_block(s, &r, first, t, err);
+        if (ret == 0)
+            ret = q2_scan_worked(s, s->cluster_size, err);
         hole = (i + 1) << block_bits(s);
     }
     if (ret == 0)
