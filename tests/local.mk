@@ -10,6 +10,7 @@
 #   make check-damage DAMAGE="--image v3-4k --only 'L1 entry'"    some of them
 
 include $(top_srcdir)/tests/unit/local.mk
+include $(top_srcdir)/tests/crash/local.mk
 
 EXTRA_DIST += \
 	tests/run \

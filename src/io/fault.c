@@ -46,7 +46,7 @@ static void clear_call(struct q2_fault_call *c)
 // The index behind the last flush among the first n calls.
 static size_t behind_flush(const struct fault *f, size_t n)
 {
-    while (n > 0 && (f->calls[n - 1].kind != Q2_FAULT_FLUSH || f->calls[n - 1].ret < 0))
+    while (n > 0 && (f->calls[n - 1].kind != Q2_FAULT_FLUSH || !f->calls[n - 1].done))
         n--;
     return n;
 }
@@ -98,45 +98,44 @@ static int read_content(struct fault *f, uint64_t offset, uint64_t n_bytes, uint
     return ret;
 }
 
-// The range whose content a call changes. Of a new size: what it cuts off.
-static void changed_range(const struct q2_fault_call *c, uint64_t *offset,
-                          uint64_t *n_bytes)
+// The range whose content a call changes, in whole sectors: what a disk has of a sector
+// is what all calls so far made of it. Of a new size: what it cuts off.
+static void widen(struct q2_fault_call *c)
 {
-    *offset = c->offset;
-    *n_bytes = c->n_bytes;
-    if (c->kind == Q2_FAULT_SET_SIZE)
-        *n_bytes = c->size_before > c->offset ? c->size_before - c->offset : 0;
-    if (c->kind == Q2_FAULT_ALLOCATE || c->kind == Q2_FAULT_FLUSH)
-        *n_bytes = 0;
+    uint64_t end = c->offset + c->n_bytes;
+    if (c->kind == Q2_FAULT_SET_SIZE) {
+        c->n_bytes = c->size_before > c->offset ? c->size_before - c->offset : 0;
+    } else if (c->kind == Q2_FAULT_ALLOCATE || c->kind == Q2_FAULT_FLUSH) {
+        c->n_bytes = 0;
+    } else {
+        c->offset = q2_align_down(c->offset, Q2_FAULT_SECTOR);
+        c->n_bytes = q2_align_up(end, Q2_FAULT_SECTOR) - c->offset;
+    }
 }
 
 // Notes what is there before the call.
 static int record_before(struct fault *f, struct q2_fault_call *c, struct q2_error *err)
 {
-    uint64_t offset, n_bytes;
     int ret = q2_io_get_size(f->below, &c->size_before, err);
     if (ret < 0 || f->max_bytes == 0)
         return ret;
-    changed_range(c, &offset, &n_bytes);
-    ret = make_room(f, 2 * n_bytes, err);
-    return ret < 0 || n_bytes == 0 ? ret
-                                   : read_content(f, offset, n_bytes, &c->before, err);
+    widen(c);
+    ret = make_room(f, 2 * c->n_bytes, err);
+    return ret < 0 || c->n_bytes == 0
+               ? ret
+               : read_content(f, c->offset, c->n_bytes, &c->before, err);
 }
 
 // Adds the call, done or failed, to the record.
 static int record_after(struct fault *f, struct q2_fault_call *c, struct q2_error *err)
 {
     int ret = q2_io_get_size(f->below, &c->size_after, err);
-    if (f->max_bytes == 0)
+    if (ret < 0 || f->max_bytes == 0)
         return ret;
-    // What a discard leaves is up to the file.
-    bool keeps = c->kind == Q2_FAULT_WRITE || c->kind == Q2_FAULT_DISCARD;
-    if (ret == 0 && keeps && c->n_bytes > 0)
+    if (c->n_bytes > 0 && c->kind != Q2_FAULT_SET_SIZE)
         ret = read_content(f, c->offset, c->n_bytes, &c->after, err);
     if (ret < 0)
         return ret;
-    if (c->kind == Q2_FAULT_SET_SIZE)
-        c->n_bytes = c->before ? c->size_before - c->offset : 0;
     f->n_bytes += content_bytes(c);
     f->calls[f->n_calls++] = *c;
     return 0;
@@ -156,74 +155,78 @@ static bool must_fail(struct fault *f, enum q2_fault_kind kind)
     return true;
 }
 
-static int do_call(struct fault *f, const struct q2_fault_call *c, const void *buf,
-                   bool unmap, struct q2_error *err)
+// What a caller asks for.
+struct request {
+    enum q2_fault_kind kind;
+    uint64_t offset, n_bytes;
+    const void *buf;
+    bool unmap;
+};
+
+static int do_request(struct fault *f, const struct request *r, struct q2_error *err)
 {
-    switch (c->kind) {
+    switch (r->kind) {
     case Q2_FAULT_WRITE:
-        return q2_io_write(f->below, c->offset, buf, (size_t)c->n_bytes, err);
+        return q2_io_write(f->below, r->offset, r->buf, (size_t)r->n_bytes, err);
     case Q2_FAULT_ZERO:
-        return q2_io_zero(f->below, c->offset, c->n_bytes, unmap, err);
+        return q2_io_zero(f->below, r->offset, r->n_bytes, r->unmap, err);
     case Q2_FAULT_DISCARD:
-        return q2_io_discard(f->below, c->offset, c->n_bytes, err);
+        return q2_io_discard(f->below, r->offset, r->n_bytes, err);
     case Q2_FAULT_SET_SIZE:
-        return q2_io_set_size(f->below, c->offset, err);
+        return q2_io_set_size(f->below, r->offset, err);
     case Q2_FAULT_ALLOCATE:
-        return q2_io_allocate(f->below, c->offset, c->n_bytes, err);
+        return q2_io_allocate(f->below, r->offset, r->n_bytes, err);
     case Q2_FAULT_FLUSH:
         return q2_io_flush(f->below, err);
     }
     return 0;
 }
 
-// A call that fails may be torn: its first sectors are there.
-static int fail_call(struct fault *f, struct q2_fault_call *c, const void *buf,
-                     struct q2_error *err)
+// A write that fails may be torn: its first sectors are there.
+static int fail_request(struct fault *f, const struct request *r, struct q2_error *err)
 {
     static const char *const verbs[] = {"write",  "zero",     "discard",
                                         "resize", "allocate", "flush"};
-    uint64_t asked = c->n_bytes;
-    uint64_t end = q2_align_down(c->offset, Q2_FAULT_SECTOR) +
+    struct request torn = *r;
+    uint64_t end = q2_align_down(r->offset, Q2_FAULT_SECTOR) +
                    q2_min_u64(f->rule.n_torn, UINT32_MAX) * Q2_FAULT_SECTOR;
-    bool torn = c->kind == Q2_FAULT_WRITE && end > c->offset;
-    c->n_bytes = torn ? q2_min_u64(asked, end - c->offset) : 0;
-    int ret = torn ? do_call(f, c, buf, false, err) : 0;
-    if (ret < 0)
-        return ret;
+    if (r->kind == Q2_FAULT_WRITE && end > r->offset) {
+        torn.n_bytes = q2_min_u64(r->n_bytes, end - r->offset);
+        int ret = do_request(f, &torn, err);
+        if (ret < 0)
+            return ret;
+    }
+    if (f->rule.code == 0)
+        return 0;
     return q2_fail_errno(err, f->rule.code,
                          "Could not %s %" PRIu64 " bytes at offset %" PRIu64 " of '%s'",
-                         verbs[c->kind], asked, c->offset, f->io.name);
+                         verbs[r->kind], r->n_bytes, r->offset, f->io.name);
 }
 
-static int call_locked(struct fault *f, struct q2_fault_call *c, const void *buf,
-                       bool unmap, struct q2_error *err)
+static int request_locked(struct fault *f, const struct request *r, struct q2_error *err)
 {
-    int ret = record_before(f, c, err);
+    struct q2_fault_call c = {
+        .kind = r->kind, .offset = r->offset, .n_bytes = r->n_bytes};
+    struct q2_error why = Q2_ERROR_INIT;
+    int ret = record_before(f, &c, err);
     if (ret < 0)
         return ret;
-    bool fails = must_fail(f, c->kind);
-    if (fails && c->kind == Q2_FAULT_SET_SIZE) {
-        // It changes nothing: there is nothing to take back.
-        free(c->before);
-        c->before = NULL;
-    }
-    c->ret = fails ? fail_call(f, c, buf, err) : do_call(f, c, buf, unmap, err);
-    struct q2_error why = Q2_ERROR_INIT;
-    ret = record_after(f, c, &why);
+    bool fails = must_fail(f, r->kind);
+    c.ret = fails ? fail_request(f, r, err) : do_request(f, r, err);
+    c.done = !fails && c.ret == 0;
+    ret = record_after(f, &c, &why);
     if (ret == 0)
-        return c->ret;
-    clear_call(c);
+        return c.ret;
+    clear_call(&c);
     *err = why;
     return ret;
 }
 
-static int call(struct q2_io *io, enum q2_fault_kind kind, uint64_t offset,
-                uint64_t n_bytes, const void *buf, bool unmap, struct q2_error *err)
+static int request(struct q2_io *io, const struct request *r, struct q2_error *err)
 {
     struct fault *f = fault_of(io);
-    struct q2_fault_call c = {.kind = kind, .offset = offset, .n_bytes = n_bytes};
     pthread_mutex_lock(&f->lock);
-    int ret = call_locked(f, &c, buf, unmap, err);
+    int ret = request_locked(f, r, err);
     pthread_mutex_unlock(&f->lock);
     return ret;
 }
@@ -237,17 +240,21 @@ static int fault_read(struct q2_io *io, uint64_t offset, void *buf, size_t n_byt
 static int fault_write(struct q2_io *io, uint64_t offset, const void *buf, size_t n_bytes,
                        struct q2_error *err)
 {
-    return call(io, Q2_FAULT_WRITE, offset, n_bytes, buf, false, err);
+    const struct request r = {
+        .kind = Q2_FAULT_WRITE, .offset = offset, .n_bytes = n_bytes, .buf = buf};
+    return request(io, &r, err);
 }
 
 static int fault_flush(struct q2_io *io, struct q2_error *err)
 {
-    return call(io, Q2_FAULT_FLUSH, 0, 0, NULL, false, err);
+    const struct request r = {.kind = Q2_FAULT_FLUSH};
+    return request(io, &r, err);
 }
 
 static int fault_set_size(struct q2_io *io, uint64_t size, struct q2_error *err)
 {
-    return call(io, Q2_FAULT_SET_SIZE, size, 0, NULL, false, err);
+    const struct request r = {.kind = Q2_FAULT_SET_SIZE, .offset = size};
+    return request(io, &r, err);
 }
 
 static int fault_get_size(struct q2_io *io, uint64_t *size, struct q2_error *err)
@@ -258,19 +265,25 @@ static int fault_get_size(struct q2_io *io, uint64_t *size, struct q2_error *err
 static int fault_zero(struct q2_io *io, uint64_t offset, uint64_t n_bytes, bool unmap,
                       struct q2_error *err)
 {
-    return call(io, Q2_FAULT_ZERO, offset, n_bytes, NULL, unmap, err);
+    const struct request r = {
+        .kind = Q2_FAULT_ZERO, .offset = offset, .n_bytes = n_bytes, .unmap = unmap};
+    return request(io, &r, err);
 }
 
 static int fault_discard(struct q2_io *io, uint64_t offset, uint64_t n_bytes,
                          struct q2_error *err)
 {
-    return call(io, Q2_FAULT_DISCARD, offset, n_bytes, NULL, false, err);
+    const struct request r = {
+        .kind = Q2_FAULT_DISCARD, .offset = offset, .n_bytes = n_bytes};
+    return request(io, &r, err);
 }
 
 static int fault_allocate(struct q2_io *io, uint64_t offset, uint64_t n_bytes,
                           struct q2_error *err)
 {
-    return call(io, Q2_FAULT_ALLOCATE, offset, n_bytes, NULL, false, err);
+    const struct request r = {
+        .kind = Q2_FAULT_ALLOCATE, .offset = offset, .n_bytes = n_bytes};
+    return request(io, &r, err);
 }
 
 static int fault_extent(struct q2_io *io, uint64_t offset, uint64_t *n_bytes, bool *data,
@@ -378,7 +391,7 @@ static int take_back(struct q2_io *state, const struct q2_fault_call *c,
 {
     uint64_t size;
     int ret = 0;
-    if (c->before && c->n_bytes > 0)
+    if (c->before)
         ret = q2_io_write(state, c->offset, c->before, (size_t)c->n_bytes, err);
     if (ret == 0)
         ret = q2_io_get_size(state, &size, err);
@@ -390,36 +403,33 @@ static int take_back(struct q2_io *state, const struct q2_fault_call *c,
 static int write_part(struct q2_io *state, const struct q2_fault_call *c, uint64_t start,
                       uint64_t end, struct q2_error *err)
 {
-    if (c->after)
-        return q2_io_write(state, start, c->after + (start - c->offset),
-                           (size_t)(end - start), err);
-    return q2_io_zero(state, start, end - start, false, err);
+    return q2_io_write(state, start, c->after + (start - c->offset),
+                       (size_t)(end - start), err);
 }
 
 // Does the kept sectors of a call again, neighbours in one go.
 static int do_sectors(struct q2_io *state, const struct q2_fault_call *c, size_t index,
                       q2_fault_keep *keep, void *opaque, struct q2_error *err)
 {
-    uint64_t first = q2_align_down(c->offset, Q2_FAULT_SECTOR), size;
+    uint64_t end = q2_min_u64(c->offset + c->n_bytes, c->size_after), size;
     int ret = q2_io_get_size(state, &size, err);
     if (ret < 0)
         return ret;
-    uint64_t end = c->offset + c->n_bytes;
     if (c->kind == Q2_FAULT_DISCARD) // never makes a file longer
-        end = q2_min_u64(end, q2_max_u64(c->offset, size));
-    uint64_t run = end; // where kept ones begin
-    for (uint64_t at = first, n = 0; at < end; at += Q2_FAULT_SECTOR, n++) {
+        end = q2_min_u64(end, size);
+    uint64_t run = UINT64_MAX; // where kept ones begin
+    for (uint64_t at = c->offset, n = 0; at < end; at += Q2_FAULT_SECTOR, n++) {
         bool kept = keep(opaque, index, n);
-        if (kept && run == end)
-            run = q2_max_u64(at, c->offset);
-        if (!kept && run < end) {
+        if (kept && run == UINT64_MAX)
+            run = at;
+        if (!kept && run != UINT64_MAX) {
             ret = write_part(state, c, run, at, err);
             if (ret < 0)
                 return ret;
-            run = end;
+            run = UINT64_MAX;
         }
     }
-    return run < end ? write_part(state, c, run, end, err) : 0;
+    return run != UINT64_MAX ? write_part(state, c, run, end, err) : 0;
 }
 
 static int do_again(struct q2_io *state, const struct q2_fault_call *c, size_t index,

@@ -22,18 +22,17 @@ enum q2_fault_kind {
 // One call that changes the file, or makes changes durable.
 struct q2_fault_call {
     enum q2_fault_kind kind;
-    uint64_t offset;  // the new size for Q2_FAULT_SET_SIZE
-    uint64_t n_bytes; // as far as it took effect: less than was asked where it was torn
-    int ret;          // what the caller was told
+    uint64_t offset, n_bytes; // the sectors that it changes; of Q2_FAULT_SET_SIZE: the
+                              // new size, and what is cut off behind it
+    int ret;                  // what the caller was told
     uint64_t size_before, size_after; // of the file
-    uint8_t *before, *after; // content of the n_bytes (zeros behind the end); after is
-                             // NULL for zeros
+    uint8_t *before, *after; // content of the n_bytes (zeros behind the end); NULL: none
 };
 
 // Which calls fail. Kinds are counted that are set in kinds (1 << kind; 0: all).
 struct q2_fault_rule {
     uint64_t n_pass; // that many still succeed
-    int code;        // negative errno
+    int code;        // negative errno; 0: nothing is done, but success is claimed
     bool forever;    // all later ones fail too; else just one
     uint64_t n_torn; // sectors of a failing write that reach the file all the same
     unsigned kinds;

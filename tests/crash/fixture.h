@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT
+// An image in memory, under a fault injector, with a raw backing file or without.
+#ifndef Q2_TESTS_CRASH_FIXTURE_H
+#define Q2_TESTS_CRASH_FIXTURE_H
+
+#include "image/image.h"
+#include "io/fault.h"
+
+struct fixture {
+    char name[256];
+    struct q2_io *memory;
+    struct q2_io *fault;   // over memory
+    struct q2_io *backing; // NULL: none
+};
+
+struct recipe {
+    uint32_t version, cluster_bits, refcount_order;
+    uint64_t size;
+    bool lazy_refcounts, backing;
+};
+
+// Ends the program: what is wrong is the test's surroundings, not what is tested.
+_Noreturn void give_up(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+// The image file at path and its raw backing file, if it names one. max_record: bytes of
+// changes that are kept for states.
+void fixture_load(struct fixture *f, const char *path, size_t max_record);
+// A new, empty image; the backing file is three quarters as long as the disk.
+void fixture_make(struct fixture *f, const struct recipe *r, size_t max_record);
+void fixture_clear(struct fixture *f);
+
+// Writes the image (and the backing file, when it was made here) to a file.
+void fixture_save(const struct fixture *f, struct q2_io *image, const char *path);
+void save_bytes(const char *path, const void *bytes, size_t n_bytes);
+
+// Opens the image in io, which stays the caller's (as the backing file stays f's).
+int fixture_open(const struct fixture *f, struct q2_io *io, bool writable,
+                 struct q2_image **out, struct q2_error *err);
+// Closes it and nothing else.
+void fixture_close(struct q2_image *img);
+
+#endif

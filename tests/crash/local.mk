@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: MIT
+# Random operations, power cuts and errors. Each program plays on images that it makes
+# itself ("make check" runs it so), or on images that are named.
+
+Q2_CRASH_SOURCES = \
+	tests/crash/fixture.c tests/crash/fixture.h \
+	tests/crash/judge.c tests/crash/judge.h \
+	tests/crash/model.c tests/crash/model.h \
+	tests/crash/play.c tests/crash/play.h
+
+check_PROGRAMS += \
+	tests/crash/powercut \
+	tests/unit/random_ops
+
+tests_crash_powercut_SOURCES = tests/crash/powercut.c $(Q2_CRASH_SOURCES)
+tests_unit_random_ops_SOURCES = tests/unit/random_ops.c $(Q2_CRASH_SOURCES)

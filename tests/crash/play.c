@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: MIT
+// The player: chooses operations and does them.
+#include "tests/crash/play.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+
+static const char *const names[N_OP_KINDS] = {
+    "write", "zero",  "zero and unmap", "discard", "write compressed",
+    "read",  "flush", "reopen"};
+
+// Out of a hundred.
+static const unsigned weights[N_OP_KINDS] = {33, 8, 12, 15, 12, 10, 7, 3};
+
+static uint64_t next_random(struct stage *s, uint64_t limit)
+{
+    s->random ^= s->random >> 12;
+    s->random ^= s->random << 25;
+    s->random ^= s->random >> 27;
+    return (s->random * UINT64_C(2685821657736338717) >> 16) % limit;
+}
+
+void stage_open(struct stage *s, struct fixture *f, uint64_t seed)
+{
+    struct q2_error err = Q2_ERROR_INIT;
+    *s = (struct stage){.f = f, .random = seed * 2 + 1};
+    for (int i = 0; i < 8; i++)
+        next_random(s, 1); // seeds that are near to one another part
+    if (fixture_open(f, f->fault, true, &s->img, &err) < 0)
+        give_up("%s: %s", f->name, err.message);
+    size_t size = (size_t)s->img->disk.size;
+    s->most = size / 8;
+    s->buf = malloc(size);
+    if (!s->buf || q2_disk_read(&s->img->disk, 0, s->buf, size, &err) < 0)
+        give_up("%s: %s", f->name, err.message);
+    model_new(&s->model, s->buf, size);
+}
+
+void stage_close(struct stage *s)
+{
+    if (s->img)
+        fixture_close(s->img);
+    model_clear(&s->model);
+    free(s->buf);
+}
+
+static enum op_kind random_kind(struct stage *s)
+{
+    unsigned at = (unsigned)next_random(s, 100), kind = 0;
+    while (at >= weights[kind])
+        at -= weights[kind++];
+    return kind;
+}
+
+// Short ones and long ones, on borders of clusters and off them.
+static void random_range(struct stage *s, struct op *op)
+{
+    uint64_t size = s->model.n_bytes, cluster = s->img->cluster_size;
+    uint64_t unit = s->sectors ? SECTOR : 1;
+    uint64_t limit = next_random(s, 3) == 0 ? s->most : q2_min_u64(s->most, 3 * cluster);
+    op->offset = next_random(s, size / unit) * unit;
+    op->n_bytes = (size_t)((next_random(s, limit / unit) + 1) * unit);
+    if (next_random(s, 2) == 0)
+        op->offset = q2_align_down(op->offset, cluster);
+    if (next_random(s, 2) == 0)
+        op->n_bytes = (size_t)q2_align_up(op->n_bytes, cluster);
+    op->n_bytes = (size_t)q2_min_u64(op->n_bytes, size - op->offset);
+}
+
+struct op op_random(struct stage *s)
+{
+    struct op op = {.kind = random_kind(s), .number = ++s->n_ops};
+    if (op.kind == OP_PACKED && s->no_packed)
+        op.kind = OP_WRITE;
+    random_range(s, &op);
+    if (op.kind == OP_PACKED) {
+        uint64_t cluster = s->img->cluster_size;
+        op.offset = q2_align_down(op.offset, cluster);
+        op.n_bytes = (size_t)q2_min_u64(cluster, s->model.n_bytes - op.offset);
+    }
+    op.seed = next_random(s, UINT32_MAX) + 1;
+    return op;
+}
+
+const char *op_text(const struct op *op)
+{
+    static char text[128];
+    if (op_is_flush(op))
+        snprintf(text, sizeof(text), "%" PRIu32 ": %s", op->number, names[op->kind]);
+    else
+        snprintf(text, sizeof(text), "%" PRIu32 ": %s 0x%" PRIx64 "+%zu", op->number,
+                 names[op->kind], op->offset, op->n_bytes);
+    return text;
+}
+
+// Noise, or words that compress well, each sector unlike every other; sometimes zeros.
+static void fill(const struct op *op, uint8_t *buf)
+{
+    uint64_t x = op->seed, style = op->seed % 8;
+    for (size_t i = 0; i < op->n_bytes; i += 8) {
+        uint64_t word = style == 7 ? 0 : op->seed << 32 | (op->offset + i) / SECTOR << 3;
+        if (style < 3) {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            word = x;
+        }
+        size_t n = op->n_bytes - i < 8 ? op->n_bytes - i : 8;
+        memcpy(buf + i, &word, n);
+    }
+}
+
+// What a discard lets go of: whole clusters, which read as zeros then. Version 2 has no
+// way to say so above a backing file, and does nothing.
+static void model_discard(struct stage *s, const struct op *op)
+{
+    uint64_t cluster = s->img->cluster_size, end = op->offset + op->n_bytes;
+    uint64_t first = q2_align_up(op->offset, cluster);
+    uint64_t last = end == s->model.n_bytes ? end : q2_align_down(end, cluster);
+    bool none = s->img->header.version == 2 && s->img->header.backing_file;
+    if (first < last && !none)
+        model_write(&s->model, first, NULL, (size_t)(last - first), op->number);
+}
+
+void op_model(struct stage *s, const struct op *op)
+{
+    switch (op->kind) {
+    case OP_WRITE:
+    case OP_PACKED:
+        fill(op, s->buf);
+        model_write(&s->model, op->offset, s->buf, op->n_bytes, op->number);
+        break;
+    case OP_ZERO:
+    case OP_ZERO_UNMAP:
+        model_write(&s->model, op->offset, NULL, op->n_bytes, op->number);
+        break;
+    case OP_DISCARD:
+        model_discard(s, op);
+        break;
+    case OP_READ:
+    case OP_FLUSH:
+    case OP_REOPEN:
+    case N_OP_KINDS:
+        break;
+    }
+}
+
+static int read_and_compare(struct stage *s, const struct op *op, struct q2_error *err)
+{
+    int ret = q2_disk_read(&s->img->disk, op->offset, s->buf, op->n_bytes, err);
+    if (ret < 0)
+        return ret;
+    if (model_equals(&s->model, op->offset, s->buf, op->n_bytes, s->why, sizeof(s->why)))
+        return 0;
+    return q2_fail(err, -EUCLEAN, "%s", s->why);
+}
+
+static int reopen(struct stage *s, struct q2_error *err)
+{
+    int ret = q2_disk_finish(&s->img->disk, err);
+    if (ret < 0)
+        return ret;
+    fixture_close(s->img);
+    s->img = NULL;
+    return fixture_open(s->f, s->f->fault, true, &s->img, err);
+}
+
+int op_image(struct stage *s, const struct op *op, struct q2_error *err)
+{
+    struct q2_disk *d = &s->img->disk;
+    switch (op->kind) {
+    case OP_WRITE:
+        fill(op, s->buf);
+        return q2_disk_write(d, op->offset, s->buf, op->n_bytes, err);
+    case OP_PACKED:
+        fill(op, s->buf);
+        return q2_disk_write_compressed(d, op->offset, s->buf, op->n_bytes, err);
+    case OP_ZERO:
+        return q2_disk_write_zeroes(d, op->offset, op->n_bytes, 0, err);
+    case OP_ZERO_UNMAP:
+        return q2_disk_write_zeroes(d, op->offset, op->n_bytes, Q2_ZERO_UNMAP, err);
+    case OP_DISCARD:
+        return q2_disk_discard(d, op->offset, op->n_bytes, err);
+    case OP_READ:
+        return read_and_compare(s, op, err);
+    case OP_FLUSH:
+        return q2_disk_flush(d, err);
+    case OP_REOPEN:
+        return reopen(s, err);
+    case N_OP_KINDS:
+        break;
+    }
+    return 0;
+}

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: MIT
+// Random operations of a guest, on an image and on the model alike.
+#ifndef Q2_TESTS_CRASH_PLAY_H
+#define Q2_TESTS_CRASH_PLAY_H
+
+#include "tests/crash/fixture.h"
+#include "tests/crash/model.h"
+
+enum op_kind {
+    OP_WRITE,
+    OP_ZERO,
+    OP_ZERO_UNMAP,
+    OP_DISCARD,
+    OP_PACKED,
+    OP_READ,
+    OP_FLUSH,
+    OP_REOPEN, // finish, close, open
+    N_OP_KINDS
+};
+
+struct op {
+    enum op_kind kind;
+    uint32_t number;
+    uint64_t offset;
+    size_t n_bytes;
+    uint64_t seed; // of the data
+};
+
+// What is played on.
+struct stage {
+    struct fixture *f;
+    struct q2_image *img;
+    struct model model;
+    uint32_t n_ops;
+    uint64_t random; // state of the generator
+    size_t most;     // bytes of one request
+    bool sectors;    // requests are whole sectors
+    bool no_packed;
+    uint8_t *buf; // room for the whole disk
+    char why[1024];
+};
+
+// Opens the image of f and reads what is on it.
+void stage_open(struct stage *s, struct fixture *f, uint64_t seed);
+void stage_close(struct stage *s);
+
+struct op op_random(struct stage *s);
+// "write 0x1200+512"
+const char *op_text(const struct op *op);
+// Does it to the model alone. Twice is once.
+void op_model(struct stage *s, const struct op *op);
+// Does it to the image alone; a read is compared with the model. OP_FLUSH and OP_REOPEN
+// do not tell the model that all is durable: model_flush does.
+int op_image(struct stage *s, const struct op *op, struct q2_error *err);
+static inline bool op_is_flush(const struct op *op)
+{
+    return op->kind == OP_FLUSH || op->kind == OP_REOPEN;
+}
+
+#endif
