@@ -25,6 +25,7 @@ struct q2_fault_call {
     uint64_t offset, n_bytes; // the sectors that it changes; of Q2_FAULT_SET_SIZE: the
                               // new size, and what is cut off behind it
     int ret;                  // what the caller was told
+    bool done;
     uint64_t size_before, size_after; // of the file
     uint8_t *before, *after; // content of the n_bytes (zeros behind the end); NULL: none
 };
