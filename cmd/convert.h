@@ -39,7 +39,8 @@ struct q2_conversion {
 // The sources are open. Checks what was asked of the target and makes or opens it.
 int q2_convert_prepare_new(struct q2_conversion *c, const struct q2_monitor *mon,
                            struct q2_error *err);
-int q2_convert_prepare_existing(struct q2_conversion *c, struct q2_error *err);
+int q2_convert_prepare_existing(struct q2_conversion *c, const struct q2_monitor *mon,
+                                struct q2_error *err);
 
 // Opens, creates, copies, publishes. Returns 0 or a negative code with err set.
 int q2_convert_images(const struct q2_command_line *line, struct q2_convert_settings *s,

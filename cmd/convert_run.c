@@ -41,7 +41,7 @@ static int copy_and_finish(struct q2_conversion *c, const struct q2_monitor *mon
         q2_convert(c->sources, c->n_sources, c->target, &c->settings->copy, mon, err);
     if (rc)
         return rc;
-    return c->settings->no_create ? q2_disk_flush(c->target, err)
+    return c->settings->no_create ? q2_disk_finish(c->target, err)
                                   : q2_create_publish(c->target, err);
 }
 
@@ -71,7 +71,7 @@ int q2_convert_images(const struct q2_command_line *line, struct q2_convert_sett
     q2_progress_start(&progress, line, s->progress, s->quiet, 1);
     int rc = open_sources(&c, line->operands, err);
     if (!rc)
-        rc = s->no_create ? q2_convert_prepare_existing(&c, err)
+        rc = s->no_create ? q2_convert_prepare_existing(&c, &progress.monitor, err)
                           : q2_convert_prepare_new(&c, &progress.monitor, err);
     if (!rc)
         rc = copy_and_finish(&c, &progress.monitor, err);

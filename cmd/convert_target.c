@@ -7,6 +7,7 @@
 #include "cmd/opening.h"
 #include "image/probe.h"
 #include "ops/create.h"
+#include "ops/open_rw.h"
 
 static int collect_options(struct q2_conversion *c, struct q2_error *err)
 {
@@ -163,16 +164,17 @@ int q2_convert_prepare_new(struct q2_conversion *c, const struct q2_monitor *mon
     return 0;
 }
 
-int q2_convert_prepare_existing(struct q2_conversion *c, struct q2_error *err)
+int q2_convert_prepare_existing(struct q2_conversion *c, const struct q2_monitor *mon,
+                                struct q2_error *err)
 {
     struct q2_convert_options *copy = &c->settings->copy;
-    struct q2_open_options options = {
-        .format = c->image.format, .writable = true, .file = c->settings->target_file};
+    struct q2_open_options options = {.format = c->image.format,
+                                      .file = c->settings->target_file};
     int rc = check_backing(c, err);
     if (!rc)
         rc = refuse_read_file(c, err);
     if (!rc)
-        rc = q2_disk_open(c->target_name, &options, &c->target, err);
+        rc = q2_open_rw(c->target_name, &options, mon, &c->target, err);
     if (!rc)
         rc = check_compression(c, c->target->ops->format, err);
     if (!rc && c->target->size < c->size)

@@ -31,12 +31,19 @@ static void on_warning(void *opaque, const char *text)
         fprintf(stderr, "%s: warning: %s\n", p->program, text);
 }
 
+static void on_note(void *opaque, const char *text)
+{
+    (void)opaque;
+    fprintf(stderr, "%s\n", text);
+}
+
 void q2_progress_start(struct q2_progress *p, const struct q2_command_line *line,
                        bool shown, bool quiet, double step)
 {
     *p = (struct q2_progress){
         .monitor = {.progress = on_progress,
                     .warn = on_warning,
+                    .note = on_note,
                     .cancel = q2_signals_cancel()},
         .program = line->program,
         .shown = shown && !quiet,

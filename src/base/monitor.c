@@ -27,6 +27,20 @@ void q2_monitor_warn(const struct q2_monitor *mon, const char *fmt, ...)
         mon->warn(mon->opaque, text);
 }
 
+void q2_monitor_note(const struct q2_monitor *mon, const char *fmt, ...)
+{
+    if (!mon || (!mon->note && !mon->warn))
+        return;
+
+    char text[Q2_ERROR_MESSAGE_MAX];
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    if (n >= 0)
+        (mon->note ? mon->note : mon->warn)(mon->opaque, text);
+}
+
 bool q2_monitor_cancelled(const struct q2_monitor *mon)
 {
     return mon && mon->cancel && *mon->cancel;

@@ -77,14 +77,10 @@ int q2_alloc_find(struct q2_image *img, uint64_t from, uint64_t avoid, uint64_t 
 static int take(struct q2_image *img, uint64_t start, uint64_t n, struct q2_error *err)
 {
     uint64_t from = start << img->cluster_bits, to = (start + n) << img->cluster_bits;
-    // A refcount that calls a cluster of the skeleton free is wrong.
-    const char *skeleton = q2_overlap_find(img, from, to);
-    if (skeleton)
-        return q2_fail(err, -EIO,
-                       "'%s': the refcounts call host cluster %" PRIu64
-                       " free, but %s lies there; the image must be repaired first",
-                       img->disk.path, start, skeleton);
-    int ret = q2_refcount_take(img, start, n, err);
+    // A refcount that calls a cluster of metadata free is wrong.
+    int ret = q2_overlap_check(img, 0, from, to - from, err);
+    if (ret == 0)
+        ret = q2_refcount_take(img, start, n, err);
     if (ret < 0)
         return ret;
     if (start <= img->free_hint)
@@ -224,29 +220,4 @@ void q2_alloc_undo(struct q2_image *img, uint64_t host_offset, uint64_t n_bytes)
     struct q2_error ignored = Q2_ERROR_INIT; // at worst the clusters leak
     q2_refcount_add(img, first, last - first + 1, -1, &ignored);
     img->compressed_next = 0;
-}
-
-int q2_alloc_free_later(struct q2_image *img, uint64_t host_offset, uint64_t n_bytes,
-                        struct q2_error *err)
-{
-    uint64_t first = host_offset >> img->cluster_bits;
-    uint64_t n = ((host_offset + n_bytes - 1) >> img->cluster_bits) - first + 1;
-    if (img->n_pending_free > 0) {
-        struct q2_pending_free *last = &img->pending_free[img->n_pending_free - 1];
-        if (last->cluster + last->n_clusters == first) {
-            last->n_clusters += n;
-            return 0;
-        }
-    }
-    if (img->n_pending_free == img->max_pending_free) {
-        size_t max = img->max_pending_free ? img->max_pending_free * 2 : 64;
-        struct q2_pending_free *p = realloc(img->pending_free, max * sizeof(*p));
-        if (!p)
-            return q2_fail_memory(err, max * sizeof(*p));
-        img->pending_free = p;
-        img->max_pending_free = max;
-    }
-    img->pending_free[img->n_pending_free++] =
-        (struct q2_pending_free){.cluster = first, .n_clusters = n};
-    return 0;
 }

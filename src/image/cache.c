@@ -29,6 +29,11 @@ struct q2_cache {
     struct slot *newest, *oldest;
 };
 
+void q2_cache_set_size(struct q2_cache *c, uint64_t max_bytes)
+{
+    c->max_tables = (size_t)q2_max_u64(max_bytes / c->cluster_size, MIN_TABLES);
+}
+
 struct q2_cache *q2_cache_new(enum q2_cache_form form, uint32_t cluster_size,
                               uint64_t max_bytes)
 {
@@ -38,7 +43,7 @@ struct q2_cache *q2_cache_new(enum q2_cache_form form, uint32_t cluster_size,
     c->form = form;
     c->cluster_size = cluster_size;
     c->cluster_bits = q2_log2(cluster_size);
-    c->max_tables = (size_t)q2_max_u64(max_bytes / cluster_size, MIN_TABLES);
+    q2_cache_set_size(c, max_bytes);
     c->n_buckets = 64;
     while (c->n_buckets < c->max_tables && c->n_buckets < 65536)
         c->n_buckets *= 2;

@@ -31,6 +31,8 @@ struct q2_table {
 struct q2_cache *q2_cache_new(enum q2_cache_form form, uint32_t cluster_size,
                               uint64_t max_bytes);
 void q2_cache_free(struct q2_cache *c);
+// Another bound, kept from the next trim on.
+void q2_cache_set_size(struct q2_cache *c, uint64_t max_bytes);
 
 // The table at host_offset, read from io if it is not in memory. what names it in errors.
 int q2_cache_get(struct q2_cache *c, struct q2_io *io, uint64_t host_offset,

@@ -2,18 +2,17 @@
 // Writing metadata back. New things are durable before anything points to them, and
 // pointers are gone from the disk before what they pointed to is free: guest data and
 // refcounts, then L2 tables, then the L1 table, then what has become free.
+//
+// With lazy refcounts the image is marked dirty, durably, before the first change of the
+// mapping, and the refcounts wait: a repair counts them anew from the mapping, which is
+// as sound as without. What is freed is still not handed out before the pointers are
+// gone.
 #include "image/image.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
 #include "base/checked.h"
-#include "base/endian.h"
-
-// Deferred frees that make a commit due.
-#define MAX_PENDING_FREE 65536U
-// Offset and length of the refcount table stand side by side in the header.
-#define HEADER_REFCOUNT_TABLE 48U
 
 // Order does not matter in an image that has no header yet.
 static int barrier(struct q2_image *img, struct q2_error *err)
@@ -45,20 +44,14 @@ static int write_span(struct q2_image *img, const uint64_t *table, uint64_t n_en
 // The one write after which the grown refcount table counts.
 static int switch_refcount_table(struct q2_image *img, struct q2_error *err)
 {
-    uint8_t field[12];
-    q2_store_be64(field, img->header.refcount_table_offset);
-    q2_store_be32(field + 8, img->header.refcount_table_clusters);
-    int ret = img->unpublished ? 0
-                               : q2_io_write(img->disk.file, HEADER_REFCOUNT_TABLE, field,
-                                             sizeof(field), err);
-    if (ret == 0)
-        ret = barrier(img, err);
+    int ret = q2_image_switch_refcount_table(img, err);
     if (ret < 0)
         return ret;
     img->refcount_table_moved = false;
-    return q2_alloc_free_later(
-        img, img->old_refcount_table_offset,
-        (uint64_t)img->old_refcount_table_clusters << img->cluster_bits, err);
+    return q2_alloc_free_later(img, img->old_refcount_table_offset,
+                               (uint64_t)img->old_refcount_table_clusters
+                                   << img->cluster_bits,
+                               Q2_FREE_OTHER, err);
 }
 
 static int commit_refcounts(struct q2_image *img, struct q2_error *err)
@@ -109,32 +102,34 @@ static int commit_mapping(struct q2_image *img, struct q2_error *err)
                                 &img->l1_dirty, err);
 }
 
-static int apply_pending_free(struct q2_image *img, struct q2_error *err)
+static bool refcounts_wait(const struct q2_image *img)
 {
-    int ret = 0;
-    for (size_t i = 0; i < img->n_pending_free && ret == 0; i++)
-        ret = q2_refcount_add(img, img->pending_free[i].cluster,
-                              img->pending_free[i].n_clusters, -1, err);
-    img->n_pending_free = 0;
-    return ret;
+    return q2_cache_has_dirty(img->refcount_cache) || img->refcount_table_moved ||
+           img->refcount_table_dirty.first != img->refcount_table_dirty.end;
 }
 
-static bool nothing_to_write(const struct q2_image *img)
+static bool mapping_waits(const struct q2_image *img)
 {
-    return !q2_cache_has_dirty(img->l2_cache) &&
-           !q2_cache_has_dirty(img->refcount_cache) &&
-           img->l1_dirty.first == img->l1_dirty.end &&
-           img->refcount_table_dirty.first == img->refcount_table_dirty.end &&
-           !img->refcount_table_moved && img->n_pending_free == 0;
+    return q2_cache_has_dirty(img->l2_cache) ||
+           img->l1_dirty.first != img->l1_dirty.end || img->n_pending_free > 0;
 }
 
-int q2_image_commit(struct q2_image *img, struct q2_error *err)
+static int refuse_corrupt(const struct q2_image *img, struct q2_error *err)
 {
-    if (!img->disk.writable || nothing_to_write(img))
-        return 0;
+    return q2_fail(err, -EIO, "'%s': the image is marked as corrupt and is not written",
+                   img->disk.path);
+}
+
+static int commit(struct q2_image *img, bool with_refcounts, struct q2_error *err)
+{
+    if (img->corrupt)
+        return refuse_corrupt(img, err);
     int ret = extend_file(img, err);
     if (ret == 0)
-        ret = commit_refcounts(img, err);
+        ret = with_refcounts
+                  ? commit_refcounts(img, err)
+                  : q2_image_set_incompatible(
+                        img, img->header.incompatible_features | Q2_INCOMPAT_DIRTY, err);
     if (ret == 0)
         ret = barrier(img, err);
     if (ret == 0)
@@ -143,17 +138,59 @@ int q2_image_commit(struct q2_image *img, struct q2_error *err)
         return ret;
     ret = barrier(img, err);
     if (ret == 0)
-        ret = apply_pending_free(img, err);
-    return ret < 0 ? ret : commit_refcounts(img, err);
+        ret = q2_alloc_free_waiting(img, err);
+    return ret < 0 || !with_refcounts ? ret : commit_refcounts(img, err);
+}
+
+static bool defers_refcounts(const struct q2_image *img)
+{
+    return img->lazy_refcounts && !img->unpublished;
+}
+
+int q2_image_commit(struct q2_image *img, struct q2_error *err)
+{
+    bool lazy = defers_refcounts(img);
+    if (!img->disk.writable || !(mapping_waits(img) || (!lazy && refcounts_wait(img))))
+        return 0;
+    return commit(img, !lazy, err);
+}
+
+int q2_image_commit_all(struct q2_image *img, struct q2_error *err)
+{
+    if (!img->disk.writable || !(mapping_waits(img) || refcounts_wait(img)))
+        return 0;
+    return commit(img, true, err);
+}
+
+int q2_image_finish(struct q2_disk *d, struct q2_error *err)
+{
+    struct q2_image *img = q2_image_of(d);
+    uint64_t clean = img->header.incompatible_features & ~Q2_INCOMPAT_DIRTY;
+    pthread_mutex_lock(&img->lock);
+    int ret = q2_image_commit_all(img, err);
+    if (ret == 0 && d->writable)
+        ret = q2_io_flush(d->file, err);
+    if (ret == 0 && d->writable)
+        ret = q2_image_set_incompatible(img, clean, err);
+    pthread_mutex_unlock(&img->lock);
+    return ret;
 }
 
 int q2_image_trim(struct q2_image *img, struct q2_error *err)
 {
-    bool full = q2_cache_full(img->l2_cache) || q2_cache_full(img->refcount_cache);
-    if (!full && img->n_pending_free < MAX_PENDING_FREE)
-        return 0;
-    int ret = q2_image_commit(img, err);
+    int ret = 0;
+    if (img->corrupt)
+        return refuse_corrupt(img, err);
+    if (q2_cache_full(img->refcount_cache))
+        ret = q2_image_commit_all(img, err);
+    else if (q2_cache_full(img->l2_cache) || q2_alloc_free_is_due(img))
+        ret = q2_image_commit(img, err);
+    q2_image_shrink_caches(img);
+    return ret;
+}
+
+void q2_image_shrink_caches(struct q2_image *img)
+{
     q2_cache_trim(img->l2_cache);
     q2_cache_trim(img->refcount_cache);
-    return ret;
 }

@@ -1,17 +1,74 @@
 // SPDX-License-Identifier: MIT
-// Discarding guest ranges: whole clusters are let go of, parts of clusters stay.
+// Discarding guest ranges: whole clusters are let go of and read as zeros from then on,
+// parts of clusters stay as they are.
 #include "image/image.h"
 
 #include "base/checked.h"
+
+// Zeros that the format can say where a backing file would show through, or where the
+// guest may have relied on old content: version 3 marks what was allocated. What was
+// never written stays unallocated where nothing lies below.
+static uint64_t discarded_entry(const struct q2_image *img, uint64_t old, unsigned flags)
+{
+    struct q2_l2_entry e = q2_l2_decode(old, img->cluster_bits, img->header.version);
+    (void)flags;
+    if (e.kind == Q2_CLUSTER_ZERO ||
+        (e.kind == Q2_CLUSTER_UNALLOCATED && !img->header.backing_file))
+        return old;
+    if (img->header.version < 3)
+        return 0;
+    if (img->discard_no_unref &&
+        (e.kind == Q2_CLUSTER_NORMAL || e.kind == Q2_CLUSTER_ZERO_ALLOCATED))
+        return old | Q2_FLAG_ZERO; // the space stays with the cluster
+    return Q2_FLAG_ZERO;
+}
+
+// Clusters that stay allocated behind their zero flag: once that flag is durable, the
+// file may drop what is in them, as long as nobody writes there again.
+static int punch_kept(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes,
+                      struct q2_error *err)
+{
+    struct q2_error ignored = Q2_ERROR_INIT; // the space stays, that is all
+    pthread_mutex_lock(&img->lock);
+    int ret = q2_image_commit(img, err);
+    if (ret == 0)
+        ret = q2_io_flush(img->disk.file, err);
+    while (n_bytes > 0 && ret == 0) {
+        struct q2_run run;
+        ret = q2_mapping_lookup(img, guest_offset, n_bytes, &run, err);
+        if (ret < 0)
+            break;
+        uint64_t count = 0;
+        if (run.kind == Q2_CLUSTER_ZERO_ALLOCATED)
+            ret = q2_refcount_get(img, run.host_offset >> img->cluster_bits, &count, err);
+        uint64_t n = q2_min_u64(run.n_bytes, img->cluster_size);
+        if (count == 1)
+            q2_io_discard(img->disk.file, run.host_offset, n, &ignored);
+        n = run.kind == Q2_CLUSTER_ZERO_ALLOCATED ? n : run.n_bytes;
+        guest_offset += n;
+        n_bytes -= n;
+    }
+    pthread_mutex_unlock(&img->lock);
+    return ret;
+}
 
 int q2_image_discard(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
                      struct q2_error *err)
 {
     struct q2_image *img = q2_image_of(d);
+    const struct q2_marking marking = {.entry = discarded_entry,
+                                       .why = Q2_FREE_REQUEST,
+                                       .keep_holes = !img->header.backing_file};
     uint64_t end = guest_offset + n_bytes;
     uint64_t first = q2_align_up(guest_offset, img->cluster_size);
+    // The disk's last cluster is whole when the request reaches the disk's end.
     uint64_t last = end == d->size ? end : q2_align_down(end, img->cluster_size);
-    if (first >= last || (img->header.version < 3 && img->header.backing_file))
-        return q2_image_refuse_write(img, false, err);
-    return q2_image_write_zeroes(d, first, last - first, Q2_ZERO_UNMAP, err);
+    int ret = q2_image_refuse_write(img, false, err);
+    // Version 2 cannot hide a backing file: there, discarded clusters stay.
+    if (ret < 0 || first >= last || (img->header.version < 3 && img->header.backing_file))
+        return ret;
+    ret = q2_image_mark_clusters(img, first, last - first, &marking, err);
+    if (ret == 0 && img->discard_no_unref && img->pass_discard[Q2_FREE_REQUEST])
+        ret = punch_kept(img, first, last - first, err);
+    return ret;
 }

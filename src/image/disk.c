@@ -125,13 +125,26 @@ int q2_disk_put(struct q2_disk *d, uint64_t guest_offset, const void *buf, size_
     return ret;
 }
 
+// The end of a write: ret is how it went so far.
+static int flush_write(struct q2_disk *d, int ret, struct q2_error *err)
+{
+    return ret == 0 && d->flush_writes ? d->ops->flush(d, err) : ret;
+}
+
 int q2_disk_write(struct q2_disk *d, uint64_t guest_offset, const void *buf,
                   size_t n_bytes, struct q2_error *err)
 {
     int ret = check_range(d, guest_offset, n_bytes, err);
     if (ret == 0)
         ret = check_probed_raw(d, guest_offset, buf, n_bytes, err);
-    return ret < 0 ? ret : q2_disk_put(d, guest_offset, buf, n_bytes, err);
+    if (ret < 0 || n_bytes == 0)
+        return ret;
+    if (d->detect_zeroes && q2_is_zero(buf, n_bytes))
+        ret = d->ops->write_zeroes(d, guest_offset, n_bytes,
+                                   d->detect_zeroes_unmap ? Q2_ZERO_UNMAP : 0, err);
+    else
+        ret = q2_disk_put(d, guest_offset, buf, n_bytes, err);
+    return flush_write(d, ret, err);
 }
 
 int q2_disk_write_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
@@ -140,7 +153,8 @@ int q2_disk_write_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t n_by
     int ret = check_range(d, guest_offset, n_bytes, err);
     if (ret < 0 || n_bytes == 0)
         return ret;
-    return d->ops->write_zeroes(d, guest_offset, n_bytes, flags, err);
+    ret = d->ops->write_zeroes(d, guest_offset, n_bytes, flags, err);
+    return flush_write(d, ret, err);
 }
 
 int q2_disk_discard(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
@@ -149,7 +163,8 @@ int q2_disk_discard(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
     int ret = check_range(d, guest_offset, n_bytes, err);
     if (ret < 0 || n_bytes == 0 || !d->ops->discard)
         return ret;
-    return d->ops->discard(d, guest_offset, n_bytes, err);
+    ret = d->ops->discard(d, guest_offset, n_bytes, err);
+    return flush_write(d, ret, err);
 }
 
 static int put_compressed(struct q2_disk *d, uint64_t guest_offset, const void *packed,
@@ -207,7 +222,7 @@ int q2_disk_write_compressed(struct q2_disk *d, uint64_t guest_offset, const voi
                                             n_packed, err)
                            : q2_disk_put(d, guest_offset, buf, n_bytes, err);
     free(padded);
-    return ret;
+    return flush_write(d, ret, err);
 }
 
 int q2_disk_flush(struct q2_disk *d, struct q2_error *err)

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/monitor.h"
 #include "io/io.h"
 
 struct q2_disk;
@@ -89,6 +90,11 @@ struct q2_disk {
     uint64_t size;         // virtual size in bytes
     uint32_t cluster_size; // guest cluster in bytes; 0 for raw
     bool writable;
+    bool discard_unmap;                      // discards of a raw disk reach the file
+    bool detect_zeroes, detect_zeroes_unmap; // writes of zeros become write_zeroes
+    bool flush_writes; // every write is durable when it returns (cache mode writethrough)
+    const struct q2_monitor *monitor; // hears of damage that is found; not owned, NULL:
+                                      // nobody
     bool probed_raw; // format was guessed as raw: block 0 must not get another format's
                      // magic
 };

@@ -7,10 +7,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
-#include "base/endian.h"
-
-#define L2_CACHE_BYTES (UINT64_C(32) << 20)
-#define REFCOUNT_CACHE_BYTES (UINT64_C(8) << 20)
+#include "image/overlap.h"
 
 static void image_release(struct q2_disk *d)
 {
@@ -21,6 +18,7 @@ static void image_release(struct q2_disk *d)
     free(img->l1);
     free(img->refcount_table);
     free(img->pending_free);
+    q2_overlap_forget(img);
     q2_cache_free(img->l2_cache);
     q2_cache_free(img->refcount_cache);
     q2_header_clear(&img->header);
@@ -48,6 +46,7 @@ const struct q2_disk_ops q2_image_disk_ops = {
     .write_zeroes = q2_image_write_zeroes,
     .discard = q2_image_discard,
     .flush = image_flush,
+    .finish = q2_image_finish,
     .release = image_release,
 };
 
@@ -71,9 +70,9 @@ static int image_alloc(struct q2_io *io, struct q2_header *header, bool writable
                                  .size = q2_align_up(img->header.size, 512),
                                  .cluster_size = img->cluster_size,
                                  .writable = writable};
-    img->l2_cache = q2_cache_new(Q2_CACHE_ENTRIES, img->cluster_size, L2_CACHE_BYTES);
+    img->l2_cache = q2_cache_new(Q2_CACHE_ENTRIES, img->cluster_size, Q2_L2_CACHE_BYTES);
     img->refcount_cache =
-        q2_cache_new(Q2_CACHE_RAW, img->cluster_size, REFCOUNT_CACHE_BYTES);
+        q2_cache_new(Q2_CACHE_RAW, img->cluster_size, Q2_REFCOUNT_CACHE_BYTES);
     if (!img->l2_cache || !img->refcount_cache) {
         image_release(&img->disk);
         return q2_fail_memory(err, sizeof(*img));
@@ -182,23 +181,6 @@ int q2_image_load_l1(struct q2_image *img, uint64_t offset, uint32_t n_entries,
     return 0;
 }
 
-#define HEADER_AUTOCLEAR 88U
-
-// Whoever writes has to clear the autoclear bits that they do not know: for certain
-// before anything else is written, and in a write that nothing can tear.
-static int clear_unknown_autoclear(struct q2_image *img, struct q2_error *err)
-{
-    if ((img->header.autoclear_features & ~Q2_AUTOCLEAR_KNOWN) == 0)
-        return 0;
-    img->header.autoclear_features &= Q2_AUTOCLEAR_KNOWN;
-    uint8_t field[8];
-    q2_store_be64(field, img->header.autoclear_features);
-    int ret = q2_io_write(img->disk.file, HEADER_AUTOCLEAR, field, sizeof(field), err);
-    if (ret == 0)
-        ret = q2_io_flush(img->disk.file, err);
-    return ret < 0 ? q2_context(err, "Could not update qcow2 header") : ret;
-}
-
 static int load_for_writing(struct q2_image *img, struct q2_error *err)
 {
     uint64_t file_size;
@@ -214,7 +196,10 @@ static int load_for_writing(struct q2_image *img, struct q2_error *err)
         return ret;
     img->fresh_from = q2_align_up(file_size, img->cluster_size);
     img->data_end = file_size;
-    return clear_unknown_autoclear(img, err);
+    // Whoever writes has to clear the autoclear bits that they do not know, for certain
+    // before anything else is written.
+    return q2_image_set_autoclear(
+        img, img->header.autoclear_features & Q2_AUTOCLEAR_KNOWN, err);
 }
 
 static int load(struct q2_image *img, struct q2_error *err)
@@ -308,6 +293,7 @@ int q2_image_new(struct q2_io *io, struct q2_header *header, struct q2_image **o
     if (ret < 0)
         return ret;
     img->unpublished = true;
+    q2_image_configure(img, NULL, err); // cannot fail: nothing is asked for
     img->checked_preallocation = true;
     ret = place_skeleton(img, err);
     if (ret < 0) {

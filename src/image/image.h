@@ -14,12 +14,26 @@
 #include "disk/snapshot.h"
 #include "image/cache.h"
 #include "image/disk.h"
+#include "image/runtime.h"
 
 // Clusters to give back once nothing on disk points to them any more.
 struct q2_pending_free {
     uint64_t cluster;
     uint64_t n_clusters;
+    bool punch; // out of the file, too
 };
+
+// Why clusters become free: index of q2_image.pass_discard.
+enum q2_free_reason {
+    Q2_FREE_REQUEST,  // the guest has discarded them, or zeroed them with leave to unmap
+    Q2_FREE_SNAPSHOT, // a snapshot was deleted
+    Q2_FREE_OTHER,
+    Q2_N_FREE_REASONS,
+};
+
+// The metadata caches, unless asked for otherwise.
+#define Q2_L2_CACHE_BYTES (UINT64_C(32) << 20)
+#define Q2_REFCOUNT_CACHE_BYTES (UINT64_C(8) << 20)
 
 // Which part of a table in memory is newer than the file.
 struct q2_dirty_span {
@@ -61,6 +75,14 @@ struct q2_image {
 
     struct q2_pending_free *pending_free;
     size_t n_pending_free, max_pending_free;
+    uint64_t n_pending_clusters;
+
+    bool lazy_refcounts;                  // v3 only
+    bool pass_discard[Q2_N_FREE_REASONS]; // punch what becomes free out of the file
+    bool discard_no_unref;                // v3 only
+    unsigned overlap_check;               // bits of enum q2_overlap
+    struct q2_places *places;             // of metadata, see overlap.c; NULL: not known
+    bool corrupt; // a write was about to hit metadata: nothing is written any more
 
     bool unpublished; // a new image without its header: order and flushes do not matter
                       // yet
@@ -123,10 +145,27 @@ int q2_image_load_snapshots(struct q2_image *img, struct q2_error *err);
 int q2_image_select_snapshot(struct q2_image *img, const char *spec,
                              struct q2_error *err);
 
-// Writes the header cluster from img->header.
+// Writes the header cluster from img->header. What the header names must be in its place:
+// commit before.
 int q2_image_write_header(struct q2_image *img, struct q2_error *err);
 
+// Sets up what is asked for this run (NULL: the defaults), right after opening.
+int q2_image_configure(struct q2_image *img, const struct q2_runtime *runtime,
+                       struct q2_error *err);
+
 extern const struct q2_disk_ops q2_image_disk_ops;
+
+// --- update.c ------------------------------------------------------------------------
+
+// Each is one durable write within the header's first sector, and changes img->header
+// when it has succeeded. With the lock held.
+// Version 2 has no such bits: nothing happens.
+int q2_image_set_incompatible(struct q2_image *img, uint64_t bits, struct q2_error *err);
+int q2_image_set_autoclear(struct q2_image *img, uint64_t bits, struct q2_error *err);
+// To what img->header says.
+int q2_image_switch_refcount_table(struct q2_image *img, struct q2_error *err);
+int q2_image_switch_l1(struct q2_image *img, uint64_t offset, uint32_t n_entries,
+                       struct q2_error *err);
 
 // --- vmstate.c -----------------------------------------------------------------------
 
@@ -206,17 +245,31 @@ int q2_alloc_find(struct q2_image *img, uint64_t from, uint64_t avoid, uint64_t 
                   uint64_t *cluster, struct q2_error *err);
 // Takes the references of clusters back at once (they were never linked).
 void q2_alloc_undo(struct q2_image *img, uint64_t host_offset, uint64_t n_bytes);
-// Drops a reference once the pointers that were there are gone from the disk.
+
+// --- free.c --------------------------------------------------------------------------
+
+// With the lock held. Drops a reference once the pointers that were there are gone from
+// the disk.
 int q2_alloc_free_later(struct q2_image *img, uint64_t host_offset, uint64_t n_bytes,
-                        struct q2_error *err);
+                        enum q2_free_reason why, struct q2_error *err);
+// Does so much wait to be freed that it is time for a commit?
+bool q2_alloc_free_is_due(const struct q2_image *img);
+// For commit: the pointers are gone.
+int q2_alloc_free_waiting(struct q2_image *img, struct q2_error *err);
 
 // --- commit.c ------------------------------------------------------------------------
 
-// With the lock held: writes all metadata back, in an order that survives a power cut.
+// With the lock held: writes metadata back, in an order that survives a power cut; with
+// lazy refcounts all but these.
 int q2_image_commit(struct q2_image *img, struct q2_error *err);
-// With the lock held, before an operation looks at its first table: keeps the caches in
-// bounds.
+// As commit, deferred refcounts too; the image stays marked dirty if it was.
+int q2_image_commit_all(struct q2_image *img, struct q2_error *err);
+int q2_image_finish(struct q2_disk *d, struct q2_error *err);
+// With the lock held, before a writing operation looks at its first table: keeps the
+// caches and what waits to be freed in bounds. Fails for an image marked as corrupt.
 int q2_image_trim(struct q2_image *img, struct q2_error *err);
+// The same for reading: drops what is clean.
+void q2_image_shrink_caches(struct q2_image *img);
 
 // --- write.c, zero.c, discard.c ------------------------------------------------------
 
@@ -236,7 +289,17 @@ int q2_image_discard(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
                      struct q2_error *err);
 // With the lock held: drops the references of an entry that is being replaced.
 int q2_image_release_entry(struct q2_image *img, uint64_t raw_entry,
-                           struct q2_error *err);
+                           enum q2_free_reason why, struct q2_error *err);
+
+// How entries of whole clusters are replaced.
+struct q2_marking {
+    uint64_t (*entry)(const struct q2_image *img, uint64_t old, unsigned flags);
+    unsigned flags;
+    enum q2_free_reason why;
+    bool keep_holes; // unallocated clusters stay that
+};
+int q2_image_mark_clusters(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes,
+                           const struct q2_marking *marking, struct q2_error *err);
 
 // --- read.c --------------------------------------------------------------------------
 

@@ -4,10 +4,13 @@
 libqcow2_a_SOURCES += \
 	src/image/alloc.c \
 	src/image/cache.c src/image/cache.h \
+	src/image/cluster_set.c src/image/cluster_set.h \
 	src/image/codec.c src/image/codec.h \
 	src/image/commit.c \
+	src/image/configure.c \
 	src/image/discard.c \
 	src/image/disk.c src/image/disk.h \
+	src/image/free.c \
 	src/image/image.c src/image/image.h \
 	src/image/mapping.c \
 	src/image/open.c src/image/open.h \
@@ -18,6 +21,7 @@ libqcow2_a_SOURCES += \
 	src/image/refcount.c \
 	src/image/runtime.h \
 	src/image/snapshots.c \
+	src/image/update.c \
 	src/image/vmstate.c \
 	src/image/write.c \
 	src/image/zero.c

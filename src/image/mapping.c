@@ -144,7 +144,9 @@ static int place_l2(struct q2_image *img, uint64_t l1_index, const struct q2_tab
         memcpy((*out)->data, old->data, img->cluster_size);
     img->l1[l1_index] = host_offset | Q2_FLAG_COPIED;
     q2_span_add(&img->l1_dirty, l1_index);
-    return 0;
+    if (old)
+        q2_overlap_remove(img, Q2_OVERLAP_ACTIVE_L2, old->host_offset);
+    return q2_overlap_add(img, Q2_OVERLAP_ACTIVE_L2, host_offset, err);
 }
 
 int q2_mapping_l2_for_write(struct q2_image *img, uint64_t guest_offset,
@@ -167,11 +169,12 @@ int q2_mapping_l2_for_write(struct q2_image *img, uint64_t guest_offset,
         return ret;
     if (entry & Q2_FLAG_COPIED) {
         *out = old;
-        return q2_overlap_refuse(img, l2_offset, img->cluster_size, "an L2 table", err);
+        return q2_overlap_check(img, Q2_OVERLAP_ACTIVE_L2, l2_offset, img->cluster_size,
+                                err);
     }
     // The table is shared with a snapshot: it gets a copy of its own.
     ret = place_l2(img, l1_index, old, out, err);
     if (ret < 0)
         return ret;
-    return q2_alloc_free_later(img, l2_offset, img->cluster_size, err);
+    return q2_alloc_free_later(img, l2_offset, img->cluster_size, Q2_FREE_OTHER, err);
 }

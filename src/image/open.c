@@ -67,15 +67,32 @@ static int open_qcow2(struct q2_io *io, const struct q2_open_options *o,
 {
     struct q2_image *img;
     int ret = q2_image_open(io, o->writable, o->image_only, &img, err);
-    if (ret == 0)
-        *out = &img->disk;
-    return ret;
+    if (ret < 0)
+        return ret;
+    ret = q2_image_configure(img, o->runtime, err);
+    if (ret < 0) {
+        img->disk.ops->release(&img->disk);
+        return ret;
+    }
+    *out = &img->disk;
+    return 0;
 }
 
 static int set_path(struct q2_disk *d, const char *path, struct q2_error *err)
 {
     d->path = strdup(path);
     return d->path ? 0 : q2_fail_memory(err, strlen(path) + 1);
+}
+
+// What runtime options mean for any format.
+static void configure(struct q2_disk *d, const struct q2_open_options *o)
+{
+    d->flush_writes = o->writable && o->file.sync_writes;
+    if (!o->runtime)
+        return;
+    d->discard_unmap = o->runtime->discard_unmap;
+    d->detect_zeroes = o->runtime->detect_zeroes;
+    d->detect_zeroes_unmap = o->runtime->detect_zeroes_unmap;
 }
 
 // The disk over an open file; io belongs to it on success.
@@ -95,6 +112,7 @@ static int open_format(struct q2_io *io, const char *path,
     if (ret < 0)
         return ret;
     d->probed_raw = raw && !o->format;
+    configure(d, o);
     ret = set_path(d, path, err);
     if (ret < 0) {
         d->ops->release(d);
@@ -189,7 +207,8 @@ int q2_disk_open(const char *path, const struct q2_open_options *o, struct q2_di
 {
     struct q2_disk *d = NULL;
     int ret = open_layer(path, o, &d, err);
-    if (ret == 0 && !o->no_backing && !o->image_only)
+    bool backing_off = o->runtime && o->runtime->backing_off;
+    if (ret == 0 && !o->no_backing && !o->image_only && !backing_off)
         ret = q2_disk_open_chain(d, o, err);
     if (ret < 0) {
         q2_disk_close(d);

@@ -1,40 +1,256 @@
 // SPDX-License-Identifier: MIT
-// Writes that would hit the image's skeleton. Entries and refcounts that lead there are
-// wrong, and to believe them would be to overwrite what the whole image hangs on.
+// Guarding metadata. What the header names are a few ranges; L2 tables and refcount
+// blocks are many, and found by their host cluster; L1 tables of snapshots are ranges in
+// order.
 #include "image/overlap.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 
-const char *q2_overlap_find(const struct q2_image *img, uint64_t start, uint64_t end)
+#include "base/checked.h"
+#include "image/cluster_set.h"
+
+struct range {
+    uint64_t start, end;
+};
+
+struct q2_places {
+    struct q2_cluster_set *tables; // kinds by host cluster
+    struct range *l1s;             // of snapshots, sorted, none inside another
+    size_t n_l1s;
+    uint64_t snapshot_table_bytes;
+};
+
+static const struct {
+    enum q2_overlap kind;
+    const char *name;
+} kinds[] = {
+    {Q2_OVERLAP_MAIN_HEADER, "qcow2_header"},
+    {Q2_OVERLAP_ACTIVE_L1, "active L1 table"},
+    {Q2_OVERLAP_ACTIVE_L2, "active L2 table"},
+    {Q2_OVERLAP_REFCOUNT_TABLE, "refcount table"},
+    {Q2_OVERLAP_REFCOUNT_BLOCK, "refcount block"},
+    {Q2_OVERLAP_SNAPSHOT_TABLE, "snapshot table"},
+    {Q2_OVERLAP_INACTIVE_L1, "inactive L1 table"},
+    {Q2_OVERLAP_INACTIVE_L2, "inactive L2 table"},
+    {Q2_OVERLAP_BITMAP_DIRECTORY, "bitmap directory"},
+};
+
+void q2_overlap_forget(struct q2_image *img)
 {
-    const struct {
-        const char *name;
-        uint64_t offset, n_bytes;
-    } parts[] = {
-        {"the header", 0, img->cluster_size},
-        {"the active L1 table", img->header.l1_table_offset,
-         (uint64_t)img->header.l1_size * 8},
-        {"the refcount table", img->header.refcount_table_offset,
-         (uint64_t)img->header.refcount_table_clusters << img->cluster_bits},
-        {"the snapshot table", img->header.snapshots_offset, img->header.nb_snapshots},
-    };
-    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
-        if (parts[i].n_bytes > 0 && parts[i].offset < end &&
-            start < parts[i].offset + parts[i].n_bytes)
-            return parts[i].name;
-    }
-    return NULL;
+    if (!img->places)
+        return;
+    q2_cluster_set_free(img->places->tables);
+    free(img->places->l1s);
+    free(img->places);
+    img->places = NULL;
 }
 
-int q2_overlap_refuse(const struct q2_image *img, uint64_t host_offset, uint64_t n_bytes,
-                      const char *what, struct q2_error *err)
+static int add_tables(struct q2_image *img, const uint64_t *entries, uint64_t n,
+                      enum q2_overlap kind, struct q2_error *err)
 {
-    const char *found = q2_overlap_find(img, host_offset, host_offset + n_bytes);
-    if (!found)
-        return 0;
+    int ret = 0;
+    for (uint64_t i = 0; i < n && ret == 0; i++) {
+        uint64_t offset = entries[i] & Q2_OFFSET_MASK;
+        if (offset != 0)
+            ret = q2_cluster_set_add(img->places->tables, offset >> img->cluster_bits,
+                                     kind, err);
+    }
+    return ret;
+}
+
+static int by_start(const void *a, const void *b)
+{
+    const struct range *x = a, *y = b;
+    return (x->start > y->start) - (x->start < y->start);
+}
+
+// Sorts the ranges and joins those that touch.
+static void join_ranges(struct q2_places *p)
+{
+    size_t n = 0;
+    qsort(p->l1s, p->n_l1s, sizeof(*p->l1s), by_start);
+    for (size_t i = 0; i < p->n_l1s; i++) {
+        if (n > 0 && p->l1s[i].start <= p->l1s[n - 1].end)
+            p->l1s[n - 1].end = q2_max_u64(p->l1s[n - 1].end, p->l1s[i].end);
+        else
+            p->l1s[n++] = p->l1s[i];
+    }
+    p->n_l1s = n;
+}
+
+// The L2 tables of a snapshot, a piece of its L1 table at a time.
+static int add_inactive_tables(struct q2_image *img, const struct q2_snapshot *s,
+                               struct q2_error *err)
+{
+    uint64_t piece[4096], at = s->l1_table_offset, left = s->l1_size, file_size;
+    int ret = q2_io_get_size(img->disk.file, &file_size, err);
+    while (ret == 0 && left > 0 && at < file_size) {
+        size_t n = (size_t)q2_min_u64(left, sizeof(piece) / 8);
+        ret = q2_io_read(img->disk.file, at, piece, n * 8, err);
+        if (ret < 0)
+            break;
+        q2_table_decode(piece, piece, n);
+        ret = add_tables(img, piece, n, Q2_OVERLAP_INACTIVE_L2, err);
+        at += n * 8;
+        left -= n;
+    }
+    return ret;
+}
+
+static int add_snapshots(struct q2_image *img, struct q2_error *err)
+{
+    struct q2_places *p = img->places;
+    int ret = q2_image_load_snapshots(img, err);
+    if (ret < 0 || img->n_snapshots == 0)
+        return ret;
+    p->l1s = malloc(img->n_snapshots * sizeof(*p->l1s));
+    if (!p->l1s)
+        return q2_fail_memory(err, img->n_snapshots * sizeof(*p->l1s));
+    for (unsigned i = 0; i < img->n_snapshots && ret == 0; i++) {
+        const struct q2_snapshot *s = &img->snapshots[i];
+        p->snapshot_table_bytes += q2_snapshot_bytes(s);
+        p->l1s[p->n_l1s++] =
+            (struct range){.start = s->l1_table_offset,
+                           .end = s->l1_table_offset + (uint64_t)s->l1_size * 8};
+        if (img->overlap_check & Q2_OVERLAP_INACTIVE_L2)
+            ret = add_inactive_tables(img, s, err);
+    }
+    join_ranges(p);
+    return ret;
+}
+
+static int find_places(struct q2_image *img, struct q2_error *err)
+{
+    const unsigned of_snapshots =
+        Q2_OVERLAP_SNAPSHOT_TABLE | Q2_OVERLAP_INACTIVE_L1 | Q2_OVERLAP_INACTIVE_L2;
+    img->places = calloc(1, sizeof(*img->places));
+    if (!img->places)
+        return q2_fail_memory(err, sizeof(*img->places));
+    img->places->tables = q2_cluster_set_new();
+    int ret = img->places->tables ? 0 : q2_fail_memory(err, sizeof(*img->places));
+    if (ret == 0)
+        ret = add_tables(img, img->l1, img->l1_size, Q2_OVERLAP_ACTIVE_L2, err);
+    if (ret == 0)
+        ret = add_tables(img, img->refcount_table, img->refcount_table_size,
+                         Q2_OVERLAP_REFCOUNT_BLOCK, err);
+    if (ret == 0 && (img->overlap_check & of_snapshots))
+        ret = add_snapshots(img, err);
+    if (ret < 0)
+        q2_overlap_forget(img);
+    return ret;
+}
+
+// offset + n_bytes may come from a damaged header.
+static bool meets(uint64_t start, uint64_t end, uint64_t offset, uint64_t n_bytes)
+{
+    uint64_t last;
+    if (!q2_add_u64(offset, n_bytes, &last))
+        last = UINT64_MAX;
+    return offset < end && start < last;
+}
+
+// What of the ranges that the header names lies in start .. end.
+static unsigned hit_ranges(const struct q2_image *img, uint64_t start, uint64_t end)
+{
+    const struct q2_header *h = &img->header;
+    const struct {
+        enum q2_overlap kind;
+        uint64_t offset, n_bytes;
+    } ranges[] = {
+        {Q2_OVERLAP_MAIN_HEADER, 0, img->cluster_size},
+        {Q2_OVERLAP_ACTIVE_L1, h->l1_table_offset, (uint64_t)h->l1_size * 8},
+        {Q2_OVERLAP_REFCOUNT_TABLE, h->refcount_table_offset,
+         (uint64_t)h->refcount_table_clusters << img->cluster_bits},
+        {Q2_OVERLAP_SNAPSHOT_TABLE, h->snapshots_offset,
+         img->places->snapshot_table_bytes},
+        {Q2_OVERLAP_BITMAP_DIRECTORY, h->bitmap_directory_offset,
+         h->has_bitmaps ? h->bitmap_directory_size : 0},
+    };
+    unsigned hit = 0;
+    for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
+        if (meets(start, end, ranges[i].offset, ranges[i].n_bytes))
+            hit |= ranges[i].kind;
+    }
+    return hit;
+}
+
+static bool hit_inactive_l1(const struct q2_places *p, uint64_t start, uint64_t end)
+{
+    size_t low = 0, high = p->n_l1s; // the first range that ends behind start
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (p->l1s[mid].end <= start)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low < p->n_l1s && p->l1s[low].start < end;
+}
+
+static unsigned find_hits(const struct q2_image *img, uint64_t start, uint64_t end)
+{
+    unsigned hit = hit_ranges(img, start, end);
+    uint64_t last = (end - 1) >> img->cluster_bits;
+    for (uint64_t c = start >> img->cluster_bits; c <= last; c++)
+        hit |= q2_cluster_set_get(img->places->tables, c);
+    if (hit_inactive_l1(img->places, start, end))
+        hit |= Q2_OVERLAP_INACTIVE_L1;
+    return hit;
+}
+
+static const char *first_name(unsigned hit)
+{
+    size_t i = 0;
+    while (!(hit & kinds[i].kind))
+        i++;
+    return kinds[i].name;
+}
+
+// Says so once, marks the image as corrupt, and ends all writing to it.
+static int mark_corrupt(struct q2_image *img, const char *found, struct q2_error *err)
+{
+    struct q2_error ignored = Q2_ERROR_INIT; // the caller hears of the worse error
+    q2_monitor_note(img->disk.monitor,
+                    "qcow2: Marking image as corrupt: Preventing invalid write on "
+                    "metadata (overlaps with %s); further corruption events will be "
+                    "suppressed",
+                    found);
+    q2_image_set_incompatible(
+        img, img->header.incompatible_features | Q2_INCOMPAT_CORRUPT, &ignored);
+    img->corrupt = true;
     return q2_fail(err, -EIO,
-                   "'%s': %s at host offset 0x%" PRIx64
-                   " would be written over %s; the image must be repaired first",
-                   img->disk.path, what, host_offset, found);
+                   "'%s': Preventing invalid write on metadata (overlaps with %s); the "
+                   "image must be repaired first",
+                   img->disk.path, found);
+}
+
+int q2_overlap_check(struct q2_image *img, unsigned ignore, uint64_t host_offset,
+                     uint64_t n_bytes, struct q2_error *err)
+{
+    unsigned guarded = img->overlap_check & ~ignore;
+    if (guarded == 0)
+        return 0;
+    int ret = img->places ? 0 : find_places(img, err);
+    if (ret < 0)
+        return ret;
+    unsigned hit = find_hits(img, host_offset, host_offset + n_bytes) & guarded;
+    return hit ? mark_corrupt(img, first_name(hit), err) : 0;
+}
+
+int q2_overlap_add(struct q2_image *img, enum q2_overlap kind, uint64_t host_offset,
+                   struct q2_error *err)
+{
+    if (!img->places)
+        return 0;
+    return q2_cluster_set_add(img->places->tables, host_offset >> img->cluster_bits, kind,
+                              err);
+}
+
+void q2_overlap_remove(struct q2_image *img, enum q2_overlap kind, uint64_t host_offset)
+{
+    if (img->places)
+        q2_cluster_set_remove(img->places->tables, host_offset >> img->cluster_bits,
+                              kind);
 }

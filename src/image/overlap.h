@@ -1,16 +1,23 @@
 // SPDX-License-Identifier: MIT
-// Writes that would hit the image's skeleton: metadata whose place the header names.
+// Where the image's metadata lies, and what happens when a write is about to hit it: the
+// entry or refcount that led there is wrong, so the image is marked as corrupt and not
+// written any more. All with the lock held.
 #ifndef Q2_IMAGE_OVERLAP_H
 #define Q2_IMAGE_OVERLAP_H
 
 #include "image/image.h"
 
-// What of the skeleton lies in host bytes start .. end; NULL: nothing.
-const char *q2_overlap_find(const struct q2_image *img, uint64_t start, uint64_t end);
+// Refuses a write of n_bytes at host_offset (-EIO) if metadata lies there of a kind that
+// the image is to be guarded for (img->overlap_check); kinds in ignore may be hit.
+int q2_overlap_check(struct q2_image *img, unsigned ignore, uint64_t host_offset,
+                     uint64_t n_bytes, struct q2_error *err);
 
-// Fails if n_bytes at host_offset, which an entry calls `what` ("an L2 table"), are part
-// of the skeleton: a write there would destroy the image.
-int q2_overlap_refuse(const struct q2_image *img, uint64_t host_offset, uint64_t n_bytes,
-                      const char *what, struct q2_error *err);
+// A table of this kind now lies at host_offset, or no longer does.
+int q2_overlap_add(struct q2_image *img, enum q2_overlap kind, uint64_t host_offset,
+                   struct q2_error *err);
+void q2_overlap_remove(struct q2_image *img, enum q2_overlap kind, uint64_t host_offset);
+
+// Drops what is known; the next check looks it up again (snapshots have come or gone).
+void q2_overlap_forget(struct q2_image *img);
 
 #endif

@@ -78,6 +78,19 @@ static int raw_write_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t n
                       (flags & Q2_ZERO_UNMAP) != 0, err);
 }
 
+static int raw_discard(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
+                       struct q2_error *err)
+{
+    uint64_t file_size;
+    if (!d->discard_unmap)
+        return 0;
+    int ret = q2_io_get_size(d->file, &file_size, err);
+    if (ret < 0 || guest_offset >= file_size)
+        return ret;
+    return q2_io_discard(d->file, guest_offset,
+                         q2_min_u64(n_bytes, file_size - guest_offset), err);
+}
+
 static int raw_flush(struct q2_disk *d, struct q2_error *err)
 {
     return d->writable ? q2_io_flush(d->file, err) : 0;
@@ -96,6 +109,7 @@ static const struct q2_disk_ops raw_ops = {
     .write_finish = raw_write_finish,
     .write_cancel = raw_write_cancel,
     .write_zeroes = raw_write_zeroes,
+    .discard = raw_discard,
     .flush = raw_flush,
     .release = raw_release,
 };

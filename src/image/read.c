@@ -88,9 +88,8 @@ static int lookup(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes,
                   struct q2_run *run, struct q2_error *err)
 {
     pthread_mutex_lock(&img->lock);
-    int ret = q2_image_trim(img, err);
-    if (ret == 0)
-        ret = q2_mapping_lookup(img, guest_offset, n_bytes, run, err);
+    q2_image_shrink_caches(img); // reading need not work less because writing fails
+    int ret = q2_mapping_lookup(img, guest_offset, n_bytes, run, err);
     pthread_mutex_unlock(&img->lock);
     return ret;
 }
@@ -185,11 +184,9 @@ int q2_image_status(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
     struct q2_run run;
 
     pthread_mutex_lock(&img->lock);
-    int ret = q2_image_trim(img, err);
-    if (ret == 0) {
-        detect_preallocation(img);
-        ret = q2_mapping_lookup(img, guest_offset, n_bytes, &run, err);
-    }
+    q2_image_shrink_caches(img);
+    detect_preallocation(img);
+    int ret = q2_mapping_lookup(img, guest_offset, n_bytes, &run, err);
     pthread_mutex_unlock(&img->lock);
     if (ret < 0)
         return ret;

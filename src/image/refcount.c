@@ -76,8 +76,8 @@ static int block_for_update(struct q2_image *img, uint64_t cluster, uint64_t n,
     if (!*out)
         return q2_fail(err, -EIO, "'%s': host cluster %" PRIu64 " has no refcount block",
                        img->disk.path, cluster);
-    ret = q2_overlap_refuse(img, (*out)->host_offset, img->cluster_size,
-                            "a refcount block", err);
+    ret = q2_overlap_check(img, Q2_OVERLAP_REFCOUNT_BLOCK, (*out)->host_offset,
+                           img->cluster_size, err);
     if (ret < 0)
         return ret;
     *index = cluster & (per_block - 1);
@@ -144,31 +144,64 @@ int q2_refcount_take(struct q2_image *img, uint64_t cluster, uint64_t n,
     return 0;
 }
 
-// Grows the table in memory to at least n_entries; it lies nowhere yet.
-static int extend_table(struct q2_image *img, uint64_t n_entries, struct q2_error *err)
+// A new block in host cluster `cluster` for entry index, which has room in memory.
+static int new_block(struct q2_image *img, uint64_t index, uint64_t cluster,
+                     struct q2_error *err)
 {
-    uint64_t *table = realloc(img->refcount_table, n_entries * 8);
-    if (!table)
-        return q2_fail_memory(err, n_entries * 8);
-    memset(table + img->refcount_table_size, 0,
-           (n_entries - img->refcount_table_size) * 8);
-    img->refcount_table = table;
-    img->refcount_table_size = n_entries;
+    struct q2_table *t;
+    uint64_t host_offset = cluster << img->cluster_bits;
+    int ret = q2_overlap_add(img, Q2_OVERLAP_REFCOUNT_BLOCK, host_offset, err);
+    if (ret == 0)
+        ret = q2_cache_add(img->refcount_cache, host_offset, &t, err);
+    if (ret < 0) {
+        q2_overlap_remove(img, Q2_OVERLAP_REFCOUNT_BLOCK, host_offset);
+        return ret;
+    }
+    img->refcount_table[index] = host_offset;
     return 0;
 }
 
-// Puts a new block for entry index into host cluster `cluster`.
-static int place_block(struct q2_image *img, uint64_t index, uint64_t cluster,
-                       struct q2_error *err)
+static void forget_block(struct q2_image *img, uint64_t index)
 {
-    struct q2_table *t;
-    int ret = q2_cache_add(img->refcount_cache, cluster << img->cluster_bits, &t, err);
-    if (ret < 0)
-        return ret;
-    img->refcount_table[index] = cluster << img->cluster_bits;
-    q2_span_add(&img->refcount_table_dirty, index);
-    img->data_end = q2_max_u64(img->data_end, (cluster + 1) << img->cluster_bits);
-    img->fresh_from = q2_max_u64(img->fresh_from, (cluster + 1) << img->cluster_bits);
+    uint64_t host_offset = img->refcount_table[index];
+    q2_cache_drop(img->refcount_cache, host_offset);
+    q2_overlap_remove(img, Q2_OVERLAP_REFCOUNT_BLOCK, host_offset);
+    img->refcount_table[index] = 0;
+}
+
+static void place_used(struct q2_image *img, uint64_t end_cluster)
+{
+    uint64_t end = end_cluster << img->cluster_bits;
+    img->data_end = q2_max_u64(img->data_end, end);
+    img->fresh_from = q2_max_u64(img->fresh_from, end);
+}
+
+// Where a larger table and the blocks for its own place go.
+struct growth {
+    uint64_t at; // first host cluster: blocks first, then the table
+    uint64_t first_block, n_blocks;
+    uint64_t n_clusters, n_entries; // of the table
+};
+
+// Room in memory for the table's new entries, and the new blocks in it. The table's size
+// does not change yet: all of this can be forgotten.
+static int prepare_growth(struct q2_image *img, const struct growth *g,
+                          struct q2_error *err)
+{
+    uint64_t *table = realloc(img->refcount_table, g->n_entries * 8);
+    if (!table)
+        return q2_fail_memory(err, g->n_entries * 8);
+    memset(table + img->refcount_table_size, 0,
+           (g->n_entries - img->refcount_table_size) * 8);
+    img->refcount_table = table;
+    for (uint64_t i = 0; i < g->n_blocks; i++) {
+        int ret = new_block(img, g->first_block + i, g->at + i, err);
+        if (ret < 0) {
+            while (i-- > 0)
+                forget_block(img, g->first_block + i);
+            return ret;
+        }
+    }
     return 0;
 }
 
@@ -182,56 +215,59 @@ static void remember_old_table(struct q2_image *img)
     img->refcount_table_moved = true;
 }
 
-// A table that has moved twice before a commit leaves its first new place at once.
-static int leave_place(struct q2_image *img, bool never_linked, uint64_t offset,
-                       uint32_t clusters, struct q2_error *err)
-{
-    if (!never_linked)
-        return 0;
-    return q2_refcount_add(img, offset >> img->cluster_bits, clusters, -1, err);
-}
-
-// Grows the table so that it has an entry for `index`. Its new place is at the start of
-// the first range that the old table could not describe (nothing is in use there) and not
-// before host cluster `beyond`.
-static int grow_table(struct q2_image *img, uint64_t index, uint64_t beyond,
-                      struct q2_error *err)
+// The new place is at the start of the first range that the old table could not describe
+// (nothing is in use there) and not before host cluster `beyond`.
+static int plan_growth(const struct q2_image *img, uint64_t index, uint64_t beyond,
+                       struct growth *g, struct q2_error *err)
 {
     unsigned block_bits = q2_refcount_block_bits(img);
     uint64_t per_table_cluster = img->cluster_size / 8;
-    uint64_t first_block = q2_max_u64(q2_max_u64(img->refcount_table_size, index),
-                                      q2_div_round_up(beyond, UINT64_C(1) << block_bits));
-    uint64_t at = first_block << block_bits;
     // Half of it to spare, as far as the format allows.
     uint64_t wanted = q2_min_u64(index + index / 2 + 1, Q2_MAX_REFCOUNT_TABLE_BYTES / 8);
-    uint64_t n_blocks = 0, n_clusters, n_entries;
+    g->first_block = q2_max_u64(q2_max_u64(img->refcount_table_size, index),
+                                q2_div_round_up(beyond, UINT64_C(1) << block_bits));
+    g->at = g->first_block << block_bits;
+    g->n_blocks = 0;
     do {
-        n_blocks++;
-        wanted = q2_max_u64(wanted, first_block + n_blocks);
-        n_clusters = q2_div_round_up(wanted, per_table_cluster);
-        n_entries = n_clusters * per_table_cluster;
-    } while ((n_blocks << block_bits) < n_blocks + n_clusters);
-
-    if (n_entries * 8 > Q2_MAX_REFCOUNT_TABLE_BYTES)
+        g->n_blocks++;
+        wanted = q2_max_u64(wanted, g->first_block + g->n_blocks);
+        g->n_clusters = q2_div_round_up(wanted, per_table_cluster);
+        g->n_entries = g->n_clusters * per_table_cluster;
+    } while ((g->n_blocks << block_bits) < g->n_blocks + g->n_clusters);
+    if (g->n_entries * 8 > Q2_MAX_REFCOUNT_TABLE_BYTES)
         return q2_fail(err, -EFBIG, "'%s': the refcount table would grow beyond %u bytes",
                        img->disk.path, Q2_MAX_REFCOUNT_TABLE_BYTES);
+    return 0;
+}
+
+// Grows the table so that it has an entry for `index`.
+static int grow_table(struct q2_image *img, uint64_t index, uint64_t beyond,
+                      struct q2_error *err)
+{
+    struct growth g;
+    int ret = plan_growth(img, index, beyond, &g, err);
+    if (ret == 0)
+        ret = q2_overlap_check(img, 0, g.at << img->cluster_bits,
+                               (g.n_blocks + g.n_clusters) << img->cluster_bits, err);
+    if (ret == 0)
+        ret = prepare_growth(img, &g, err);
+    if (ret < 0)
+        return ret;
     bool moved_before = img->refcount_table_moved;
     uint64_t left_offset = img->header.refcount_table_offset;
     uint32_t left_clusters = img->header.refcount_table_clusters;
     remember_old_table(img);
-    int ret = extend_table(img, n_entries, err);
-    for (uint64_t i = 0; i < n_blocks && ret == 0; i++)
-        ret = place_block(img, first_block + i, at + i, err);
-    if (ret == 0)
-        ret = q2_refcount_take(img, at, n_blocks + n_clusters, err);
-    if (ret < 0)
-        return ret;
-    uint64_t end = (at + n_blocks + n_clusters) << img->cluster_bits;
-    img->header.refcount_table_offset = (at + n_blocks) << img->cluster_bits;
-    img->header.refcount_table_clusters = (uint32_t)n_clusters;
-    img->data_end = q2_max_u64(img->data_end, end);
-    img->fresh_from = q2_max_u64(img->fresh_from, end);
-    return leave_place(img, moved_before, left_offset, left_clusters, err);
+    img->refcount_table_size = g.n_entries;
+    img->header.refcount_table_offset = (g.at + g.n_blocks) << img->cluster_bits;
+    img->header.refcount_table_clusters = (uint32_t)g.n_clusters;
+    place_used(img, g.at + g.n_blocks + g.n_clusters);
+    // The blocks for it are new and in memory.
+    ret = q2_refcount_take(img, g.at, g.n_blocks + g.n_clusters, err);
+    // A table that has moved twice before a commit leaves its first new place at once.
+    if (ret == 0 && moved_before)
+        ret = q2_refcount_add(img, left_offset >> img->cluster_bits, left_clusters, -1,
+                              err);
+    return ret;
 }
 
 // Makes one missing block, or the block of the cluster that a missing one is put into.
@@ -249,8 +285,19 @@ static int add_some_block(struct q2_image *img, uint64_t index, uint64_t avoid,
         return grow_table(img, own, avoid + n_avoid, err);
     if (img->refcount_table[own] == 0)
         index = own; // describes itself
-    ret = place_block(img, index, cluster, err);
-    return ret < 0 ? ret : q2_refcount_take(img, cluster, 1, err);
+    ret = q2_overlap_check(img, 0, cluster << img->cluster_bits, img->cluster_size, err);
+    if (ret == 0)
+        ret = new_block(img, index, cluster, err);
+    if (ret < 0)
+        return ret;
+    ret = q2_refcount_take(img, cluster, 1, err);
+    if (ret < 0) {
+        forget_block(img, index);
+        return ret;
+    }
+    q2_span_add(&img->refcount_table_dirty, index);
+    place_used(img, cluster + 1);
+    return 0;
 }
 
 static int check_host_limit(const struct q2_image *img, uint64_t end_cluster,

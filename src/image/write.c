@@ -130,8 +130,7 @@ static int begin_locked(struct q2_image *img, uint64_t guest_offset, size_t n_by
         n = count_in_place(img, &s, &e);
         host_offset = e.host_offset;
         w->link = e.kind != Q2_CLUSTER_NORMAL;
-        ret = q2_overlap_refuse(img, host_offset, n << img->cluster_bits, "guest data",
-                                err);
+        ret = q2_overlap_check(img, 0, host_offset, n << img->cluster_bits, err);
     } else {
         ret = q2_alloc_run(img, count_to_allocate(img, &s), &host_offset, &n, &w->fresh,
                            err);
@@ -171,14 +170,15 @@ int q2_image_write_begin_compressed(struct q2_disk *d, uint64_t guest_offset,
     return ret;
 }
 
-int q2_image_release_entry(struct q2_image *img, uint64_t raw, struct q2_error *err)
+int q2_image_release_entry(struct q2_image *img, uint64_t raw, enum q2_free_reason why,
+                           struct q2_error *err)
 {
     struct q2_l2_entry e = decode(img, raw);
     if (e.host_offset == 0)
         return 0;
     return q2_alloc_free_later(
         img, e.host_offset,
-        e.kind == Q2_CLUSTER_COMPRESSED ? e.n_bytes : img->cluster_size, err);
+        e.kind == Q2_CLUSTER_COMPRESSED ? e.n_bytes : img->cluster_size, why, err);
 }
 
 // Replaces an entry; what the old one referenced is given back.
@@ -189,7 +189,7 @@ static int link_entry(struct q2_image *img, struct q2_table *t, uint64_t index,
     struct q2_l2_entry old = decode(img, l2[index]), new = decode(img, raw);
     int ret = 0;
     if (old.host_offset != new.host_offset || old.kind == Q2_CLUSTER_COMPRESSED)
-        ret = q2_image_release_entry(img, l2[index], err);
+        ret = q2_image_release_entry(img, l2[index], Q2_FREE_OTHER, err);
     if (ret < 0)
         return ret;
     l2[index] = raw;

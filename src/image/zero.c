@@ -39,15 +39,15 @@ static uint64_t zero_entry(const struct q2_image *img, uint64_t old, unsigned fl
 
 // Marks n entries from index on; what they let go of is given back.
 static int mark_entries(struct q2_image *img, struct q2_table *t, uint64_t index,
-                        uint64_t n, unsigned flags, struct q2_error *err)
+                        uint64_t n, const struct q2_marking *m, struct q2_error *err)
 {
     uint64_t *l2 = t->data;
     for (uint64_t i = index; i < index + n; i++) {
-        uint64_t raw = zero_entry(img, l2[i], flags);
+        uint64_t raw = m->entry(img, l2[i], m->flags);
         if (raw == l2[i])
             continue;
         if ((raw & Q2_OFFSET_MASK) == 0) {
-            int ret = q2_image_release_entry(img, l2[i], err);
+            int ret = q2_image_release_entry(img, l2[i], m->why, err);
             if (ret < 0)
                 return ret;
         }
@@ -66,7 +66,7 @@ static bool reads_zero_anyway(const struct q2_image *img, unsigned flags)
 
 // Whole clusters inside one L2 table's range.
 static int mark_in_table(struct q2_image *img, uint64_t guest_offset, uint64_t n_clusters,
-                         unsigned flags, struct q2_error *err)
+                         const struct q2_marking *m, struct q2_error *err)
 {
     struct q2_table *t;
     struct q2_run run;
@@ -77,26 +77,26 @@ static int mark_in_table(struct q2_image *img, uint64_t guest_offset, uint64_t n
     if (ret < 0)
         return ret;
     // Nothing to drop and nothing to say: no table is made for it.
-    if (reads_zero_anyway(img, flags) && run.kind == Q2_CLUSTER_UNALLOCATED &&
+    if (m->keep_holes && run.kind == Q2_CLUSTER_UNALLOCATED &&
         run.n_bytes == n_clusters << img->cluster_bits)
         return 0;
     ret = q2_mapping_l2_for_write(img, guest_offset, &t, err);
     if (ret < 0)
         return ret;
-    return mark_entries(img, t, q2_mapping_l2_index(img, guest_offset), n_clusters, flags,
+    return mark_entries(img, t, q2_mapping_l2_index(img, guest_offset), n_clusters, m,
                         err);
 }
 
-static int mark_clusters(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes,
-                         unsigned flags, struct q2_error *err)
+int q2_image_mark_clusters(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes,
+                           const struct q2_marking *m, struct q2_error *err)
 {
     uint64_t span = q2_image_l2_span(img);
     int ret = 0;
     while (n_bytes > 0 && ret == 0) {
         uint64_t n = q2_min_u64(n_bytes, span - (guest_offset & (span - 1)));
         pthread_mutex_lock(&img->lock);
-        ret = mark_in_table(img, guest_offset, q2_div_round_up(n, img->cluster_size),
-                            flags, err);
+        ret = mark_in_table(img, guest_offset, q2_div_round_up(n, img->cluster_size), m,
+                            err);
         pthread_mutex_unlock(&img->lock);
         guest_offset += n;
         n_bytes -= n;
@@ -155,8 +155,12 @@ int q2_image_write_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t n_b
         return write_real_zeroes(d, guest_offset, n_bytes, err);
     if (first >= last)
         return zero_edge(img, guest_offset, n_bytes, err);
+    const struct q2_marking marking = {.entry = zero_entry,
+                                       .flags = flags,
+                                       .why = Q2_FREE_REQUEST,
+                                       .keep_holes = reads_zero_anyway(img, flags)};
     ret = zero_edge(img, guest_offset, first - guest_offset, err);
     if (ret == 0)
-        ret = mark_clusters(img, first, last - first, flags, err);
+        ret = q2_image_mark_clusters(img, first, last - first, &marking, err);
     return ret < 0 ? ret : zero_edge(img, last, end - last, err);
 }

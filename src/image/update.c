@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT
+// Changing single fields of the header. All of them lie in its first sector, so that
+// nothing can tear the write, and each is durable before anything depends on it.
+#include "image/image.h"
+
+#include "base/endian.h"
+
+#define HEADER_L1 36U             // l1_size, l1_table_offset
+#define HEADER_REFCOUNT_TABLE 48U // offset, clusters
+#define HEADER_INCOMPATIBLE 72U
+#define HEADER_AUTOCLEAR 88U
+
+static int write_field(struct q2_image *img, uint64_t offset, const void *field,
+                       size_t n_bytes, struct q2_error *err)
+{
+    if (img->unpublished)
+        return 0; // the header is yet to be written as a whole
+    int ret = q2_io_write(img->disk.file, offset, field, n_bytes, err);
+    if (ret == 0)
+        ret = q2_io_flush(img->disk.file, err);
+    return ret < 0 ? q2_context(err, "Could not update qcow2 header") : ret;
+}
+
+int q2_image_set_incompatible(struct q2_image *img, uint64_t bits, struct q2_error *err)
+{
+    uint8_t field[8];
+    if (img->header.version < 3 || bits == img->header.incompatible_features)
+        return 0;
+    q2_store_be64(field, bits);
+    int ret = write_field(img, HEADER_INCOMPATIBLE, field, sizeof(field), err);
+    if (ret == 0)
+        img->header.incompatible_features = bits;
+    return ret;
+}
+
+int q2_image_set_autoclear(struct q2_image *img, uint64_t bits, struct q2_error *err)
+{
+    uint8_t field[8];
+    if (bits == img->header.autoclear_features)
+        return 0;
+    q2_store_be64(field, bits);
+    int ret = write_field(img, HEADER_AUTOCLEAR, field, sizeof(field), err);
+    if (ret == 0)
+        img->header.autoclear_features = bits;
+    return ret;
+}
+
+int q2_image_switch_refcount_table(struct q2_image *img, struct q2_error *err)
+{
+    uint8_t field[12];
+    q2_store_be64(field, img->header.refcount_table_offset);
+    q2_store_be32(field + 8, img->header.refcount_table_clusters);
+    return write_field(img, HEADER_REFCOUNT_TABLE, field, sizeof(field), err);
+}
+
+int q2_image_switch_l1(struct q2_image *img, uint64_t offset, uint32_t n_entries,
+                       struct q2_error *err)
+{
+    uint8_t field[12];
+    q2_store_be32(field, n_entries);
+    q2_store_be64(field + 4, offset);
+    int ret = write_field(img, HEADER_L1, field, sizeof(field), err);
+    if (ret == 0) {
+        img->header.l1_size = n_entries;
+        img->header.l1_table_offset = offset;
+    }
+    return ret;
+}
