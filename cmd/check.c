@@ -9,6 +9,7 @@
 #include "cmd/check_output.h"
 #include "cmd/check_plan.h"
 #include "cmd/progress.h"
+#include "cmd/signals.h"
 #include "image/open.h"
 
 // Exit codes besides 0 and 1.
@@ -57,6 +58,12 @@ static void on_planned(void *opaque, const struct q2_plan *plan,
     q2_output_losses(plan);
 }
 
+static void on_applying(void *opaque, bool begins)
+{
+    (void)opaque;
+    q2_signals_hold(begins);
+}
+
 static int exit_code(const struct q2_scan *s)
 {
     if (s->corruptions > 0)
@@ -88,6 +95,7 @@ static int check_layer(const struct q2_command_line *line, struct q2_check_setti
     *next_path = *next_format = NULL;
     s->request.found = on_found;
     s->request.planned = on_planned;
+    s->request.applying = on_applying;
     s->request.opaque = s;
     q2_progress_start(&progress, line, s->progress, s->quiet, 2);
     int ret = q2_check(&s->request, &progress.monitor, &report, err);

@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <string.h>
 
+static const int stopping[] = {SIGINT, SIGTERM, SIGHUP};
 static volatile sig_atomic_t cancel;
 static volatile sig_atomic_t caught;
 static volatile sig_atomic_t progress_wanted;
@@ -39,14 +40,22 @@ void q2_signals_setup(void)
 
 void q2_signals_catch(void)
 {
-    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
-    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+    for (size_t i = 0; i < sizeof(stopping) / sizeof(stopping[0]); i++) {
         struct sigaction old;
-        if (!sigaction(numbers[i], NULL, &old) && old.sa_handler == SIG_IGN)
+        if (!sigaction(stopping[i], NULL, &old) && old.sa_handler == SIG_IGN)
             continue;
         // RESETHAND: the second one does what it does by default.
-        install(numbers[i], on_stop, (int)SA_RESETHAND | SA_RESTART);
+        install(stopping[i], on_stop, (int)SA_RESETHAND | SA_RESTART);
     }
+}
+
+void q2_signals_hold(bool on)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    for (size_t i = 0; i < sizeof(stopping) / sizeof(stopping[0]); i++)
+        sigaddset(&set, stopping[i]);
+    pthread_sigmask(on ? SIG_BLOCK : SIG_UNBLOCK, &set, NULL);
 }
 
 const volatile sig_atomic_t *q2_signals_cancel(void)

@@ -17,6 +17,10 @@ void q2_signals_catch(void);
 // The flag for a struct q2_monitor.
 const volatile sig_atomic_t *q2_signals_cancel(void);
 
+// Holds these signals back (or lets them come, those held back first): for what should
+// not be cut off in the middle.
+void q2_signals_hold(bool on);
+
 // The signal that set it; 0: none.
 int q2_signals_caught(void);
 

@@ -611,6 +611,7 @@ bound_by_mode() { # COMMAND...
 hold_open_to_read() { # IMAGE
     mkfifo "$BATS_TEST_TMPDIR/hold"
     qemu-io -r -f qcow2 "$1" <"$BATS_TEST_TMPDIR/hold" >"$BATS_TEST_TMPDIR/held" 2>&1 3>&- &
+    # shellcheck disable=SC2034 # let_go waits for it
     holder=$!
     exec 9>"$BATS_TEST_TMPDIR/hold"
     echo 'read 0 512' >&9
@@ -798,6 +799,125 @@ undo_refused() { # PATTERN...
     qemu-img check -q -r all image.qcow2 >out 2>err
     [ ! -s out ]
     clean image.qcow2
+}
+
+# with_signal CALL N SIGNAL TIMES COMMAND...: call N (pread or pwrite) on image.qcow2 raises
+# the signal. Its exit code goes into $code, its output into the files out and err.
+with_signal() {
+    local call=$1 at=$2 signal=$3 times=$4
+    shift 4
+    [ -e raise.so ] || must "${CC:-gcc}" -D_GNU_SOURCE -shared -fPIC -O1 \
+        -o raise.so "$BATS_TEST_DIRNAME/tools/raise.c" -ldl
+    code=0
+    ASAN_OPTIONS="${ASAN_OPTIONS:-}:verify_asan_link_order=0" LD_PRELOAD=$PWD/raise.so \
+        RAISE_FILE=$(stat -c %d:%i image.qcow2) RAISE_CALL=$call RAISE_AT=$at \
+        RAISE_SIGNAL=$signal RAISE_TIMES=$times "$@" >out 2>err || code=$?
+}
+
+# The percentages that were shown, at least so many, go up; they are left in "percent".
+goes_up() { # FILE LEAST
+    tr '\r' '\n' <"$1" | sed -nE 's/^ +\(([0-9]+\.[0-9]{2})\/100%\)$/\1/p' >percent
+    sort -n percent | diff -u - percent
+    [ "$(wc -l <percent)" -ge "$2" ] || fail "only $(cat percent)"
+}
+
+from_0_to_100() { # FILE LEAST
+    goes_up "$@"
+    [ "$(head -n 1 percent)" = 0.00 ]
+    [ "$(tail -n 1 percent)" = 100.00 ]
+}
+
+# 128 MiB in 64 L2 tables, with clusters of 4 KiB.
+many_tables() {
+    must oracle create -q -f qcow2 -o cluster_size=4k image.qcow2 128M
+    for ((i = 0; i < 64; i++)); do
+        echo "write -q -P 1 $((i * 2))M 64k"
+    done | qemu_io qcow2 image.qcow2
+}
+
+@test "-p goes up from 0 to 100: tables, data, and all rounds of a repair" {
+    many_tables
+    qemu-img check -p image.qcow2 >out
+    from_0_to_100 out 5
+    qemu-img check -p --read-data image.qcow2 >out
+    from_0_to_100 out 40
+    qemu-img check -p -r all image.qcow2 >out
+    from_0_to_100 out 8
+    recipe reference-outside.lost-v2
+    qemu-img check -p -r all --dry-run image.qcow2 >out 2>err || [ $? -eq 2 ]
+    from_0_to_100 out 5
+    qemu-img check -p -r all image.qcow2 >out 2>err
+    from_0_to_100 out 8
+    # Not of a check that fails.
+    with_signal pread 3 15 1 "$QCOW2" check -p image.qcow2
+    [ "$code" -eq 143 ]
+    [ "$(grep -cF '(100.00/100%)' out)" -eq 0 ]
+}
+
+@test "SIGUSR1 asks how far it is, without -p" {
+    local usr1
+    usr1=$(kill -l USR1)
+    many_tables
+    with_signal pread 10 "$usr1" 1 "$QCOW2" check --read-data image.qcow2
+    [ "$code" -eq 0 ]
+    goes_up err 1
+    [ "$(wc -l <err)" -eq 1 ]
+    [ "$(grep -cF '/100%' out)" -eq 0 ]
+    with_signal pread 0 "$usr1" 1 "$QCOW2" check --read-data image.qcow2
+    [ "$code" -eq 0 ]
+    goes_up err 40
+}
+
+# After a repair that got a signal: the image is either what it was, or wholly repaired, and
+# then the undo file is there.
+stopped_well() {
+    if cmp -s damaged.qcow2 image.qcow2; then
+        absent undo
+        grep -qx '[^ ]*: Stopped by signal SIG\(TERM\|INT\)' err
+        stopped_before=$((stopped_before + 1))
+    else
+        same_bytes repaired.qcow2 image.qcow2
+        must qemu-img check --undo undo image.qcow2
+        same_bytes damaged.qcow2 image.qcow2
+        rm undo
+        stopped_after=$((stopped_after + 1))
+    fi
+}
+
+@test "SIGTERM and SIGINT stop a repair before its first write or after its last" {
+    local n stopped_before=0 stopped_after=0
+    repaired
+    rm undo
+    for ((n = 1; n < 999; n += 2)); do
+        cp damaged.qcow2 image.qcow2
+        with_signal pread "$n" 15 1 "$QCOW2" check -r all --undo-file undo image.qcow2
+        [ "$code" -ne 0 ] || break # there are fewer reads
+        [ "$code" -eq 143 ] || fail "exit $code: $(cat err)"
+        stopped_well
+    done
+    rm undo
+    # Both cases were there.
+    [ "$stopped_before" -ge 5 ]
+    [ "$stopped_after" -ge 2 ]
+    # Between its writes it is not stopped, not even by a second one.
+    stopped_before=0
+    for ((n = 1; n < 999; n++)); do
+        cp damaged.qcow2 image.qcow2
+        with_signal pwrite "$n" 2 2 "$QCOW2" check -r all --undo-file undo image.qcow2
+        [ "$code" -ne 0 ] || break
+        [ "$code" -eq 130 ] || fail "exit $code: $(cat err)"
+        grep -q 'warning: The repair is done; the check after it was stopped$' err
+        stopped_well
+    done
+    [ "$n" -gt 3 ]
+    [ "$stopped_before" -eq 0 ]
+    # A check, too, is stopped, also between the clusters of one table.
+    cp damaged.qcow2 image.qcow2
+    with_signal pread 3 15 1 "$QCOW2" check image.qcow2
+    [ "$code" -eq 143 ]
+    many_tables
+    with_signal pread 12 15 1 "$QCOW2" check --read-data image.qcow2
+    [ "$code" -eq 143 ]
 }
 
 @test "a backing file is not opened without --backing-chain" {

@@ -9,6 +9,11 @@
 #include "check/undo.h"
 #include "image/probe.h"
 #include "io/file.h"
+#include "ops/check_progress.h"
+
+// Parts of a repair's progress: the first look, the plan; the rest is the second look.
+#define SCANNED 0.3
+#define PLANNED 0.7
 
 void q2_check_clear(struct q2_check_report *report)
 {
@@ -46,16 +51,35 @@ static int check_gain(const struct q2_check_report *out, const struct q2_plan *p
                    "No repair was found that leaves fewer problems; nothing was written");
 }
 
+// Whole or not at all, as far as it is in our hands.
+static int apply_whole(const struct q2_check_request *r, const struct q2_plan *p,
+                       struct q2_io *io, const struct q2_monitor *mon,
+                       struct q2_error *err)
+{
+    if (r->applying)
+        r->applying(r->opaque, true);
+    int ret = q2_monitor_cancelled(mon)
+                  ? q2_fail(err, -ECANCELED, "The repair was stopped before it began")
+                  : q2_plan_apply(p, io, r->undo_file, err);
+    if (r->applying)
+        r->applying(r->opaque, false);
+    return ret;
+}
+
 static int apply(const struct q2_check_request *r, const struct q2_plan *p,
-                 struct q2_io *io, const struct q2_monitor *mon,
+                 struct q2_io *io, struct q2_check_progress *progress,
                  struct q2_check_report *out, struct q2_error *err)
 {
     uint64_t corruptions = out->scan.corruptions, leaks = out->scan.leaks;
-    int ret = q2_plan_apply(p, io, r->undo_file, err);
+    const struct q2_monitor *mon = &progress->monitor;
+    int ret = apply_whole(r, p, io, mon, err);
     if (ret < 0)
         return ret;
+    q2_check_progress_stage(progress, 1);
     q2_scan_clear(&out->scan);
     ret = q2_scan_run(&out->scan, io, r->read_data, mon, err);
+    if (ret == -ECANCELED)
+        q2_monitor_warn(mon, "The repair is done; the check after it was stopped");
     if (ret < 0)
         return ret;
     out->repaired = true;
@@ -78,12 +102,14 @@ static int tell_plan(const struct q2_check_request *r, const struct q2_plan *p,
 }
 
 static int repair(const struct q2_check_request *r, struct q2_io *io,
-                  const struct q2_monitor *mon, struct q2_check_report *out,
+                  struct q2_check_progress *progress, struct q2_check_report *out,
                   struct q2_error *err)
 {
     struct q2_plan plan;
+    q2_check_progress_stage(progress, PLANNED);
     q2_scan_shrink(&out->scan); // its numbers are enough
-    int ret = q2_plan_make(&plan, io, r->mode, r->clear_features, r->read_data, mon, err);
+    int ret = q2_plan_make(&plan, io, r->mode, r->clear_features, r->read_data,
+                           &progress->monitor, err);
     if (ret < 0)
         return ret;
     out->n_lossy = plan.n_lossy;
@@ -93,7 +119,7 @@ static int repair(const struct q2_check_request *r, struct q2_io *io,
     if (ret == 0)
         ret = tell_plan(r, &plan, io, err);
     if (ret == 0 && !r->dry_run && q2_plan_has_edits(&plan))
-        ret = apply(r, &plan, io, mon, out, err);
+        ret = apply(r, &plan, io, progress, out, err);
     q2_plan_clear(&plan);
     return ret;
 }
@@ -106,7 +132,7 @@ static bool may_heal_header(const struct q2_check_request *r, int ret)
 }
 
 static int check_open(const struct q2_check_request *r, struct q2_io *io,
-                      const struct q2_monitor *mon, struct q2_check_report *out,
+                      struct q2_check_progress *progress, struct q2_check_report *out,
                       struct q2_error *err)
 {
     const char *format = r->format;
@@ -118,7 +144,8 @@ static int check_open(const struct q2_check_request *r, struct q2_io *io,
     if (ret < 0)
         return ret;
     struct q2_error why = Q2_ERROR_INIT;
-    ret = q2_scan_run(&out->scan, io, r->read_data, mon, &why);
+    q2_check_progress_stage(progress, r->repair ? SCANNED : 1);
+    ret = q2_scan_run(&out->scan, io, r->read_data, &progress->monitor, &why);
     if (ret < 0 && !may_heal_header(r, ret)) {
         *err = why;
         return ret;
@@ -127,7 +154,7 @@ static int check_open(const struct q2_check_request *r, struct q2_io *io,
         out->scan.corruptions = 1; // the header; nothing behind it could be looked at
     else if (r->found)
         r->found(r->opaque, &out->scan);
-    ret = r->repair ? repair(r, io, mon, out, err) : 0;
+    ret = r->repair ? repair(r, io, progress, out, err) : 0;
     if (ret < 0)
         q2_scan_clear(&out->scan);
     return ret;
@@ -137,10 +164,12 @@ int q2_check(const struct q2_check_request *r, const struct q2_monitor *mon,
              struct q2_check_report *out, struct q2_error *err)
 {
     struct q2_io *io;
+    struct q2_check_progress progress;
+    q2_check_progress_start(&progress, mon);
     *out = (struct q2_check_report){0};
     int ret = open_file(r, &io, err);
     if (ret == 0) {
-        ret = check_open(r, io, mon, out, err);
+        ret = check_open(r, io, &progress, out, err);
         q2_io_close(io);
     }
     return ret < 0 ? q2_context(err, "Could not open '%s'", r->path) : 0;

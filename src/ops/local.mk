@@ -4,6 +4,7 @@
 libqcow2_a_SOURCES += \
 	src/ops/check.c src/ops/check.h \
 	src/ops/check_edits.c src/ops/check_edits.h \
+	src/ops/check_progress.c src/ops/check_progress.h \
 	src/ops/compare.c src/ops/compare.h \
 	src/ops/convert.c src/ops/convert.h \
 	src/ops/convert_segment.c src/ops/convert_segment.h \

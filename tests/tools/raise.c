@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT
+// A library to be preloaded: the process gets signals in the middle of its work. With
+// RAISE_CALL "pread" or "pwrite" and RAISE_AT N, call N of that function on the file
+// RAISE_FILE (a device and inode, as stat -c %d:%i prints them) raises RAISE_SIGNAL (a
+// number) RAISE_TIMES times, and then does what it should. RAISE_AT 0: every call.
+#include <dlfcn.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int number(const char *name)
+{
+    const char *text = getenv(name);
+    return text ? atoi(text) : 0;
+}
+
+static int is_the_file(int fd)
+{
+    const char *wanted = getenv("RAISE_FILE");
+    struct stat st;
+    char name[64];
+    if (!wanted || fstat(fd, &st) < 0)
+        return 0;
+    snprintf(name, sizeof(name), "%llu:%llu", (unsigned long long)st.st_dev,
+             (unsigned long long)st.st_ino);
+    return strcmp(name, wanted) == 0;
+}
+
+static void called(const char *name, int fd)
+{
+    static int n;
+    const char *call = getenv("RAISE_CALL");
+    if (!call || strcmp(call, name) != 0 || !is_the_file(fd))
+        return;
+    n++;
+    if (number("RAISE_AT") != 0 && number("RAISE_AT") != n)
+        return;
+    for (int i = 0; i < number("RAISE_TIMES"); i++)
+        raise(number("RAISE_SIGNAL"));
+}
+
+static ssize_t read_at(int fd, void *buf, size_t n_bytes, off_t offset)
+{
+    ssize_t (*real)(int, void *, size_t, off_t);
+    *(void **)&real = dlsym(RTLD_NEXT, "pread64");
+    called("pread", fd);
+    return real(fd, buf, n_bytes, offset);
+}
+
+static ssize_t write_at(int fd, const void *buf, size_t n_bytes, off_t offset)
+{
+    ssize_t (*real)(int, const void *, size_t, off_t);
+    *(void **)&real = dlsym(RTLD_NEXT, "pwrite64");
+    called("pwrite", fd);
+    return real(fd, buf, n_bytes, offset);
+}
+
+ssize_t pread(int fd, void *buf, size_t n_bytes, off_t offset)
+{
+    return read_at(fd, buf, n_bytes, offset);
+}
+
+ssize_t pread64(int fd, void *buf, size_t n_bytes, off_t offset)
+{
+    return read_at(fd, buf, n_bytes, offset);
+}
+
+ssize_t pwrite(int fd, const void *buf, size_t n_bytes, off_t offset)
+{
+    return write_at(fd, buf, n_bytes, offset);
+}
+
+ssize_t pwrite64(int fd, const void *buf, size_t n_bytes, off_t offset)
+{
+    return write_at(fd, buf, n_bytes, offset);
+}
