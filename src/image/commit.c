@@ -44,14 +44,14 @@ static int write_span(struct q2_image *img, const uint64_t *table, uint64_t n_en
 // The one write after which the grown refcount table counts.
 static int switch_refcount_table(struct q2_image *img, struct q2_error *err)
 {
+    struct q2_error leaks = Q2_ERROR_INIT;
     int ret = q2_image_switch_refcount_table(img, err);
-    if (ret < 0)
-        return ret;
-    img->refcount_table_moved = false;
-    return q2_alloc_free_later(img, img->old_refcount_table_offset,
-                               (uint64_t)img->old_refcount_table_clusters
-                                   << img->cluster_bits,
-                               Q2_FREE_OTHER, err);
+    if (!img->refcount_table_moved)
+        q2_alloc_free_later(img, img->old_refcount_table_offset,
+                            (uint64_t)img->old_refcount_table_clusters
+                                << img->cluster_bits,
+                            Q2_FREE_OTHER, &leaks);
+    return ret;
 }
 
 static int commit_refcounts(struct q2_image *img, struct q2_error *err)

@@ -12,6 +12,9 @@
 #include "image/codec.h"
 #include "image/probe.h"
 
+// A write up to this length goes out together with the old content around it.
+#define MERGED_BYTES (UINT32_C(1) << 20)
+
 static int check_range(const struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
                        struct q2_error *err)
 {
@@ -31,20 +34,27 @@ int q2_disk_read(struct q2_disk *d, uint64_t guest_offset, void *buf, size_t n_b
     return ret < 0 ? ret : d->ops->read(d, guest_offset, buf, n_bytes, err);
 }
 
-// Copies old guest content to its new host place; what lies behind the disk's end is
-// zeros.
+// Old guest content; what lies behind the disk's end is zeros.
+static int read_edge(struct q2_disk *d, uint64_t guest_offset, uint8_t *buf,
+                     size_t n_bytes, struct q2_error *err)
+{
+    size_t inside = 0;
+    if (guest_offset < d->size)
+        inside = (size_t)q2_min_u64(n_bytes, d->size - guest_offset);
+    memset(buf + inside, 0, n_bytes - inside);
+    return inside > 0 ? d->ops->read(d, guest_offset, buf, inside, err) : 0;
+}
+
+// Copies old guest content to its new host place.
 static int copy_edge(struct q2_disk *d, uint64_t guest_offset, uint64_t host_offset,
                      size_t n_bytes, bool fresh, struct q2_error *err)
 {
     if (n_bytes == 0)
         return 0;
-    uint8_t *buf = calloc(1, n_bytes);
+    uint8_t *buf = malloc(n_bytes);
     if (!buf)
         return q2_fail_memory(err, n_bytes);
-    int ret = 0;
-    if (guest_offset < d->size)
-        ret = d->ops->read(d, guest_offset, buf,
-                           (size_t)q2_min_u64(n_bytes, d->size - guest_offset), err);
+    int ret = read_edge(d, guest_offset, buf, n_bytes, err);
     if (ret == 0 && !(fresh && q2_is_zero(buf, n_bytes)))
         ret = q2_io_write(d->file, host_offset, buf, n_bytes, err);
     free(buf);
@@ -67,18 +77,48 @@ static int write_sparsely(struct q2_io *io, uint64_t host_offset, const uint8_t 
     return 0;
 }
 
+// Old content and new in one write. Where the place reads as zeros anyway, edges of zeros
+// are left out.
+static int write_with_edges(struct q2_disk *d, const struct q2_write *w, const void *data,
+                            struct q2_error *err)
+{
+    size_t total = w->head + w->n_bytes + w->tail, first = 0, end = total;
+    uint64_t start = w->guest_offset - w->head;
+    uint8_t *buf = malloc(total);
+    if (!buf)
+        return q2_fail_memory(err, total);
+    uint8_t *tail = buf + w->head + w->n_bytes;
+    int ret = read_edge(d, start, buf, w->head, err);
+    if (ret == 0)
+        ret = read_edge(d, w->guest_offset + w->n_bytes, tail, w->tail, err);
+    if (ret == 0) {
+        memcpy(buf + w->head, data, w->n_bytes);
+        if (w->fresh && q2_is_zero(buf, w->head))
+            first = w->head;
+        if (w->fresh && q2_is_zero(tail, w->tail))
+            end = w->head + w->n_bytes;
+        ret = q2_io_write(d->file, w->host_offset - w->head + first, buf + first,
+                          end - first, err);
+    }
+    free(buf);
+    return ret;
+}
+
 int q2_disk_write_data(struct q2_disk *d, const struct q2_write *w, const void *buf,
                        size_t zero_grain, struct q2_error *err)
 {
+    bool sparsely = w->fresh && zero_grain > 0;
     if (w->compressed_bytes > 0)
         return q2_io_write(d->file, w->host_offset, buf, w->compressed_bytes, err);
+    if (!sparsely && w->head + w->tail > 0 &&
+        w->head + w->n_bytes + w->tail <= MERGED_BYTES)
+        return write_with_edges(d, w, buf, err);
     int ret = copy_edge(d, w->guest_offset - w->head, w->host_offset - w->head, w->head,
                         w->fresh, err);
     if (ret == 0)
-        ret = w->fresh && zero_grain > 0
-                  ? write_sparsely(d->file, w->host_offset, buf, w->n_bytes, zero_grain,
-                                   err)
-                  : q2_io_write(d->file, w->host_offset, buf, w->n_bytes, err);
+        ret = sparsely ? write_sparsely(d->file, w->host_offset, buf, w->n_bytes,
+                                        zero_grain, err)
+                       : q2_io_write(d->file, w->host_offset, buf, w->n_bytes, err);
     if (ret == 0)
         ret = copy_edge(d, w->guest_offset + w->n_bytes, w->host_offset + w->n_bytes,
                         w->tail, w->fresh, err);

@@ -158,14 +158,19 @@ extern const struct q2_disk_ops q2_image_disk_ops;
 // --- update.c ------------------------------------------------------------------------
 
 // Each is one durable write within the header's first sector, and changes img->header
-// when it has succeeded. With the lock held.
+// when the file says so. With the lock held.
 // Version 2 has no such bits: nothing happens.
 int q2_image_set_incompatible(struct q2_image *img, uint64_t bits, struct q2_error *err);
 int q2_image_set_autoclear(struct q2_image *img, uint64_t bits, struct q2_error *err);
-// To what img->header says.
+// To what img->header says; refcount_table_moved is cleared.
 int q2_image_switch_refcount_table(struct q2_image *img, struct q2_error *err);
 int q2_image_switch_l1(struct q2_image *img, uint64_t offset, uint32_t n_entries,
                        struct q2_error *err);
+
+// --- l1.c ----------------------------------------------------------------------------
+
+// With the lock held: the active L1 table has at least n_entries afterwards.
+int q2_image_grow_l1(struct q2_image *img, uint64_t n_entries, struct q2_error *err);
 
 // --- vmstate.c -----------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ libqcow2_a_SOURCES += \
 	src/image/disk.c src/image/disk.h \
 	src/image/free.c \
 	src/image/image.c src/image/image.h \
+	src/image/l1.c \
 	src/image/mapping.c \
 	src/image/open.c src/image/open.h \
 	src/image/overlap.c src/image/overlap.h \

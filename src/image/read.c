@@ -14,7 +14,8 @@ static int read_backing(struct q2_disk *d, uint64_t guest_offset, uint8_t *buf,
                         size_t n_bytes, struct q2_error *err)
 {
     size_t n = 0;
-    if (d->backing && guest_offset < d->backing->size)
+    // Behind the disk lies VM state: no backing file has any.
+    if (d->backing && guest_offset < d->backing->size && guest_offset < d->size)
         n = (size_t)q2_min_u64(n_bytes, d->backing->size - guest_offset);
     memset(buf + n, 0, n_bytes - n);
     return n > 0 ? q2_disk_read(d->backing, guest_offset, buf, n, err) : 0;

@@ -10,12 +10,16 @@
 #define HEADER_INCOMPATIBLE 72U
 #define HEADER_AUTOCLEAR 88U
 
+// *written: the file says so now, if only for as long as nobody pulls the plug. That is
+// what img->header has to follow, even when the flush fails.
 static int write_field(struct q2_image *img, uint64_t offset, const void *field,
-                       size_t n_bytes, struct q2_error *err)
+                       size_t n_bytes, bool *written, struct q2_error *err)
 {
+    *written = true;
     if (img->unpublished)
         return 0; // the header is yet to be written as a whole
     int ret = q2_io_write(img->disk.file, offset, field, n_bytes, err);
+    *written = ret == 0;
     if (ret == 0)
         ret = q2_io_flush(img->disk.file, err);
     return ret < 0 ? q2_context(err, "Could not update qcow2 header") : ret;
@@ -24,11 +28,12 @@ static int write_field(struct q2_image *img, uint64_t offset, const void *field,
 int q2_image_set_incompatible(struct q2_image *img, uint64_t bits, struct q2_error *err)
 {
     uint8_t field[8];
+    bool written;
     if (img->header.version < 3 || bits == img->header.incompatible_features)
         return 0;
     q2_store_be64(field, bits);
-    int ret = write_field(img, HEADER_INCOMPATIBLE, field, sizeof(field), err);
-    if (ret == 0)
+    int ret = write_field(img, HEADER_INCOMPATIBLE, field, sizeof(field), &written, err);
+    if (written)
         img->header.incompatible_features = bits;
     return ret;
 }
@@ -36,11 +41,12 @@ int q2_image_set_incompatible(struct q2_image *img, uint64_t bits, struct q2_err
 int q2_image_set_autoclear(struct q2_image *img, uint64_t bits, struct q2_error *err)
 {
     uint8_t field[8];
+    bool written;
     if (bits == img->header.autoclear_features)
         return 0;
     q2_store_be64(field, bits);
-    int ret = write_field(img, HEADER_AUTOCLEAR, field, sizeof(field), err);
-    if (ret == 0)
+    int ret = write_field(img, HEADER_AUTOCLEAR, field, sizeof(field), &written, err);
+    if (written)
         img->header.autoclear_features = bits;
     return ret;
 }
@@ -48,19 +54,25 @@ int q2_image_set_autoclear(struct q2_image *img, uint64_t bits, struct q2_error 
 int q2_image_switch_refcount_table(struct q2_image *img, struct q2_error *err)
 {
     uint8_t field[12];
+    bool written;
     q2_store_be64(field, img->header.refcount_table_offset);
     q2_store_be32(field + 8, img->header.refcount_table_clusters);
-    return write_field(img, HEADER_REFCOUNT_TABLE, field, sizeof(field), err);
+    int ret =
+        write_field(img, HEADER_REFCOUNT_TABLE, field, sizeof(field), &written, err);
+    if (written)
+        img->refcount_table_moved = false;
+    return ret;
 }
 
 int q2_image_switch_l1(struct q2_image *img, uint64_t offset, uint32_t n_entries,
                        struct q2_error *err)
 {
     uint8_t field[12];
+    bool written;
     q2_store_be32(field, n_entries);
     q2_store_be64(field + 4, offset);
-    int ret = write_field(img, HEADER_L1, field, sizeof(field), err);
-    if (ret == 0) {
+    int ret = write_field(img, HEADER_L1, field, sizeof(field), &written, err);
+    if (written) {
         img->header.l1_size = n_entries;
         img->header.l1_table_offset = offset;
     }

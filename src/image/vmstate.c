@@ -49,12 +49,29 @@ static int write_cluster(struct q2_image *img, uint64_t guest_offset, const void
     return ret < 0 ? ret : q2_disk_put(&img->disk, start, whole, img->cluster_size, err);
 }
 
+// Room in the L1 table for VM state up to end: as much again as half of what is there, as
+// the state comes in small pieces.
+static int make_room(struct q2_image *img, uint64_t end, struct q2_error *err)
+{
+    uint64_t needed = q2_image_l1_entries(end, img->cluster_bits, img->l2_bits);
+    pthread_mutex_lock(&img->lock);
+    uint64_t spare = (uint64_t)img->l1_size + img->l1_size / 2;
+    uint64_t wanted = q2_max_u64(needed, q2_min_u64(spare, Q2_MAX_L1_BYTES / 8));
+    int ret = q2_image_refuse_write(img, false, err);
+    if (ret == 0 && needed > img->l1_size)
+        ret = q2_image_grow_l1(img, wanted, err);
+    pthread_mutex_unlock(&img->lock);
+    return ret;
+}
+
 int q2_image_write_vmstate(struct q2_image *img, uint64_t pos, const void *buf,
                            size_t n_bytes, struct q2_error *err)
 {
     const uint8_t *at = buf;
     uint64_t guest_offset = 0;
     int ret = locate(img, pos, n_bytes, &guest_offset, err);
+    if (ret == 0)
+        ret = make_room(img, guest_offset + n_bytes, err);
     uint8_t *whole = ret < 0 ? NULL : malloc(img->cluster_size);
     if (ret == 0 && !whole)
         ret = q2_fail_memory(err, img->cluster_size);

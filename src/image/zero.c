@@ -112,7 +112,7 @@ static int write_real_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t 
     int ret = zeros ? 0 : q2_fail_memory(err, piece);
     while (n_bytes > 0 && ret == 0) {
         size_t n = (size_t)q2_min_u64(n_bytes, piece);
-        ret = q2_disk_write(d, guest_offset, zeros, n, err);
+        ret = q2_disk_put(d, guest_offset, zeros, n, err);
         guest_offset += n;
         n_bytes -= n;
     }
@@ -120,24 +120,31 @@ static int write_real_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t 
     return ret;
 }
 
-// A part of a cluster: left alone when it reads as zeros already.
-static int zero_edge(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes,
-                     struct q2_error *err)
+static int zero_run(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes,
+                    uint64_t *n_done, struct q2_error *err)
 {
     struct q2_run run;
-    if (n_bytes == 0)
-        return 0;
     pthread_mutex_lock(&img->lock);
     int ret = q2_mapping_lookup(img, guest_offset, n_bytes, &run, err);
     pthread_mutex_unlock(&img->lock);
     if (ret < 0)
         return ret;
+    *n_done = run.n_bytes;
     bool zero =
         run.kind == Q2_CLUSTER_ZERO || run.kind == Q2_CLUSTER_ZERO_ALLOCATED ||
         (run.kind == Q2_CLUSTER_UNALLOCATED && backing_is_zero(&img->disk, guest_offset));
-    if (zero && run.n_bytes >= n_bytes)
-        return 0;
-    return write_real_zeroes(&img->disk, guest_offset, n_bytes, err);
+    return zero ? 0 : write_real_zeroes(&img->disk, guest_offset, run.n_bytes, err);
+}
+
+// Where the format has no mark for it: what reads as zeros already is left alone.
+static int zero_by_writing(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes,
+                           struct q2_error *err)
+{
+    uint64_t n_done = 0;
+    int ret = 0;
+    for (uint64_t at = 0; at < n_bytes && ret == 0; at += n_done)
+        ret = zero_run(img, guest_offset + at, n_bytes - at, &n_done, err);
+    return ret;
 }
 
 int q2_image_write_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
@@ -152,15 +159,15 @@ int q2_image_write_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t n_b
     if (ret < 0)
         return ret;
     if (!can_mark(img, guest_offset, flags))
-        return write_real_zeroes(d, guest_offset, n_bytes, err);
+        return zero_by_writing(img, guest_offset, n_bytes, err);
     if (first >= last)
-        return zero_edge(img, guest_offset, n_bytes, err);
+        return zero_by_writing(img, guest_offset, n_bytes, err);
     const struct q2_marking marking = {.entry = zero_entry,
                                        .flags = flags,
                                        .why = Q2_FREE_REQUEST,
                                        .keep_holes = reads_zero_anyway(img, flags)};
-    ret = zero_edge(img, guest_offset, first - guest_offset, err);
+    ret = zero_by_writing(img, guest_offset, first - guest_offset, err);
     if (ret == 0)
         ret = q2_image_mark_clusters(img, first, last - first, &marking, err);
-    return ret < 0 ? ret : zero_edge(img, last, end - last, err);
+    return ret < 0 ? ret : zero_by_writing(img, last, end - last, err);
 }
