@@ -5,12 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cmd/check_chain.h"
 #include "cmd/check_options.h"
 #include "cmd/check_output.h"
 #include "cmd/check_plan.h"
+#include "cmd/output.h"
 #include "cmd/progress.h"
 #include "cmd/signals.h"
-#include "image/open.h"
 
 // Exit codes besides 0 and 1.
 enum { EXIT_CORRUPT = 2, EXIT_LEAKS = 3, EXIT_NO_CHECKS = 63 };
@@ -71,50 +72,46 @@ static int exit_code(const struct q2_scan *s)
     return s->leaks > 0 ? EXIT_LEAKS : 0;
 }
 
-// What is the next layer, if the chain is to be checked? Names are malloced.
-static int next_layer(const struct q2_check_settings *s, const struct q2_scan *scan,
-                      char **path, char **format, struct q2_error *err)
+// The summary. JSON is kept: with --backing-chain it is one array of all layers.
+static int output_report(struct q2_check_settings *s,
+                         const struct q2_check_report *report, struct q2_error *err)
 {
-    const struct q2_header *h = &scan->header;
-    *path = *format = NULL;
-    if (!s->chain || !h->backing_file)
-        return 0;
-    if (h->backing_format) {
-        *format = strdup(h->backing_format);
-        if (!*format)
-            return q2_fail_memory(err, strlen(h->backing_format));
+    int ret = 0;
+    if (s->json) {
+        json_t *o = q2_output_check_json(report, s->request.path,
+                                         s->details ? &s->found : NULL, s->more);
+        if (json_array_append_new(s->layers, o) < 0)
+            ret = q2_fail_memory(err, sizeof(o));
+    } else if (!s->quiet) {
+        q2_output_check(report);
     }
-    return q2_backing_path(s->request.path, h->backing_file, path, err);
+    json_decref(s->more);
+    s->more = NULL;
+    return ret;
 }
 
 static int check_layer(const struct q2_command_line *line, struct q2_check_settings *s,
-                       char **next_path, char **next_format, struct q2_error *err)
+                       struct q2_check_chain *chain, bool *more, struct q2_error *err)
 {
     struct q2_check_report report;
     struct q2_progress progress;
-    *next_path = *next_format = NULL;
-    s->request.found = on_found;
-    s->request.planned = on_planned;
-    s->request.applying = on_applying;
-    s->request.opaque = s;
+    *more = false;
     q2_progress_start(&progress, line, s->progress, s->quiet, 2);
     int ret = q2_check(&s->request, &progress.monitor, &report, err);
     q2_progress_end(&progress, ret == 0);
-    if (ret < 0)
+    if (ret < 0) {
+        q2_check_chain_context(chain, err);
         return 1;
+    }
+    if (report.unsupported && chain->n > 0)
+        return 0; // a raw file: the end
     if (report.unsupported) {
         q2_fail(err, -ENOTSUP, "This image format does not support checks");
         return EXIT_NO_CHECKS;
     }
-    if (s->json)
-        ret = q2_output_check_json(&report, s->request.path,
-                                   s->details ? &s->found : NULL, s->more);
-    else if (!s->quiet)
-        q2_output_check(&report);
-    json_decref(s->more);
-    s->more = NULL;
-    int code = ret < 0 ? 1 : exit_code(&report.scan);
-    if (next_layer(s, &report.scan, next_path, next_format, err) < 0)
+    int code = output_report(s, &report, err) < 0 ? 1 : exit_code(&report.scan);
+    if (s->chain && code != 1 &&
+        q2_check_chain_step(chain, s->request.path, &report.scan.header, more, err) < 0)
         code = 1;
     q2_check_clear(&report);
     return code;
@@ -131,35 +128,52 @@ static int worse(int a, int b)
     return a;
 }
 
-// The image, and with --backing-chain every layer below it; the chain ends with the first
-// raw file.
+// The image, and with --backing-chain every layer below it.
+static int check_layers(const struct q2_command_line *line, struct q2_check_settings *s,
+                        struct q2_error *err)
+{
+    struct q2_check_chain chain = {0};
+    bool more;
+    int code = check_layer(line, s, &chain, &more, err);
+    while (more && !err->code) {
+        if (!s->json && !s->quiet)
+            printf("\nBacking file '%s':\n", chain.path);
+        s->request.path = chain.path;
+        s->request.format = chain.format;
+        code = worse(code, check_layer(line, s, &chain, &more, err));
+    }
+    q2_check_chain_clear(&chain);
+    return code;
+}
+
+// What was found before an error ended it is printed, too.
+static int output_layers(struct q2_check_settings *s)
+{
+    json_t *out = s->layers;
+    if (!s->chain && json_array_size(out) > 0)
+        out = json_incref(json_array_get(s->layers, 0));
+    else if (json_array_size(out) > 0)
+        json_incref(out);
+    else
+        return 0;
+    return q2_output_json(out);
+}
+
 static int check_images(const struct q2_command_line *line, struct q2_check_settings *s,
                         struct q2_error *err)
 {
-    char *path = NULL, *format = NULL;
-    int code = 0;
     s->request.path = line->operands[0];
-    for (unsigned n = 0; n < Q2_MAX_CHAIN; n++) {
-        char *next_path, *next_format;
-        int one = check_layer(line, s, &next_path, &next_format, err);
-        if (n > 0 && one == EXIT_NO_CHECKS) {
-            *err = (struct q2_error)Q2_ERROR_INIT;
-            one = 0;
-        }
-        code = n == 0 ? one : worse(code, one);
-        free(path);
-        free(format);
-        path = next_path;
-        format = next_format;
-        if (!path || err->code)
-            break;
-        if (!s->json && !s->quiet)
-            printf("\nBacking file '%s':\n", path);
-        s->request.path = path;
-        s->request.format = format;
-    }
-    free(path);
-    free(format);
+    s->request.found = on_found;
+    s->request.planned = on_planned;
+    s->request.applying = on_applying;
+    s->request.opaque = s;
+    s->layers = json_array();
+    int code = check_layers(line, s, err);
+    if (output_layers(s) < 0)
+        code = 1;
+    json_decref(s->layers);
+    json_decref(s->more);
+    free(s->found.list);
     return code;
 }
 
@@ -171,9 +185,7 @@ static int check_run(struct q2_command_line *line, struct q2_error *err)
         return ret < 0;
     if (s.undo)
         return q2_check_undo(line->operands[0], s.undo, err) < 0;
-    int code = check_images(line, &s, err);
-    free(s.found.list);
-    return code;
+    return check_images(line, &s, err);
 }
 
 const struct q2_command q2_cmd_check = {

@@ -133,6 +133,10 @@ static int check_usage(struct q2_command_line *line, const struct q2_check_setti
                     "Could not open '%s': force-share=on can only be used with read-only "
                     "images",
                     line->operands[0]);
+    if (ret == 0 && s->chain && (s->undo || s->request.undo_file))
+        ret = q2_options_misuse(line, err,
+                                "--undo-file and --undo are of one image: they do not go "
+                                "with --backing-chain");
     if (ret == 0 && s->undo && s->request.repair)
         ret = q2_options_misuse(line, err, "--undo and --repair exclude each other");
     return ret < 0 ? ret : q2_value_cache(s->cache, true, &ignored, err);

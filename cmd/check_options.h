@@ -14,7 +14,8 @@ struct q2_check_settings {
     const char *cache, *undo;
     bool json, progress, quiet, details, chain;
     struct q2_findings found; // a copy, for --details after a repair
-    json_t *more;             // further members of the JSON; NULL: none
+    json_t *more;             // further members of the next JSON; NULL: none
+    json_t *layers;           // the JSON of the layers so far
 };
 
 extern const struct q2_option q2_check_options[];

@@ -140,8 +140,8 @@ json_t *q2_output_finding_json(const struct q2_finding *f)
     return o;
 }
 
-int q2_output_check_json(const struct q2_check_report *r, const char *path,
-                         const struct q2_findings *details, json_t *more)
+json_t *q2_output_check_json(const struct q2_check_report *r, const char *path,
+                             const struct q2_findings *details, json_t *more)
 {
     const struct q2_scan *s = &r->scan;
     json_t *o = json_object();
@@ -167,5 +167,5 @@ int q2_output_check_json(const struct q2_check_report *r, const char *path,
             json_array_append_new(list, q2_output_finding_json(&details->list[i]));
         json_object_set_new(o, "findings", list);
     }
-    return q2_output_json(o);
+    return o;
 }

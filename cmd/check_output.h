@@ -13,8 +13,9 @@
 void q2_output_findings(const struct q2_findings *findings, const char *verb);
 void q2_output_check(const struct q2_check_report *report);
 // details: the findings to list; more: members to add. NULL: none.
-int q2_output_check_json(const struct q2_check_report *report, const char *path,
-                         const struct q2_findings *details, json_t *more);
+// Returns NULL without memory.
+json_t *q2_output_check_json(const struct q2_check_report *report, const char *path,
+                             const struct q2_findings *details, json_t *more);
 json_t *q2_output_finding_json(const struct q2_finding *f);
 
 #endif

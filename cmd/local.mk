@@ -3,6 +3,8 @@
 
 qcow2_SOURCES += \
 	cmd/check.c \
+	cmd/check_chain.c \
+	cmd/check_chain.h \
 	cmd/check_options.c \
 	cmd/check_options.h \
 	cmd/check_output.c \

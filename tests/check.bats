@@ -644,6 +644,8 @@ hold_open_to_read() { # IMAGE
     one_misuse --undo-file u image.qcow2
     one_misuse --undo u -r all image.qcow2
     one_misuse -r leaks --undo u image.qcow2
+    one_misuse -r all --undo-file u --backing-chain image.qcow2
+    one_misuse --undo u --backing-chain image.qcow2
     one_error 1 qemu-img check --clear-feature 64 image.qcow2
     one_error 1 qemu-img check -T bogus image.qcow2
     [ "$message" = 'qemu-img: Invalid source cache option: bogus' ]
@@ -927,7 +929,7 @@ stopped_well() {
     must qemu-img check -r all image.qcow2
     must_exit 0 qemu-img check image.qcow2
     one_error 1 qemu-img check -q --backing-chain image.qcow2
-    message_has "Could not open 'back.qcow2'" 'No such file'
+    [ "$message" = "qemu-img: Could not open 'image.qcow2': Could not open backing file: Could not open 'back.qcow2': No such file or directory" ]
 }
 
 @test "--backing-chain checks and repairs every layer" {
@@ -949,6 +951,54 @@ stopped_well() {
     truncate -s 8M bottom.raw
     must oracle create -f qcow2 -b bottom.raw -F raw top.qcow2 8M
     must qemu-img check --backing-chain top.qcow2
+}
+
+@test "--backing-chain --output=json is one list, of the layers that were checked" {
+    base
+    mv image.qcow2 low.qcow2
+    base backing_file=low.qcow2,backing_fmt=qcow2
+    imgtool l1 low.qcow2 2M ^0x8000000000000000
+    must_exit 2 qemu-img check --backing-chain --output=json --details image.qcow2
+    qemu-img check --backing-chain --output=json --details image.qcow2 >json 2>err || true
+    [ "$(jq -c '[.[] | [.filename, .corruptions, (.findings | length)]]' json)" = \
+        '[["image.qcow2",null,0],["low.qcow2",1,1]]' ]
+    must_exit 2 qemu-img check --backing-chain --output=json -r all --dry-run image.qcow2
+    qemu-img check --backing-chain --output=json -r all --dry-run image.qcow2 >json 2>err ||
+        true
+    [ "$(jq -c '[.[] | .plan.edits | length > 0]' json)" = '[false,true]' ]
+    must qemu-img check --backing-chain --output=json -r all image.qcow2
+    # One layer is a list, too; without the option it is none.
+    qemu-img check --backing-chain --output=json low.qcow2 >json
+    [ "$(jq -c '[.[].filename]' json)" = '["low.qcow2"]' ]
+    qemu-img check --output=json low.qcow2 >json
+    [ "$(jq -r .filename json)" = low.qcow2 ]
+}
+
+@test "--backing-chain: what stops it is one error, below what was found" {
+    local text
+    must oracle create -q -f qcow2 low.qcow2 8M
+    must oracle create -q -f qcow2 -b low.qcow2 -F qcow2 image.qcow2
+    stops() { # ERROR
+        must_exit 1 qemu-img check --backing-chain --output=json image.qcow2
+        qemu-img check --backing-chain --output=json image.qcow2 >json 2>err || true
+        [ "$(cat err)" = "qemu-img: $1" ] || fail "$(cat err)"
+        [ "$(jq -r '.[0].filename' json)" = image.qcow2 ]
+        must_exit 1 qemu-img check --backing-chain image.qcow2
+    }
+    text="Could not open 'image.qcow2': Could not open backing file"
+    rm low.qcow2
+    stops "$text: Could not open 'low.qcow2': No such file or directory"
+    echo 'no image' >low.qcow2
+    stops "$text: Could not open 'low.qcow2': Image is not in qcow2 format"
+    must oracle create -q -f qcow2 -u -b image.qcow2 -F qcow2 low.qcow2 8M
+    stops "Backing file 'image.qcow2' creates an infinite loop"
+    must oracle create -q -f qcow2 -u -b nbd://localhost/ -F raw image.qcow2 8M
+    stops "$text 'nbd://localhost/': Unknown protocol 'nbd'"
+    must oracle create -q -f qcow2 -u -b low.qcow2 -F vmdk image.qcow2 8M
+    stops "$text: Could not open 'low.qcow2': Unknown driver 'vmdk'"
+    # Nothing at all is printed when the image itself is at fault.
+    rm image.qcow2
+    one_error 1 qemu-img check --backing-chain --output=json image.qcow2
 }
 
 @test "--clear-feature clears an unknown bit, and no other" {

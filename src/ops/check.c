@@ -137,6 +137,8 @@ static int check_open(const struct q2_check_request *r, struct q2_io *io,
 {
     const char *format = r->format;
     int ret = format ? 0 : q2_probe(io, &format, err);
+    if (ret == 0 && !q2_format_known(format))
+        return q2_fail(err, -EINVAL, "Unknown driver '%s'", format);
     if (ret == 0 && strcmp(format, "qcow2") != 0) {
         out->unsupported = true;
         return 0;
