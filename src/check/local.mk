@@ -8,7 +8,9 @@ libqcow2_a_SOURCES += \
 	src/check/heal_header.c src/check/heal_header.h \
 	src/check/heal_refcounts.c \
 	src/check/heal_snapshots.c \
+	src/check/heal_tables.c \
 	src/check/misdirected.c \
+	src/check/packed.c \
 	src/check/problems.def \
 	src/check/repair.c src/check/repair.h \
 	src/check/scan.c src/check/scan.h \
@@ -17,5 +19,6 @@ libqcow2_a_SOURCES += \
 	src/check/scan_refcounts.c \
 	src/check/scan_snapshots.c \
 	src/check/scan_tables.c \
+	src/check/sharing.c \
 	src/check/suspects.c \
 	src/check/undo.c src/check/undo.h

@@ -130,31 +130,9 @@ int q2_plan_note(struct q2_plan *p, const struct q2_finding *f, struct q2_error 
     return keep_name(p, &p->healed.list[p->healed.n++], err);
 }
 
-// A table that maps its whole range to zeros, for images whose backing file must not
-// show.
-static int zero_table(struct q2_plan *p, const struct q2_scan *s, uint64_t *value,
-                      struct q2_error *err)
-{
-    uint64_t entry = Q2_FLAG_ZERO, n = s->cluster_size / 8;
-    int ret = 0;
-    *value = 0;
-    if (s->header.version < 3)
-        ret = q2_edit_append(p, NULL, &entry, err);
-    uint8_t *table = ret == 0 ? malloc(s->cluster_size) : NULL;
-    if (ret == 0 && !table)
-        ret = q2_fail_memory(err, s->cluster_size);
-    for (uint64_t i = 0; i < n && table; i++)
-        q2_store_be64(table + i * 8, entry);
-    if (ret == 0)
-        ret = q2_edit_append(p, table, value, err);
-    free(table);
-    *value |= Q2_FLAG_COPIED;
-    return ret;
-}
-
 // A table that other states share: what is lost in it is lost for them, too.
-static int note_sharers(struct q2_plan *p, const struct q2_scan *s,
-                        const struct q2_finding *f, struct q2_error *err)
+int q2_plan_note_sharers(struct q2_plan *p, const struct q2_scan *s,
+                         const struct q2_finding *f, struct q2_error *err)
 {
     uint64_t table = q2_align_down(f->edit_offset, s->cluster_size);
     int ret = 0;
@@ -190,13 +168,16 @@ static int write_entries(struct q2_plan *p, const struct q2_finding *f, uint64_t
     return ret;
 }
 
-static int heal_entry(struct q2_plan *p, const struct q2_scan *s,
-                      const struct q2_finding *f, bool l1, struct q2_error *err)
+static int heal_entry(struct q2_plan *p, struct q2_scan *s, const struct q2_finding *f,
+                      bool l1, struct q2_error *err)
 {
     uint64_t value = f->edit_value;
-    int ret = 0;
+    bool healed = false;
+    int ret = l1 && f->lossy ? q2_heal_lost_table(p, s, f, &healed, err) : 0;
+    if (ret < 0 || healed)
+        return ret;
     if (f->needs_zero_cluster && l1) {
-        ret = zero_table(p, s, &value, err);
+        ret = q2_heal_zero_table(p, s, &value, err);
     } else if (f->needs_zero_cluster) {
         ret = q2_edit_append(p, NULL, &value, err);
         value |= f->edit_count > 1 ? 0 : Q2_FLAG_COPIED;
@@ -207,7 +188,7 @@ static int heal_entry(struct q2_plan *p, const struct q2_scan *s,
         ret = write_entries(p, f, value, err);
     if (ret == 0)
         ret = q2_plan_note(p, f, err);
-    return ret < 0 || l1 ? ret : note_sharers(p, s, f, err);
+    return ret < 0 || l1 ? ret : q2_plan_note_sharers(p, s, f, err);
 }
 
 // What the table lost must not show the backing file: all of it is one table of zeros.
@@ -215,7 +196,7 @@ static int hide_backing(struct q2_plan *p, const struct q2_scan *s,
                         const struct q2_finding *f, struct q2_error *err)
 {
     uint64_t span_bits = s->l2_bits + s->cluster_bits, value;
-    int ret = zero_table(p, s, &value, err);
+    int ret = q2_heal_zero_table(p, s, &value, err);
     for (uint64_t i = f->guest_offset >> span_bits; i < f->size / 8 && ret == 0; i++)
         ret = q2_edit_entry(p->overlay, f->offset + i * 8, value & ~Q2_FLAG_COPIED, err);
     return ret;
@@ -245,8 +226,8 @@ static int heal_cut(struct q2_plan *p, const struct q2_scan *s, bool *changed,
 }
 
 // Heals the entries of one level: of L1 tables, or of L2 tables.
-static int heal_entries(struct q2_plan *p, const struct q2_scan *s, bool l1,
-                        bool *changed, struct q2_error *err)
+static int heal_entries(struct q2_plan *p, struct q2_scan *s, bool l1, bool *changed,
+                        struct q2_error *err)
 {
     for (size_t i = 0; i < s->findings.n; i++) {
         const struct q2_finding *f = &s->findings.list[i];

@@ -69,6 +69,16 @@ int q2_heal_refcounts(struct q2_plan *p, struct q2_scan *s, enum q2_repair_mode 
                       bool *changed, struct q2_error *err);
 int q2_heal_rebuild(struct q2_plan *p, const struct q2_monitor *mon,
                     struct q2_error *err);
+// An L2 table that maps its whole range to zeros; *value names it.
+int q2_heal_zero_table(struct q2_plan *p, const struct q2_scan *s, uint64_t *value,
+                       struct q2_error *err);
+// The L2 table that the L1 entry of f named is lost: as much of it as other states know
+// is put together. Not healed: nothing is known.
+int q2_heal_lost_table(struct q2_plan *p, struct q2_scan *s, const struct q2_finding *f,
+                       bool *healed, struct q2_error *err);
+// Notes what f means for the other states that share its table.
+int q2_plan_note_sharers(struct q2_plan *p, const struct q2_scan *s,
+                         const struct q2_finding *f, struct q2_error *err);
 // Notes that the plan heals f.
 int q2_plan_note(struct q2_plan *p, const struct q2_finding *f, struct q2_error *err);
 

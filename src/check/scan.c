@@ -24,6 +24,7 @@ void q2_scan_shrink(struct q2_scan *s)
     free(s->late.list);
     free(s->suspects);
     free(s->orphans);
+    free(s->streams);
     free(s->preclaimed);
     free(s->referrers);
     q2_counters_free(s->hunted);
@@ -331,6 +332,49 @@ static bool has_losses(const struct q2_scan *s)
     return false;
 }
 
+// What a scan's view of the image costs: what would be lost of the active state, of all,
+// and how much is wrong.
+struct cost {
+    uint64_t active, all, wrong;
+};
+
+static struct cost cost_of(const struct q2_scan *s)
+{
+    struct cost c = {.wrong = s->corruptions + s->surplus};
+    for (size_t i = 0; i < s->findings.n; i++) {
+        c.active += s->findings.list[i].lossy && s->findings.list[i].snapshot < 0;
+        c.all += s->findings.list[i].lossy;
+    }
+    return c;
+}
+
+static bool is_cheaper(const struct cost *a, const struct cost *b)
+{
+    if (a->active != b->active)
+        return a->active < b->active;
+    return a->all != b->all ? a->all < b->all : a->wrong < b->wrong;
+}
+
+// An active L1 entry and a snapshot claim one place: the view that loses less is right.
+static int settle_contest(struct q2_scan *s, struct q2_error *err)
+{
+    uint64_t cluster = s->contested;
+    struct cost before = cost_of(s);
+    int ret = q2_scan_preclaim(s, cluster, err);
+    if (ret < 0)
+        return ret;
+    restart(s);
+    ret = scan_all(s, err);
+    if (ret < 0)
+        return ret;
+    struct cost after = cost_of(s);
+    if (is_cheaper(&after, &before))
+        return 0;
+    s->n_preclaimed--; // the newest
+    restart(s);
+    return scan_all(s, err);
+}
+
 static int run(struct q2_scan *s, bool for_repair, struct q2_error *err)
 {
     const struct q2_monitor *mon = s->mon;
@@ -343,6 +387,8 @@ static int run(struct q2_scan *s, bool for_repair, struct q2_error *err)
         restart(s);
         ret = scan_all(s, err);
     }
+    if (ret == 0 && s->contested)
+        ret = settle_contest(s, err);
     // L2 tables without a sound entry, and more is lost than these entries could name.
     if (ret == 0 && q2_scan_hollow(s) && has_losses(s)) {
         s->no_hollow_tables = true;

@@ -52,6 +52,12 @@ struct q2_referrer {
     uint64_t guest_offset;
 };
 
+// Compressed data: where a cluster's begins, how long it is.
+struct q2_stream {
+    uint64_t offset, n_bytes;
+};
+#define Q2_MAX_UNNAMED 8U
+
 // What a repair has put behind the end of the file: nothing else there counts as being in
 // the file, so that entries that lead there are not taken for sound ones.
 struct q2_scan_bounds {
@@ -85,6 +91,9 @@ struct q2_scan {
     // mapping.
     uint64_t *preclaimed;
     size_t n_preclaimed, max_preclaimed;
+    // Where a snapshot's L1 table should be, and an active entry says it is an L2 table:
+    // one of both is wrong. 0: none.
+    uint64_t contested;
     // Clusters named too often: the scan begins again and collects who names them.
     struct q2_counters *hunted;
     struct q2_referrer *referrers;
@@ -114,10 +123,16 @@ struct q2_scan {
     size_t n_orphans, max_orphans;
     bool too_many_orphans;
 
+    struct q2_stream *streams; // of sound entries, when all compressed data was tried
+    size_t n_streams, max_streams;
+    struct q2_stream unnamed[Q2_MAX_UNNAMED]; // the first of those that nobody names
+    unsigned n_unnamed;
+
     // Bytes looked at, and to be looked at, of tables and of data; for progress.
     uint64_t work, work_total, data_left;
 
     uint64_t corruptions, leaks, check_errors;
+    uint64_t surplus; // references that leaked clusters' refcounts count and nobody has
     uint64_t total_clusters, allocated_clusters, fragmented_clusters, compressed_clusters;
     uint64_t n_packed;        // compressed clusters of all states
     uint64_t highest_cluster; // in use by refcount or reference
@@ -235,6 +250,39 @@ int q2_scan_inflates(struct q2_scan *s, const struct q2_l2_entry *e, bool *yes,
 int q2_scan_reads_like_l2(struct q2_scan *s, uint64_t offset, bool *yes,
                           struct q2_error *err);
 int q2_scan_resolve(struct q2_scan *s, struct q2_error *err); // suspects.c
+
+// --- packed.c ---
+
+// How long the compressed cluster at offset is; 0: there is none.
+int q2_scan_measure(struct q2_scan *s, uint64_t offset, size_t *n_bytes,
+                    struct q2_error *err);
+// Remembers the data of a sound entry.
+int q2_scan_note_stream(struct q2_scan *s, uint64_t offset, uint64_t n_bytes,
+                        struct q2_error *err);
+// Looks for compressed data that nobody names, by the refcounts.
+int q2_scan_find_unnamed(struct q2_scan *s, struct q2_error *err);
+// Does such data begin in the cluster at offset?
+bool q2_scan_begins_unnamed(const struct q2_scan *s, uint64_t offset);
+
+// --- sharing.c: what other states name at the same place of the guest's disk, and what
+// one more entry could name by the refcounts ---
+
+#define Q2_MAX_VALUES 4U
+struct q2_values {
+    uint64_t list[Q2_MAX_VALUES]; // entries without the COPIED flag, all different
+    unsigned n;
+};
+// Are all clusters of the range named less often than their refcounts say?
+int q2_scan_has_surplus(struct q2_scan *s, uint64_t offset, uint64_t n_bytes, bool *yes,
+                        struct q2_error *err);
+// Values for the L1 or L2 entry at entry_offset.
+int q2_scan_shared_l1(struct q2_scan *s, uint64_t entry_offset, uint64_t guest_offset,
+                      struct q2_values *v, struct q2_error *err);
+int q2_scan_shared_l2(struct q2_scan *s, uint64_t entry_offset, uint64_t guest_offset,
+                      struct q2_values *v, struct q2_error *err);
+// Entries for a whole L2 table (out: as many as it has); 0 where nothing is known.
+int q2_scan_shared_table(struct q2_scan *s, uint64_t guest_offset, uint64_t *out,
+                         uint64_t *n_found, struct q2_error *err);
 // Makes room for one more item in a list; *list may move.
 int q2_scan_grow(void **list, size_t *max, size_t n, size_t item, struct q2_error *err);
 int q2_scan_suspect(struct q2_scan *s, const struct q2_suspect *suspect,

@@ -301,7 +301,12 @@ static int judge_packed(const struct place *p, const struct q2_l2_entry *e,
                         enum q2_problem *problem, struct q2_error *err)
 {
     bool cut = e->host_offset + e->n_bytes > p->s->file_size, good = true;
+    size_t n_bytes = 0;
     int ret = cut || p->s->inflate ? q2_scan_inflates(p->s, e, &good, err) : 0;
+    if (ret == 0 && good && p->s->inflate)
+        ret = q2_scan_measure(p->s, e->host_offset, &n_bytes, err);
+    if (ret == 0 && n_bytes > 0)
+        ret = q2_scan_note_stream(p->s, e->host_offset, n_bytes, err);
     *problem = Q2_N_PROBLEMS;
     if (!good)
         *problem = cut ? Q2_PROBLEM_REFERENCE_OUTSIDE : Q2_PROBLEM_COMPRESSED_BROKEN;

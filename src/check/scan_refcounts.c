@@ -248,6 +248,8 @@ static int compare_one(struct q2_scan *s, struct run *r, uint64_t cluster,
     s->highest_cluster = q2_max_u64(s->highest_cluster, cluster);
     if (stored == counted)
         return 0;
+    if (stored > counted)
+        s->surplus += stored - counted;
     if (r->n == 0 || r->cluster + r->n != cluster || r->stored != stored ||
         r->counted != counted) {
         report_run(s, r);

@@ -124,7 +124,12 @@ static int contest(struct q2_scan *s, struct q2_scan_l1 *l1, struct q2_error *er
     bool lies = false;
     if (ret == 0 && n_tables == 0)
         ret = entry_lies(s, l1->offset, &lies, err);
-    return ret < 0 || (n_tables == 0 && !lies) ? ret : q2_scan_preclaim(s, first, err);
+    if (ret < 0)
+        return ret;
+    // Not sure: the scan tries both.
+    if (n_tables == 0 && !lies)
+        s->contested = s->contested ? s->contested : first;
+    return n_tables == 0 && !lies ? 0 : q2_scan_preclaim(s, first, err);
 }
 
 static int load_snapshot_l1(struct q2_scan *s, unsigned index, struct q2_scan_l1 *l1,

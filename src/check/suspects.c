@@ -23,8 +23,8 @@ int q2_scan_is_orphan(struct q2_scan *s, uint64_t offset, uint64_t *stored, bool
     return ret;
 }
 
-// Does the cluster read like an L2 table: entries that make sense, most of them naming
-// clusters that are orphans, too?
+// Does the cluster read like an L2 table that nobody names: entries that make sense, most
+// of them naming clusters that are named less often than their refcounts say, too?
 int q2_scan_reads_like_l2(struct q2_scan *s, uint64_t offset, bool *yes,
                           struct q2_error *err)
 {
@@ -37,8 +37,7 @@ int q2_scan_reads_like_l2(struct q2_scan *s, uint64_t offset, bool *yes,
         q2_table_decode(l2, l2, n);
     for (size_t i = 0; i < n && ret == 0; i++) {
         struct q2_l2_entry e = q2_l2_decode(l2[i], s->cluster_bits, s->header.version);
-        uint64_t stored;
-        bool orphan = false;
+        bool missed = false;
         if (l2[i] == 0)
             continue;
         n_used++;
@@ -47,9 +46,12 @@ int q2_scan_reads_like_l2(struct q2_scan *s, uint64_t offset, bool *yes,
         else if (e.kind == Q2_CLUSTER_COMPRESSED)
             n_good += q2_scan_in_file(s, e.host_offset, e.n_bytes) &&
                       !q2_scan_is_metadata(s, e.host_offset, e.n_bytes);
-        else if (!(l2[i] & Q2_L2_RESERVED))
-            ret = q2_scan_is_orphan(s, e.host_offset, &stored, &orphan, err);
-        n_good += orphan;
+        else if (!(l2[i] & Q2_L2_RESERVED) && e.host_offset != 0 &&
+                 q2_is_aligned(e.host_offset, s->cluster_size) &&
+                 q2_scan_in_file(s, e.host_offset, s->cluster_size) &&
+                 !q2_scan_is_metadata(s, e.host_offset, s->cluster_size))
+            ret = q2_scan_has_surplus(s, e.host_offset, s->cluster_size, &missed, err);
+        n_good += missed;
     }
     free(l2);
     *yes = n_used > 0 && n_good * 8 >= n_used * 7;
@@ -76,22 +78,6 @@ int q2_scan_inflates(struct q2_scan *s, const struct q2_l2_entry *e, bool *yes,
     return ret;
 }
 
-// Do the counts of all clusters of compressed data have room for one more reference?
-static int has_room(struct q2_scan *s, const struct q2_l2_entry *e, bool *yes,
-                    struct q2_error *err)
-{
-    uint64_t first = e->host_offset >> s->cluster_bits, stored = 0;
-    uint64_t last = (e->host_offset + e->n_bytes - 1) >> s->cluster_bits;
-    *yes = e->host_offset != 0 && q2_scan_in_file(s, e->host_offset, e->n_bytes);
-    for (uint64_t c = first; c <= last && *yes; c++) {
-        int ret = q2_scan_stored(s, c, &stored, err);
-        if (ret < 0)
-            return ret;
-        *yes = stored > q2_counters_get(s->references, c);
-    }
-    return 0;
-}
-
 // Would raw be right as this suspect's entry?
 static int fits(struct q2_scan *s, const struct q2_suspect *x, uint64_t raw,
                 uint64_t *value, bool *yes, struct q2_error *err)
@@ -101,7 +87,7 @@ static int fits(struct q2_scan *s, const struct q2_suspect *x, uint64_t raw,
     *yes = false;
     if (!x->is_l1 && e.kind == Q2_CLUSTER_COMPRESSED) {
         *value = raw & ~Q2_FLAG_COPIED;
-        int ret = has_room(s, &e, yes, err);
+        int ret = q2_scan_has_surplus(s, e.host_offset, e.n_bytes, yes, err);
         return ret < 0 || !*yes ? ret : q2_scan_inflates(s, &e, yes, err);
     }
     uint64_t reserved = x->is_l1 ? Q2_L1_RESERVED : Q2_L2_RESERVED;
@@ -138,6 +124,29 @@ static int try_value(struct q2_scan *s, const struct q2_suspect *x, uint64_t raw
     return ret;
 }
 
+// The entry of compressed data.
+static uint64_t packed_value(const struct q2_scan *s, const struct q2_stream *t)
+{
+    const struct q2_l2_entry e = {.kind = Q2_CLUSTER_COMPRESSED,
+                                  .host_offset = t->offset,
+                                  .n_bytes = (uint32_t)t->n_bytes};
+    return q2_l2_encode(&e, s->cluster_bits);
+}
+
+// Only the length is wrong: as much as the data needs.
+static int try_measured(struct q2_scan *s, const struct q2_suspect *x, struct answer *a,
+                        struct q2_error *err)
+{
+    struct q2_l2_entry e = q2_l2_decode(x->entry, s->cluster_bits, s->header.version);
+    struct q2_stream t = {.offset = e.host_offset};
+    size_t n_bytes;
+    int ret = q2_scan_measure(s, t.offset, &n_bytes, err);
+    t.n_bytes = n_bytes;
+    return ret < 0 || n_bytes == 0 || a->n > 0
+               ? ret
+               : try_value(s, x, packed_value(s, &t), a, err);
+}
+
 // Values near the damaged one: without its stray bits, and with any one bit changed.
 static int try_near(struct q2_scan *s, const struct q2_suspect *x, struct answer *a,
                     struct q2_error *err)
@@ -156,6 +165,8 @@ static int try_near(struct q2_scan *s, const struct q2_suspect *x, struct answer
     bool packed = !x->is_l1 && (x->entry & Q2_FLAG_COMPRESSED);
     for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]) && packed && ret == 0; i++)
         ret = try_value(s, x, x->entry + steps[i], a, err);
+    if (packed && ret == 0)
+        ret = try_measured(s, x, a, err);
     return ret;
 }
 
@@ -167,13 +178,43 @@ static uint64_t zero_flag(const struct q2_suspect *x)
     return x->entry & Q2_FLAG_ZERO;
 }
 
+// Compressed data that nobody names.
+static int try_unnamed(struct q2_scan *s, const struct q2_suspect *x, struct answer *a,
+                       struct q2_error *err)
+{
+    int ret = 0;
+    for (unsigned i = 0; i < s->n_unnamed && !x->is_l1 && ret == 0; i++)
+        ret = try_value(s, x, packed_value(s, &s->unnamed[i]), a, err);
+    return ret;
+}
+
 // All orphans; the only one that fits is it, if nobody else could claim it.
 static int try_orphans(struct q2_scan *s, const struct q2_suspect *x, struct answer *a,
                        struct q2_error *err)
 {
     int ret = 0;
-    for (size_t i = 0; i < s->n_orphans && ret == 0 && a->n < 2; i++)
-        ret = try_value(s, x, s->orphans[i] << s->cluster_bits | zero_flag(x), a, err);
+    for (size_t i = 0; i < s->n_orphans && ret == 0 && a->n < 2; i++) {
+        uint64_t offset = s->orphans[i] << s->cluster_bits;
+        if (!x->is_l1 && q2_scan_begins_unnamed(s, offset))
+            continue; // tried as what it is
+        ret = try_value(s, x, offset | zero_flag(x), a, err);
+    }
+    return ret;
+}
+
+// What other states share at this place.
+static int try_shared(struct q2_scan *s, const struct q2_suspect *x, struct answer *a,
+                      struct q2_error *err)
+{
+    const struct q2_finding *f = &s->findings.list[x->finding];
+    struct q2_values v;
+    int ret = x->is_l1 ? q2_scan_shared_l1(s, f->edit_offset, x->guest_offset, &v, err)
+                       : q2_scan_shared_l2(s, f->edit_offset, x->guest_offset, &v, err);
+    for (unsigned i = 0; i < v.n && ret == 0; i++) {
+        if (a->n == 0 || a->value != v.list[i])
+            a->n++;
+        a->value = v.list[i];
+    }
     return ret;
 }
 
@@ -193,15 +234,19 @@ static void give_up(const struct q2_scan *s, const struct q2_suspect *x,
         f->needs_zero_cluster = backing;
 }
 
-// The entry is one bit away from saying nothing, and nothing is missing.
+// No cluster is missing a reference, so the entry named none. Above a backing file it
+// could still be a zero cluster.
 static bool was_empty(const struct q2_scan *s, const struct q2_suspect *x,
                       struct q2_finding *f)
 {
-    uint64_t plain = x->entry & ~Q2_FLAG_ZERO;
-    if (x->is_l1 || s->leaks > 0 || !q2_is_power_of_2(plain) ||
-        ((x->entry & Q2_FLAG_ZERO) && s->header.version < 3))
+    uint64_t plain = x->entry & ~Q2_FLAG_ZERO, zero = x->entry & Q2_FLAG_ZERO;
+    bool dirty = (s->header.incompatible_features & Q2_INCOMPAT_DIRTY) != 0;
+    if (s->surplus > 0 || s->rebuild || dirty || f->problem == Q2_PROBLEM_L2_GARBAGE)
         return false;
-    f->edit_value = x->entry & Q2_FLAG_ZERO;
+    if (!x->is_l1 && ((zero && s->header.version < 3) ||
+                      (s->header.backing_file && !q2_is_power_of_2(plain))))
+        return false;
+    f->edit_value = x->is_l1 || !q2_is_power_of_2(plain) ? 0 : zero;
     f->has |= Q2_HAS_EDIT;
     return true;
 }
@@ -239,21 +284,28 @@ static int look_for(struct q2_scan *s, const struct q2_suspect *x, size_t n_riva
 {
     uint64_t reserved = x->is_l1 ? Q2_L1_RESERVED : Q2_L2_RESERVED;
     uint64_t offset = x->entry & Q2_OFFSET_MASK;
+    // In a dirty image refcounts are what a crash leaves, and no evidence.
+    bool dirty = (s->header.incompatible_features & Q2_INCOMPAT_DIRTY) != 0;
+    int ret = dirty ? 0 : try_shared(s, x, a, err);
+    if (ret < 0 || a->n == 1)
+        return ret;
+    a->n = 0;
     if (n_rivals > 1) // among several only its own place, without stray bits, is evidence
         return offset == 0 || !q2_is_aligned(offset, s->cluster_size)
                    ? 0
                    : try_value(s, x, x->entry & ~reserved, a, err);
     // An entry without an offset is near to anything and to nothing.
-    int ret = offset ? try_near(s, x, a, err) : 0;
+    ret = offset ? try_near(s, x, a, err) : 0;
     // With more lost than one entry can name the whole table is something else.
     // Compressed data may lie in two clusters.
     if (ret == 0 && x->hollow && q2_scan_hollow(s)) {
         a->n = a->n == 1 && (a->value & Q2_FLAG_COMPRESSED) ? 1 : 0;
         return 0;
     }
-    // In a dirty image orphans are what a crash leaves, and no evidence.
-    bool dirty = (s->header.incompatible_features & Q2_INCOMPAT_DIRTY) != 0;
     if (ret == 0 && a->n == 0 && !s->too_many_orphans && !dirty)
+        ret = try_unnamed(s, x, a, err);
+    if (ret == 0 && a->n < 2 && (a->n == 0 || s->n_unnamed > 0) && !s->too_many_orphans &&
+        !dirty)
         ret = try_orphans(s, x, a, err);
     return ret;
 }
@@ -265,7 +317,9 @@ static int owns_its_place(struct q2_scan *s, const struct q2_suspect *x, bool *y
 {
     struct q2_l2_entry e = q2_l2_decode(x->entry, s->cluster_bits, s->header.version);
     *yes = false;
-    return e.kind == Q2_CLUSTER_COMPRESSED ? has_room(s, &e, yes, err) : 0;
+    return e.kind == Q2_CLUSTER_COMPRESSED
+               ? q2_scan_has_surplus(s, e.host_offset, e.n_bytes, yes, err)
+               : 0;
 }
 
 static int resolve_one(struct q2_scan *s, const struct q2_suspect *x, size_t n_rivals,
@@ -279,7 +333,7 @@ static int resolve_one(struct q2_scan *s, const struct q2_suspect *x, size_t n_r
     int ret = was_cut_off(s, x, f, &cut_off, err);
     if (ret == 0 && f->problem == Q2_PROBLEM_COMPRESSED_BROKEN)
         n_rivals = 1; // what inflates is evidence enough
-    if (ret == 0 && !cut_off && f->problem != Q2_PROBLEM_L2_GARBAGE)
+    if (ret == 0 && !cut_off)
         ret = look_for(s, x, n_rivals, &a, err);
     if (ret < 0)
         return ret;
@@ -296,29 +350,46 @@ static int resolve_one(struct q2_scan *s, const struct q2_suspect *x, size_t n_r
     return ret;
 }
 
-// A host cluster that several damaged entries could have named is taken by none of them.
-static void drop_rivals(struct q2_scan *s)
+// How many more entries could name what value names.
+static int room_for(struct q2_scan *s, uint64_t value, uint64_t *room,
+                    struct q2_error *err)
+{
+    uint64_t cluster = (value & Q2_OFFSET_MASK) >> s->cluster_bits, stored;
+    struct q2_l2_entry e = q2_l2_decode(value, s->cluster_bits, s->header.version);
+    if (e.kind == Q2_CLUSTER_COMPRESSED)
+        cluster = e.host_offset >> s->cluster_bits;
+    int ret = q2_scan_stored(s, cluster, &stored, err);
+    uint64_t counted = q2_counters_get(s->references, cluster);
+    *room = ret == 0 && stored > counted ? stored - counted : 0;
+    return ret;
+}
+
+// What more damaged entries could have named than there is room for is taken by none.
+static int drop_rivals(struct q2_scan *s, struct q2_error *err)
 {
     for (size_t i = 0; i < s->n_suspects; i++) {
         const struct q2_suspect *x = &s->suspects[i];
-        bool rival = false;
         if (x->finding == SIZE_MAX || !s->findings.list[x->finding].recovered)
             continue;
-        uint64_t value = s->findings.list[x->finding].edit_value;
-        for (size_t k = i + 1; k < s->n_suspects; k++) {
+        uint64_t value = s->findings.list[x->finding].edit_value, n = 0, room;
+        int ret = room_for(s, value, &room, err);
+        if (ret < 0)
+            return ret;
+        for (size_t k = 0; k < s->n_suspects; k++) {
+            size_t other = s->suspects[k].finding;
+            n += other != SIZE_MAX && s->findings.list[other].recovered &&
+                 s->findings.list[other].edit_value == value;
+        }
+        for (size_t k = i; k < s->n_suspects && n > room; k++) {
             size_t other = s->suspects[k].finding;
             if (other == SIZE_MAX || !s->findings.list[other].recovered ||
                 s->findings.list[other].edit_value != value)
                 continue;
-            rival = true;
             s->findings.list[other].recovered = false;
             give_up(s, &s->suspects[k], &s->findings.list[other]);
         }
-        if (rival) {
-            s->findings.list[x->finding].recovered = false;
-            give_up(s, x, &s->findings.list[x->finding]);
-        }
     }
+    return 0;
 }
 
 // Is nothing to be done about any suspect?
@@ -356,13 +427,16 @@ int q2_scan_resolve(struct q2_scan *s, struct q2_error *err)
     int ret = 0;
     for (size_t i = 0; i < s->n_suspects; i++)
         n_l1 += s->suspects[i].is_l1;
+    if (s->n_suspects > 0 && s->surplus > 0)
+        ret = q2_scan_find_unnamed(s, err);
     for (size_t i = 0; i < s->n_suspects && ret == 0; i++) {
         const struct q2_suspect *x = &s->suspects[i];
         // What hangs below a damaged L1 entry looks orphaned: first these, then the rest.
         if (x->finding != SIZE_MAX && (x->is_l1 || n_l1 == 0))
             ret = resolve_one(s, x, x->is_l1 ? n_l1 : s->n_suspects, err);
     }
-    drop_rivals(s);
+    if (ret == 0)
+        ret = drop_rivals(s, err);
     s->keep_packed = only_broken_data(s);
     for (size_t i = 0; i < s->findings.n && ret == 0; i++) {
         if (s->findings.list[i].problem == Q2_PROBLEM_COMPRESSED_COPIED)

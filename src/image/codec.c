@@ -3,6 +3,7 @@
 #include "image/codec.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <zlib.h>
 
@@ -50,8 +51,9 @@ size_t q2_compress(struct q2_compressor *c, const void *in, size_t n_bytes, void
     return deflate(s, Z_FINISH) == Z_STREAM_END ? n_bytes - 1 - s->avail_out : 0;
 }
 
-int q2_decompress(const void *in, size_t n_in, void *out, size_t n_out,
-                  struct q2_error *err)
+// *whole: the stream ends with its last byte of output; *n_used: bytes of in.
+static int inflate_to(const void *in, size_t n_in, void *out, size_t n_out, bool *whole,
+                      size_t *n_used, struct q2_error *err)
 {
     z_stream s = {.next_in = (z_const Bytef *)in,
                   .avail_in = (uInt)n_in,
@@ -62,8 +64,10 @@ int q2_decompress(const void *in, size_t n_in, void *out, size_t n_out,
     int ret = inflate(&s, Z_FINISH);
     size_t n_left = s.avail_out;
     const char *why = s.msg ? s.msg : "it ends too early";
-    // A stream whose last bytes are not needed (Z_BUF_ERROR with a full output) is whole
-    // too.
+    *whole = ret == Z_STREAM_END && n_left == 0;
+    *n_used = n_in - s.avail_in;
+    // A stream whose last bytes are not needed (Z_BUF_ERROR with a full output) can be
+    // read, too.
     if ((ret == Z_STREAM_END || ret == Z_BUF_ERROR) && n_left == 0) {
         inflateEnd(&s);
         return 0;
@@ -72,4 +76,22 @@ int q2_decompress(const void *in, size_t n_in, void *out, size_t n_out,
             why, n_left, n_out);
     inflateEnd(&s);
     return -EIO;
+}
+
+int q2_decompress(const void *in, size_t n_in, void *out, size_t n_out,
+                  struct q2_error *err)
+{
+    bool whole;
+    size_t n_used;
+    return inflate_to(in, n_in, out, n_out, &whole, &n_used, err);
+}
+
+int q2_decompress_whole(const void *in, size_t n_in, void *out, size_t n_out,
+                        size_t *n_used, struct q2_error *err)
+{
+    bool whole = false;
+    int ret = inflate_to(in, n_in, out, n_out, &whole, n_used, err);
+    if (ret == 0 && !whole)
+        ret = q2_fail(err, -EIO, "compressed data does not end with its cluster");
+    return ret;
 }

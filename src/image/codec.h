@@ -23,4 +23,9 @@ size_t q2_compress(struct q2_compressor *c, const void *in, size_t n_bytes, void
 int q2_decompress(const void *in, size_t n_in, void *out, size_t n_out,
                   struct q2_error *err);
 
+// The same for a stream that ends where its output is full; *n_used bytes of in are of
+// it.
+int q2_decompress_whole(const void *in, size_t n_in, void *out, size_t n_out,
+                        size_t *n_used, struct q2_error *err);
+
 #endif

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MIT
+// L2 tables that are lost: what other states share with them is put together again, the
+// rest reads as zeros.
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/checked.h"
+#include "base/endian.h"
+#include "check/repair.h"
+
+// A lost L2 table under repair.
+struct lost {
+    struct q2_plan *p;
+    struct q2_scan *s;
+    const struct q2_finding *f;
+    uint64_t *entries; // what is known of them; 0: nothing
+    uint64_t n, n_found;
+    uint64_t times;    // L1 entries of all states that name it
+    bool in_place;     // its cluster is its own: only the content is lost
+    bool nothing_else; // all that is missing is known: what is not was never there
+};
+
+// The entry for what is lost: zeros, never what a backing file has.
+static int filler(struct q2_plan *p, const struct q2_scan *s, uint64_t *entry,
+                  struct q2_error *err)
+{
+    *entry = 0;
+    if (s->header.version >= 3)
+        *entry = Q2_FLAG_ZERO;
+    else if (s->header.backing_file)
+        return q2_edit_append(p, NULL, entry, err);
+    return 0;
+}
+
+int q2_heal_zero_table(struct q2_plan *p, const struct q2_scan *s, uint64_t *value,
+                       struct q2_error *err)
+{
+    uint64_t entry, n = s->cluster_size / 8;
+    *value = 0;
+    int ret = filler(p, s, &entry, err);
+    uint8_t *table = ret == 0 ? malloc(s->cluster_size) : NULL;
+    if (ret == 0 && !table)
+        ret = q2_fail_memory(err, s->cluster_size);
+    for (uint64_t i = 0; i < n && table; i++)
+        q2_store_be64(table + i * 8, entry);
+    if (ret == 0)
+        ret = q2_edit_append(p, table, value, err);
+    free(table);
+    *value |= Q2_FLAG_COPIED;
+    return ret;
+}
+
+static uint64_t times_named(const struct q2_scan *s, uint64_t table)
+{
+    uint64_t times = 0;
+    for (unsigned t = 0; t < s->n_l1s; t++) {
+        const struct q2_scan_l1 *l1 = &s->l1s[t];
+        for (uint32_t i = 0; l1->entries && i < l1->n_entries; i++)
+            times += (l1->entries[i] & Q2_OFFSET_MASK) == table;
+    }
+    return times;
+}
+
+// References that the entries found would add, for one L1 entry.
+static uint64_t explained(const struct lost *l)
+{
+    uint64_t n = 0;
+    for (uint64_t i = 0; i < l->n; i++) {
+        struct q2_l2_entry e =
+            q2_l2_decode(l->entries[i], l->s->cluster_bits, l->s->header.version);
+        if (e.kind == Q2_CLUSTER_COMPRESSED)
+            n += ((e.host_offset + e.n_bytes - 1) >> l->s->cluster_bits) -
+                 (e.host_offset >> l->s->cluster_bits) + 1;
+        else
+            n += l->entries[i] != 0;
+    }
+    return n;
+}
+
+static int investigate(struct lost *l, struct q2_error *err)
+{
+    struct q2_scan *s = l->s;
+    uint64_t table = l->f->entry & Q2_OFFSET_MASK, stored = 0;
+    int ret = 0;
+    // In a dirty image refcounts are what a crash leaves, and no evidence.
+    if (!(s->header.incompatible_features & Q2_INCOMPAT_DIRTY))
+        ret = q2_scan_shared_table(s, l->f->guest_offset, l->entries, &l->n_found, err);
+    if (ret < 0)
+        return ret;
+    l->times = 1;
+    if (l->f->problem == Q2_PROBLEM_L2_GARBAGE) {
+        ret = q2_scan_stored(s, table >> s->cluster_bits, &stored, err);
+        l->times = times_named(s, table);
+        l->in_place = stored == l->times &&
+                      q2_counters_get(s->references, table >> s->cluster_bits) == stored;
+    }
+    l->nothing_else = l->in_place && !s->header.backing_file && s->n_suspects == 1 &&
+                      s->surplus == explained(l) * l->times;
+    return ret;
+}
+
+static int note_run(const struct lost *l, uint64_t first, uint64_t n,
+                    struct q2_error *err)
+{
+    struct q2_finding f = *l->f;
+    f.guest_offset += first << l->s->cluster_bits;
+    f.guest_bytes = n << l->s->cluster_bits;
+    f.lossy = true;
+    if (l->in_place) // shared with whoever names this table
+        f.edit_offset = (f.entry & Q2_OFFSET_MASK) + first * 8;
+    int ret = q2_plan_note(l->p, &f, err);
+    return ret < 0 || !l->in_place ? ret : q2_plan_note_sharers(l->p, l->s, &f, err);
+}
+
+// What is lost of the table is told in guest ranges.
+static int note_losses(const struct lost *l, struct q2_error *err)
+{
+    int ret = 0;
+    if (l->nothing_else) {
+        struct q2_finding f = *l->f;
+        f.lossy = false;
+        f.recovered = true;
+        return q2_plan_note(l->p, &f, err);
+    }
+    for (uint64_t i = 0, n; i < l->n && ret == 0; i += n) {
+        bool known = l->entries[i] != 0;
+        for (n = 1; i + n < l->n && (l->entries[i + n] != 0) == known; n++)
+            ;
+        if (!known)
+            ret = note_run(l, i, n, err);
+    }
+    return ret;
+}
+
+// The table as it is known, in its own cluster or in a new one.
+static int write_table(const struct lost *l, struct q2_error *err)
+{
+    uint64_t rest = 0, place = l->f->entry & Q2_OFFSET_MASK;
+    int ret = l->nothing_else ? 0 : filler(l->p, l->s, &rest, err);
+    uint8_t *table = ret == 0 ? malloc(l->s->cluster_size) : NULL;
+    if (ret == 0 && !table)
+        ret = q2_fail_memory(err, l->s->cluster_size);
+    for (uint64_t i = 0; i < l->n && table; i++)
+        q2_store_be64(table + i * 8, l->entries[i] ? l->entries[i] : rest);
+    if (ret == 0)
+        ret = l->in_place
+                  ? q2_io_write(l->p->overlay, place, table, l->s->cluster_size, err)
+                  : q2_edit_append(l->p, table, &place, err);
+    free(table);
+    if (ret == 0)
+        ret = q2_io_flush(l->p->overlay, err);
+    return ret < 0 || l->in_place ? ret
+                                  : q2_edit_entry(l->p->overlay, l->f->edit_offset,
+                                                  place | Q2_FLAG_COPIED, err);
+}
+
+int q2_heal_lost_table(struct q2_plan *p, struct q2_scan *s, const struct q2_finding *f,
+                       bool *healed, struct q2_error *err)
+{
+    struct lost l = {.p = p, .s = s, .f = f, .n = UINT64_C(1) << s->l2_bits};
+    *healed = false;
+    l.entries = calloc(l.n, sizeof(*l.entries));
+    if (!l.entries)
+        return q2_fail_memory(err, l.n * sizeof(*l.entries));
+    int ret = investigate(&l, err);
+    if (ret == 0 && (l.n_found > 0 || l.nothing_else)) {
+        ret = write_table(&l, err);
+        if (ret == 0)
+            ret = note_losses(&l, err);
+        *healed = ret == 0;
+    }
+    free(l.entries);
+    return ret;
+}

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT
+// What the states of an image share. A cluster whose refcount says that one more entry
+// names it than was found, and an entry of another state at the same place of the guest's
+// disk that names it: a damaged entry at that place named it, too.
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/checked.h"
+#include "check/scan.h"
+
+int q2_scan_has_surplus(struct q2_scan *s, uint64_t offset, uint64_t n_bytes, bool *yes,
+                        struct q2_error *err)
+{
+    uint64_t first = offset >> s->cluster_bits, stored = 0;
+    uint64_t last = (offset + n_bytes - 1) >> s->cluster_bits;
+    *yes = offset != 0 && q2_scan_in_file(s, offset, n_bytes);
+    for (uint64_t c = first; c <= last && *yes; c++) {
+        int ret = q2_scan_stored(s, c, &stored, err);
+        if (ret < 0)
+            return ret;
+        *yes = stored > q2_counters_get(s->references, c);
+    }
+    return 0;
+}
+
+static void add_value(struct q2_values *v, uint64_t value)
+{
+    for (unsigned i = 0; i < v->n; i++) {
+        if (v->list[i] == value)
+            return;
+    }
+    if (v->n < Q2_MAX_VALUES)
+        v->list[v->n++] = value;
+}
+
+// An L2 entry of another state: does it name data that one more entry could name?
+static int add_l2(struct q2_scan *s, uint64_t raw, struct q2_values *v,
+                  struct q2_error *err)
+{
+    struct q2_l2_entry e = q2_l2_decode(raw, s->cluster_bits, s->header.version);
+    bool packed = e.kind == Q2_CLUSTER_COMPRESSED, yes = false;
+    uint64_t n_bytes = packed ? e.n_bytes : s->cluster_size;
+    // Whether a zero cluster was one in the other state, too, cannot be known.
+    if (!packed && (e.kind != Q2_CLUSTER_NORMAL || (raw & Q2_L2_RESERVED) ||
+                    !q2_is_aligned(e.host_offset, s->cluster_size)))
+        return 0;
+    if (!q2_scan_in_file(s, e.host_offset, n_bytes) ||
+        q2_scan_is_metadata(s, e.host_offset, n_bytes))
+        return 0;
+    int ret = q2_scan_has_surplus(s, e.host_offset, n_bytes, &yes, err);
+    if (ret == 0 && yes)
+        add_value(v, raw & ~Q2_FLAG_COPIED);
+    return ret;
+}
+
+// The table of l1 that maps the same range; 0: none that can be used, or own itself.
+static uint64_t table_of(const struct q2_scan *s, const struct q2_scan_l1 *l1,
+                         uint64_t index, uint64_t own)
+{
+    if (!l1->entries || index >= l1->n_entries || l1->entries[index] == 0 ||
+        q2_scan_judge_l1(s, l1->entries[index]) != Q2_N_PROBLEMS)
+        return 0;
+    uint64_t table = l1->entries[index] & Q2_OFFSET_MASK;
+    return table == own ? 0 : table;
+}
+
+int q2_scan_shared_l2(struct q2_scan *s, uint64_t entry_offset, uint64_t guest_offset,
+                      struct q2_values *v, struct q2_error *err)
+{
+    uint64_t own = q2_align_down(entry_offset, s->cluster_size);
+    uint64_t index = guest_offset >> (s->l2_bits + s->cluster_bits), raw;
+    int ret = 0;
+    *v = (struct q2_values){0};
+    for (unsigned t = 0; t < s->n_l1s && ret == 0; t++) {
+        uint64_t table = table_of(s, &s->l1s[t], index, own);
+        if (table == 0)
+            continue;
+        ret = q2_io_read(s->io, table + (entry_offset - own), &raw, sizeof(raw), err);
+        if (ret == 0) {
+            q2_table_decode(&raw, &raw, 1);
+            ret = add_l2(s, raw, v, err);
+        }
+    }
+    return ret;
+}
+
+int q2_scan_shared_l1(struct q2_scan *s, uint64_t entry_offset, uint64_t guest_offset,
+                      struct q2_values *v, struct q2_error *err)
+{
+    uint64_t index = guest_offset >> (s->l2_bits + s->cluster_bits);
+    int ret = 0;
+    *v = (struct q2_values){0};
+    for (unsigned t = 0; t < s->n_l1s && ret == 0; t++) {
+        const struct q2_scan_l1 *l1 = &s->l1s[t];
+        uint64_t table = table_of(s, l1, index, 0);
+        bool yes = false;
+        if (table == 0 || l1->offset + index * 8 == entry_offset)
+            continue;
+        ret = q2_scan_has_surplus(s, table, s->cluster_size, &yes, err);
+        if (yes)
+            add_value(v, table);
+    }
+    return ret;
+}
+
+// Puts what the other states' tables say at the places of out that are still empty; what
+// two say differently is left empty, and marked in disputed.
+static int gather(struct q2_scan *s, uint64_t table, uint64_t *out, bool *disputed,
+                  struct q2_error *err)
+{
+    size_t n = (size_t)1 << s->l2_bits;
+    uint64_t *l2 = malloc(s->cluster_size);
+    if (!l2)
+        return q2_fail_memory(err, s->cluster_size);
+    int ret = q2_io_read(s->io, table, l2, s->cluster_size, err);
+    if (ret == 0)
+        q2_table_decode(l2, l2, n);
+    for (size_t i = 0; i < n && ret == 0; i++) {
+        struct q2_values v = {0};
+        if (l2[i] == 0)
+            continue;
+        ret = add_l2(s, l2[i], &v, err);
+        if (v.n == 0)
+            continue;
+        disputed[i] |= out[i] != 0 && out[i] != v.list[0];
+        out[i] = v.list[0];
+    }
+    free(l2);
+    return ret;
+}
+
+int q2_scan_shared_table(struct q2_scan *s, uint64_t guest_offset, uint64_t *out,
+                         uint64_t *n_found, struct q2_error *err)
+{
+    uint64_t index = guest_offset >> (s->l2_bits + s->cluster_bits);
+    size_t n = (size_t)1 << s->l2_bits;
+    bool *disputed = calloc(n, sizeof(*disputed));
+    int ret = disputed ? 0 : q2_fail_memory(err, n);
+    *n_found = 0;
+    for (size_t i = 0; i < n; i++)
+        out[i] = 0;
+    for (unsigned t = 0; t < s->n_l1s && ret == 0; t++) {
+        uint64_t table = table_of(s, &s->l1s[t], index, 0);
+        if (table != 0)
+            ret = gather(s, table, out, disputed, err);
+    }
+    for (size_t i = 0; i < n && ret == 0; i++) {
+        if (disputed[i])
+            out[i] = 0;
+        *n_found += out[i] != 0;
+    }
+    free(disputed);
+    return ret;
+}
