@@ -65,6 +65,32 @@ static void on_applying(void *opaque, bool begins)
     q2_signals_hold(begins);
 }
 
+static void on_curable(void *opaque, const struct q2_finding *header_field)
+{
+    struct q2_check_settings *s = opaque;
+    s->header = *header_field;
+}
+
+// The header cannot be used: says what a repair would make of it. Not to those who want
+// QEMU's own words.
+static void output_cure(struct q2_check_settings *s, const char *program,
+                        struct q2_error *err)
+{
+    char text[Q2_FINDING_TEXT_MAX];
+    if (s->header.has == 0 || err->code == -ECANCELED)
+        return;
+    q2_finding_format(&s->header, "ERROR", text);
+    if (strcmp(program, "qemu-img") != 0)
+        q2_hint(err, "%s\nThe header can be repaired: run '%s check -r all'", text,
+                program);
+    struct q2_check_report report = {.scan = {.corruptions = 1}};
+    struct q2_findings findings = {.list = &s->header, .n = 1};
+    if (s->json && s->details)
+        json_array_append_new(
+            s->layers, q2_output_check_json(&report, s->request.path, &findings, NULL));
+    s->header.has = 0;
+}
+
 static int exit_code(const struct q2_scan *s)
 {
     if (s->corruptions > 0)
@@ -100,6 +126,7 @@ static int check_layer(const struct q2_command_line *line, struct q2_check_setti
     int ret = q2_check(&s->request, &progress.monitor, &report, err);
     q2_progress_end(&progress, ret == 0);
     if (ret < 0) {
+        output_cure(s, line->program, err);
         q2_check_chain_context(chain, err);
         return 1;
     }
@@ -165,6 +192,7 @@ static int check_images(const struct q2_command_line *line, struct q2_check_sett
     s->request.path = line->operands[0];
     s->request.found = on_found;
     s->request.planned = on_planned;
+    s->request.curable = on_curable;
     s->request.applying = on_applying;
     s->request.opaque = s;
     s->layers = json_array();

@@ -98,6 +98,14 @@ static void set_count(json_t *o, const char *key, uint64_t value)
         json_object_set_new(o, key, json_integer((json_int_t)value));
 }
 
+// 64 bits do not fit in a JSON number that all readers take.
+static void set_hexadecimal(json_t *o, const char *key, uint64_t value, int digits)
+{
+    char text[24];
+    snprintf(text, sizeof(text), "0x%0*" PRIx64, digits, value);
+    json_object_set_new(o, key, json_string(text));
+}
+
 json_t *q2_output_finding_json(const struct q2_finding *f)
 {
     const struct {
@@ -128,10 +136,12 @@ json_t *q2_output_finding_json(const struct q2_finding *f)
             json_object_set_new(o, members[i].key,
                                 json_integer((json_int_t)members[i].value));
     }
-    if (f->has & Q2_HAS_ENTRY) {
-        char text[24]; // 64 bits do not fit in a JSON number that all readers take
-        snprintf(text, sizeof(text), "0x%016" PRIx64, f->entry);
-        json_object_set_new(o, "entry", json_string(text));
+    if (f->has & Q2_HAS_ENTRY)
+        set_hexadecimal(o, "entry", f->entry, 16);
+    if (f->field) {
+        json_object_set_new(o, "field", json_string(f->field));
+        set_hexadecimal(o, "value", f->value, 1);
+        set_hexadecimal(o, "wanted", f->wanted, 1);
     }
     if ((f->has & Q2_HAS_SNAPSHOT) && f->snapshot >= 0)
         json_object_set_new(o, "snapshot-index", json_integer(f->snapshot));

@@ -447,6 +447,38 @@ END
     same_bytes before badfeat.qcow2
 }
 
+@test "a header that cannot be used, but healed: check says so, and what with" {
+    recipe header-field.l1-size
+    must_exit 1 qcow2 check image.qcow2
+    qcow2 check image.qcow2 >out 2>err || true
+    [ ! -s out ]
+    diff -u - err <<'END'
+qcow2: Could not open 'image.qcow2': L1 table is too small (l1_size 1, size 8388608 needs 4)
+ERROR header field l1_size: 1 contradicts the rest of the file, 4 is consistent with it
+The header can be repaired: run 'qcow2 check -r all'
+END
+    qcow2 check -r leaks image.qcow2 2>&1 | diff -u err -
+    # QEMU's own words for those who call it by that name.
+    qemu-img check image.qcow2 2>&1 | diff -u <(head -n 1 err | sed 's/^qcow2/qemu-img/') -
+    must_exit 1 qcow2 check --output=json --details image.qcow2
+    qcow2 check --output=json --details image.qcow2 >json 2>json.err || true
+    diff -u err json.err
+    [ "$(jq -c '[.corruptions, (.findings[] | .problem, .field, .value, .wanted)]' json)" = \
+        '[1,"header-field","l1_size","0x1","0x4"]' ]
+    same_bytes damaged.qcow2 image.qcow2
+    # It is done as it was said.
+    qcow2 check -r all image.qcow2 2>&1 >out | diff -u <(sed -n '2s/ERROR/Repairing/p' err) -
+    clean image.qcow2
+    # What cannot be healed is not promised.
+    recipe header-field.l1-size
+    imgtool field image.qcow2 refcount_order 9
+    one_error 1 qcow2 check image.qcow2
+    must_exit 1 qcow2 check -r all image.qcow2
+    recipe header-field.l1-size
+    imgtool field image.qcow2 incompatible_features 0x8000000000000000
+    one_error 1 qcow2 check image.qcow2
+}
+
 # --- dry run ----------------------------------------------------------------------------
 
 # What the plan says ("write 0x.. at offset N", "write N bytes at offset M", "set the

@@ -127,8 +127,23 @@ static int repair(const struct q2_check_request *r, struct q2_io *io,
 // A header that cannot be used is refused, unless it is to be healed.
 static bool may_heal_header(const struct q2_check_request *r, int ret)
 {
-    return r->repair && r->mode == Q2_REPAIR_MODE_ALL && ret != -ECANCELED &&
-           ret != -ENOMEM && ret != -EIO && (ret != -ENOTSUP || r->clear_features);
+    return ret != -ECANCELED && ret != -ENOMEM && ret != -EIO &&
+           (ret != -ENOTSUP || r->clear_features);
+}
+
+// Without a repair: says whether there would be one.
+static void tell_cure(const struct q2_check_request *r, struct q2_io *io,
+                      const struct q2_check_progress *progress)
+{
+    struct q2_error ignored = Q2_ERROR_INIT;
+    struct q2_plan trial = {0};
+    bool curable = false;
+    if (!r->curable || q2_overlay_open(io, &trial.overlay, &ignored) < 0)
+        return;
+    if (q2_heal_header(&trial, &progress->monitor, &curable, &ignored) == 0 && curable &&
+        trial.healed.n > 0)
+        r->curable(r->opaque, &trial.healed.list[0]);
+    q2_plan_clear(&trial);
 }
 
 static int check_open(const struct q2_check_request *r, struct q2_io *io,
@@ -148,7 +163,10 @@ static int check_open(const struct q2_check_request *r, struct q2_io *io,
     struct q2_error why = Q2_ERROR_INIT;
     q2_check_progress_stage(progress, r->repair ? SCANNED : 1);
     ret = q2_scan_run(&out->scan, io, r->read_data, &progress->monitor, &why);
-    if (ret < 0 && !may_heal_header(r, ret)) {
+    bool heals = r->repair && r->mode == Q2_REPAIR_MODE_ALL;
+    if (ret < 0 && (!heals || !may_heal_header(r, ret))) {
+        if (may_heal_header(r, ret))
+            tell_cure(r, io, progress);
         *err = why;
         return ret;
     }

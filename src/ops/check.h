@@ -22,6 +22,8 @@ struct q2_check_request {
     void (*found)(void *opaque, const struct q2_scan *scan);
     void (*planned)(void *opaque, const struct q2_plan *plan,
                     const struct q2_check_edits *edits);
+    // Told of a header that cannot be used, if a repair would heal it. May be NULL.
+    void (*curable)(void *opaque, const struct q2_finding *header_field);
     // Told before the image is changed, and when that is done or has failed: in between
     // the process had better not be ended. May be NULL.
     void (*applying)(void *opaque, bool begins);
