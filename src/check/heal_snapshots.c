@@ -80,6 +80,10 @@ static int mend(struct q2_plan *p, struct q2_scan *s, const bool *lost,
             if (f.problem == Q2_PROBLEM_SNAPSHOT_INCOMPLETE && !sn->has_disk_size) {
                 sn->has_disk_size = true;
                 sn->disk_size = s->header.size;
+            }
+            if (f.problem == Q2_PROBLEM_SNAPSHOT_INCOMPLETE && !*sn->id &&
+                !lost[f.index]) {
+                ret = give_new_id(s, (unsigned)f.index, &next, err);
             } else if (f.problem == Q2_PROBLEM_SNAPSHOT_DUPLICATE_ID) {
                 ret = give_new_id(s, (unsigned)f.index, &next, err);
             }

@@ -9,6 +9,8 @@ libqcow2_a_SOURCES += \
 	src/check/heal_refcounts.c \
 	src/check/heal_snapshots.c \
 	src/check/heal_tables.c \
+	src/check/lost_l1.c \
+	src/check/mend_snapshots.c \
 	src/check/misdirected.c \
 	src/check/packed.c \
 	src/check/problems.def \

@@ -232,7 +232,8 @@ static int heal_entries(struct q2_plan *p, struct q2_scan *s, bool l1, bool *cha
     for (size_t i = 0; i < s->findings.n; i++) {
         const struct q2_finding *f = &s->findings.list[i];
         if (!(f->has & Q2_HAS_EDIT) || f->in_l1 != l1 ||
-            f->problem == Q2_PROBLEM_REFTABLE_RESERVED)
+            f->problem == Q2_PROBLEM_REFTABLE_RESERVED ||
+            f->problem == Q2_PROBLEM_SNAPSHOT_FIELD)
             continue;
         int ret = heal_entry(p, s, f, l1, err);
         if (ret < 0)
@@ -280,6 +281,8 @@ static int round_all(struct q2_plan *p, struct q2_scan *s, const struct q2_monit
                      bool *changed, struct q2_error *err)
 {
     int ret = heal_cut(p, s, changed, err);
+    if (ret == 0 && !*changed)
+        ret = heal_simple(p, &s->findings, Q2_PROBLEM_SNAPSHOT_FIELD, changed, err);
     if (ret == 0 && !*changed)
         ret = q2_heal_snapshots(p, s, changed, err);
     if (ret == 0 && !*changed)

@@ -311,6 +311,7 @@ static void restart(struct q2_scan *s)
                             .read_data = s->read_data,
                             .inflate = s->inflate,
                             .no_hollow_tables = s->no_hollow_tables,
+                            .disbelieved = s->disbelieved,
                             .preclaimed = s->preclaimed,
                             .n_preclaimed = s->n_preclaimed,
                             .max_preclaimed = s->max_preclaimed,
@@ -375,6 +376,49 @@ static int settle_contest(struct q2_scan *s, struct q2_error *err)
     return scan_all(s, err);
 }
 
+// So many snapshots are doubted, one after the other.
+#define MAX_DOUBTED 8U
+
+// Snapshots with damage in their L1 tables; the first MAX_DOUBTED of them.
+static unsigned list_doubtful(const struct q2_scan *s, unsigned out[MAX_DOUBTED])
+{
+    unsigned n = 0;
+    for (size_t i = 0; i < s->findings.n && n < MAX_DOUBTED; i++) {
+        const struct q2_finding *f = &s->findings.list[i];
+        bool in_snapshot = (f->has & Q2_HAS_SNAPSHOT) && f->snapshot >= 0 &&
+                           (f->in_l1 || f->problem == Q2_PROBLEM_SNAPSHOT_FIELD);
+        for (unsigned k = 0; k < n && in_snapshot; k++)
+            in_snapshot = out[k] != (unsigned)f->snapshot + 1;
+        if (in_snapshot)
+            out[n++] = (unsigned)f->snapshot + 1;
+    }
+    return n;
+}
+
+// Would less be lost if a snapshot's L1 table, as it is named, were none?
+static int doubt_snapshots(struct q2_scan *s, struct q2_error *err)
+{
+    unsigned list[MAX_DOUBTED], n = list_doubtful(s, list), best = 0;
+    struct cost least = cost_of(s);
+    int ret = 0;
+    if (least.all == 0 || n == 0)
+        return 0;
+    for (unsigned i = 0; i <= n && ret == 0; i++) {
+        unsigned last = s->disbelieved;
+        s->disbelieved = i < n ? list[i] : best;
+        if (i == n && last == best)
+            break;
+        restart(s);
+        ret = scan_all(s, err);
+        struct cost c = cost_of(s);
+        if (i < n && is_cheaper(&c, &least)) {
+            least = c;
+            best = list[i];
+        }
+    }
+    return ret;
+}
+
 static int run(struct q2_scan *s, bool for_repair, struct q2_error *err)
 {
     const struct q2_monitor *mon = s->mon;
@@ -389,6 +433,8 @@ static int run(struct q2_scan *s, bool for_repair, struct q2_error *err)
     }
     if (ret == 0 && s->contested)
         ret = settle_contest(s, err);
+    if (ret == 0 && for_repair && !q2_scan_clean(s))
+        ret = doubt_snapshots(s, err);
     // L2 tables without a sound entry, and more is lost than these entries could name.
     if (ret == 0 && q2_scan_hollow(s) && has_losses(s)) {
         s->no_hollow_tables = true;

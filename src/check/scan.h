@@ -94,6 +94,7 @@ struct q2_scan {
     // Where a snapshot's L1 table should be, and an active entry says it is an L2 table:
     // one of both is wrong. 0: none.
     uint64_t contested;
+    unsigned disbelieved; // 1 + the index of a snapshot whose L1 table is not looked at
     // Clusters named too often: the scan begins again and collects who names them.
     struct q2_counters *hunted;
     struct q2_referrer *referrers;
@@ -250,6 +251,32 @@ int q2_scan_inflates(struct q2_scan *s, const struct q2_l2_entry *e, bool *yes,
 int q2_scan_reads_like_l2(struct q2_scan *s, uint64_t offset, bool *yes,
                           struct q2_error *err);
 int q2_scan_resolve(struct q2_scan *s, struct q2_error *err); // suspects.c
+
+// --- lost_l1.c ---
+
+// Puts the size of a snapshot's L1 table right, and reports it, where the disk's size
+// says another one. usable: the table can be read as it is.
+int q2_scan_mend_l1_size(struct q2_scan *s, unsigned index, bool usable,
+                         struct q2_error *err);
+// Looks for L1 tables of snapshots among the orphans.
+int q2_scan_find_l1s(struct q2_scan *s, struct q2_error *err);
+
+// --- mend_snapshots.c ---
+
+// Does the entry have the id and the name of a snapshot that a program made?
+bool q2_scan_plausible_strings(const struct q2_snapshot *sn);
+
+// What makes sense of a snapshot table entry.
+struct q2_mended {
+    const char *field; // NULL: no length is wrong, but the id or the name
+    unsigned at;       // of the field in the entry
+    uint64_t value, wanted;
+    uint8_t bytes[8]; // for the eight bytes that the field is in
+};
+// The entry at offset, n_left to go with itself, makes no sense: would it with one length
+// changed?
+int q2_scan_mend_entry(struct q2_scan *s, uint64_t offset, unsigned n_left,
+                       struct q2_mended *m, bool *mended, struct q2_error *err);
 
 // --- packed.c ---
 

@@ -22,9 +22,11 @@ static void report(struct q2_scan *s, enum q2_problem problem, unsigned index,
                                         .lossy = problem == Q2_PROBLEM_SNAPSHOT_TABLE});
 }
 
-// Decodes the entry at offset. What lies behind the end of the file reads as zeros.
+// Decodes the entry at offset, with the eight bytes that m has put right (NULL: as it
+// stands). What lies behind the end of the file reads as zeros.
 static int read_entry(struct q2_scan *s, uint64_t offset, unsigned index,
-                      struct q2_snapshot *out, size_t *used, struct q2_error *err)
+                      const struct q2_mended *m, struct q2_snapshot *out, size_t *used,
+                      struct q2_error *err)
 {
     const size_t most = 40 + Q2_MAX_SNAPSHOT_EXTRA_BYTES + 2 * 65535 + 8;
     uint8_t *buf = malloc(most);
@@ -33,6 +35,8 @@ static int read_entry(struct q2_scan *s, uint64_t offset, unsigned index,
     int ret = -ENODATA;
     for (size_t want = 512; ret == -ENODATA; want = most) {
         ret = q2_io_read(s->io, offset, buf, want, err);
+        if (ret == 0 && m && m->field)
+            memcpy(buf + (m->at & ~7U), m->bytes, sizeof(m->bytes));
         if (ret == 0)
             ret = q2_snapshot_decode(buf, want, index, out, used, err);
         if (want == most)
@@ -123,33 +127,106 @@ static int believable(struct q2_scan *s, uint64_t at, size_t used,
     return ret;
 }
 
-static int one_entry(struct q2_scan *s, unsigned index, uint64_t *at, bool *stop,
-                     struct q2_error *err)
+static void report_field(struct q2_scan *s, uint64_t at, unsigned index, const char *name,
+                         const struct q2_mended *m)
+{
+    q2_scan_report(s, &s->findings,
+                   &(struct q2_finding){.problem = Q2_PROBLEM_SNAPSHOT_FIELD,
+                                        .has = Q2_HAS_INDEX | Q2_HAS_SNAPSHOT |
+                                               Q2_HAS_OFFSET | Q2_HAS_VALUE |
+                                               Q2_HAS_WANTED | Q2_HAS_EDIT,
+                                        .offset = at + m->at,
+                                        .index = index,
+                                        .snapshot = (int)index,
+                                        .snapshot_name = name,
+                                        .field = m->field,
+                                        .value = m->value,
+                                        .wanted = m->wanted,
+                                        .edit_offset = at + (m->at & ~7U),
+                                        .edit_value = q2_load_be64(m->bytes)});
+}
+
+// Decodes the entry if it can be believed. -EINVAL: it cannot.
+static int sound_entry(struct q2_scan *s, unsigned index, uint64_t at,
+                       struct q2_snapshot *sn, size_t *used, struct q2_error *err)
 {
     struct q2_error why = Q2_ERROR_INIT;
-    struct q2_snapshot sn;
-    size_t used;
-    int ret = read_entry(s, *at, index, &sn, &used, &why);
+    bool believe = true;
+    int ret = read_entry(s, at, index, NULL, sn, used, &why);
     if (ret == -ENOMEM || ret == -EIO) {
         *err = why;
         return ret;
     }
-    bool believe = true;
-    if (ret == 0 && believable(s, *at, used, &sn, &believe, err) < 0) {
-        q2_snapshot_clear(&sn);
-        return err->code;
-    }
-    if (ret == 0 && !believe) {
-        q2_snapshot_clear(&sn);
+    if (ret < 0)
+        return -EINVAL;
+    ret = believable(s, at, *used, sn, &believe, err);
+    if (ret == 0 && !believe)
         ret = -EINVAL;
-    }
-    *stop = ret < 0;
-    if (ret < 0) {
+    if (ret < 0)
+        q2_snapshot_clear(sn);
+    return ret;
+}
+
+// Decodes an entry that cannot be believed as it stands. *stop: nor with any one field
+// changed; what follows cannot be found either.
+static int damaged_entry(struct q2_scan *s, unsigned index, uint64_t at,
+                         struct q2_snapshot *sn, size_t *used, bool *stop,
+                         struct q2_error *err)
+{
+    struct q2_mended m;
+    bool mended;
+    int ret = q2_scan_mend_entry(s, at, s->header.nb_snapshots - index, &m, &mended, err);
+    if (ret == 0 && mended)
+        ret = read_entry(s, at, index, &m, sn, used, err);
+    if (ret < 0)
+        return ret;
+    *stop = !mended;
+    if (!mended)
         report(s, Q2_PROBLEM_SNAPSHOT_TABLE, index, "");
-        return 0;
+    else if (m.field)
+        report_field(s, at, index, sn->name, &m);
+    else
+        report(s, Q2_PROBLEM_SNAPSHOT_INCOMPLETE, index, sn->name);
+    return 0;
+}
+
+// An entry that could be, but that no program would make: would it make more sense with
+// one length changed?
+static int odd_entry(struct q2_scan *s, unsigned index, uint64_t at,
+                     struct q2_snapshot *sn, size_t *used, struct q2_error *err)
+{
+    struct q2_snapshot other;
+    struct q2_mended m;
+    bool mended;
+    int ret = q2_scan_mend_entry(s, at, s->header.nb_snapshots - index, &m, &mended, err);
+    if (ret < 0 || !mended || !m.field)
+        return ret;
+    ret = read_entry(s, at, index, &m, &other, used, err);
+    if (ret < 0)
+        return ret;
+    q2_snapshot_clear(sn);
+    *sn = other;
+    report_field(s, at, index, sn->name, &m);
+    return 0;
+}
+
+static int one_entry(struct q2_scan *s, unsigned index, uint64_t *at, bool *stop,
+                     struct q2_error *err)
+{
+    struct q2_snapshot sn;
+    size_t used;
+    bool sound = true;
+    int ret = sound_entry(s, index, *at, &sn, &used, err);
+    if (ret == -EINVAL) {
+        sound = false;
+        ret = damaged_entry(s, index, *at, &sn, &used, stop, err);
     }
+    if (ret == 0 && sound && !q2_scan_plausible_strings(&sn))
+        ret = odd_entry(s, index, *at, &sn, &used, err);
+    if (ret < 0 || *stop)
+        return ret;
     bool blank = sn.l1_size == 0 && !*sn.id && !*sn.name;
-    if (blank || (s->header.version >= 3 && !sn.has_disk_size))
+    if (sound && (blank || (s->header.version >= 3 && !sn.has_disk_size)))
         report(s, Q2_PROBLEM_SNAPSHOT_INCOMPLETE, index, sn.name);
     s->snapshots[s->n_snapshots] = sn;
     s->snapshot_offsets[s->n_snapshots++] = *at;

@@ -142,10 +142,15 @@ static int load_snapshot_l1(struct q2_scan *s, unsigned index, struct q2_scan_l1
                               .n_entries = sn->l1_size,
                               .disk_size =
                                   sn->has_disk_size ? sn->disk_size : s->header.size};
+    int ret = q2_scan_mend_l1_size(s, index, usable(s, l1), err);
+    if (ret < 0)
+        return ret;
+    l1->n_entries = sn->l1_size;
     uint64_t n_bytes = (uint64_t)l1->n_entries * 8;
     if (n_bytes == 0)
         return 0;
-    int ret = usable(s, l1) ? read_l1(s, l1, err) : contest(s, l1, err);
+    if (s->disbelieved != index + 1)
+        ret = usable(s, l1) ? read_l1(s, l1, err) : contest(s, l1, err);
     if (ret < 0)
         return ret;
     if (!l1->entries || !reads_like_l1(s, l1)) {

@@ -424,10 +424,11 @@ static int resolve_copied(struct q2_scan *s, struct q2_finding *f, struct q2_err
 int q2_scan_resolve(struct q2_scan *s, struct q2_error *err)
 {
     size_t n_l1 = 0;
-    int ret = 0;
+    int ret;
     for (size_t i = 0; i < s->n_suspects; i++)
         n_l1 += s->suspects[i].is_l1;
-    if (s->n_suspects > 0 && s->surplus > 0)
+    ret = q2_scan_find_l1s(s, err);
+    if (ret == 0 && s->n_suspects > 0 && s->surplus > 0)
         ret = q2_scan_find_unnamed(s, err);
     for (size_t i = 0; i < s->n_suspects && ret == 0; i++) {
         const struct q2_suspect *x = &s->suspects[i];

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MIT
+// L1 tables of snapshots whose place or size the snapshot table has wrong. The table
+// itself is there: clusters in use by their refcounts that nothing names, and that read
+// like an L1 table whose L2 tables miss a reference.
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/checked.h"
+#include "base/endian.h"
+#include "check/scan.h"
+
+// So many orphans are read.
+#define MAX_LOOKED_AT 4096U
+#define AT_L1_SIZE 8U
+
+static uint64_t entries_for(const struct q2_scan *s, uint64_t size)
+{
+    unsigned span_bits = s->l2_bits + s->cluster_bits;
+    return (size >> span_bits) + ((size & ((UINT64_C(1) << span_bits) - 1)) != 0);
+}
+
+// Entries that the snapshot's L1 table has at least.
+static uint64_t least_entries(const struct q2_scan *s, const struct q2_snapshot *sn)
+{
+    return entries_for(s, sn->has_disk_size ? sn->disk_size : s->header.size);
+}
+
+static struct q2_finding about(const struct q2_scan *s, unsigned index, const char *field,
+                               unsigned at, uint64_t value, uint64_t wanted)
+{
+    return (struct q2_finding){.problem = Q2_PROBLEM_SNAPSHOT_FIELD,
+                               .has = Q2_HAS_INDEX | Q2_HAS_SNAPSHOT | Q2_HAS_OFFSET |
+                                      Q2_HAS_VALUE | Q2_HAS_WANTED | Q2_HAS_EDIT,
+                               .offset = s->snapshot_offsets[index] + at,
+                               .index = index,
+                               .snapshot = (int)index,
+                               .snapshot_name = s->snapshots[index].name,
+                               .field = field,
+                               .value = value,
+                               .wanted = wanted,
+                               .edit_offset = s->snapshot_offsets[index] + at,
+                               .recovered = true};
+}
+
+// Too few entries for the disk, or far too many: the disk's size says how many. A disk
+// size that only this snapshot claims is no evidence.
+int q2_scan_mend_l1_size(struct q2_scan *s, unsigned index, bool usable,
+                         struct q2_error *err)
+{
+    struct q2_snapshot *sn = &s->snapshots[index];
+    uint64_t least = least_entries(s, sn);
+    uint8_t word[8];
+    if (sn->l1_size == least || (usable && sn->l1_size > least) ||
+        least > Q2_MAX_L1_BYTES / 8 || least == 0 ||
+        (sn->has_disk_size && sn->disk_size != s->header.size))
+        return 0;
+    int ret = q2_io_read(s->io, s->snapshot_offsets[index] + AT_L1_SIZE, word,
+                         sizeof(word), err);
+    if (ret < 0 || q2_load_be32(word) != sn->l1_size)
+        return ret;
+    struct q2_finding f = about(s, index, "l1_size", AT_L1_SIZE, sn->l1_size, least);
+    q2_store_be32(word, (uint32_t)least);
+    f.edit_value = q2_load_be64(word);
+    q2_scan_report(s, &s->findings, &f);
+    sn->l1_size = (uint32_t)least;
+    return 0;
+}
+
+// Does the entry name an L2 table that misses a reference?
+static int names_table(struct q2_scan *s, uint64_t entry, bool *yes, struct q2_error *err)
+{
+    uint64_t offset = entry & Q2_OFFSET_MASK;
+    *yes = !(entry & Q2_L1_RESERVED) && offset != 0 &&
+           q2_is_aligned(offset, s->cluster_size) &&
+           q2_scan_in_file(s, offset, s->cluster_size);
+    int ret = *yes ? q2_scan_has_surplus(s, offset, s->cluster_size, yes, err) : 0;
+    bool shared = q2_counters_get(s->tables, offset >> s->cluster_bits) > 0;
+    return ret < 0 || !*yes || shared ? ret : q2_scan_reads_like_l2(s, offset, yes, err);
+}
+
+static int reads_like_l1(struct q2_scan *s, uint64_t offset, uint64_t n, bool *yes,
+                         struct q2_error *err)
+{
+    uint64_t *l1 = malloc(n * 8), n_used = 0;
+    if (!l1)
+        return q2_fail_memory(err, n * 8);
+    int ret = q2_io_read(s->io, offset, l1, n * 8, err);
+    if (ret == 0)
+        q2_table_decode(l1, l1, n);
+    *yes = ret == 0;
+    for (uint64_t i = 0; i < n && *yes && ret == 0; i++) {
+        if (l1[i] == 0)
+            continue;
+        n_used++;
+        ret = names_table(s, l1[i], yes, err);
+    }
+    *yes &= n_used > 0;
+    free(l1);
+    return ret;
+}
+
+// All clusters of the table must be orphans.
+static int try_place(struct q2_scan *s, uint64_t offset, uint64_t n, uint64_t *found,
+                     unsigned *n_found, struct q2_error *err)
+{
+    uint64_t stored;
+    bool yes = true;
+    int ret = 0;
+    for (uint64_t at = 0; at < n * 8 && yes && ret == 0; at += s->cluster_size)
+        ret = q2_scan_is_orphan(s, offset + at, &stored, &yes, err);
+    if (ret == 0 && yes)
+        ret = reads_like_l1(s, offset, n, &yes, err);
+    if (ret == 0 && yes) {
+        *found = offset;
+        ++*n_found;
+    }
+    return ret;
+}
+
+// Is there a reason to doubt the place? *known: the finding that says so already.
+static int is_doubtful(struct q2_scan *s, unsigned index, bool *yes, size_t *known,
+                       struct q2_error *err)
+{
+    const struct q2_scan_l1 *l1 = &s->l1s[index + 1];
+    uint64_t stored;
+    *yes = l1->entries == NULL;
+    *known = SIZE_MAX;
+    for (size_t i = 0; i < s->findings.n; i++) {
+        const struct q2_finding *f = &s->findings.list[i];
+        if (f->snapshot != (int)index || !(f->has & Q2_HAS_SNAPSHOT))
+            continue;
+        if (f->problem == Q2_PROBLEM_SNAPSHOT_L1 && f->index == index)
+            *known = i;
+        *yes |= f->in_l1 || f->problem == Q2_PROBLEM_SNAPSHOT_L1;
+    }
+    if (*yes)
+        return 0;
+    uint64_t cluster = l1->offset >> s->cluster_bits;
+    int ret = q2_scan_stored(s, cluster, &stored, err);
+    *yes = stored < q2_counters_get(s->references, cluster);
+    return ret;
+}
+
+// Two snapshots name one table, and found is the other's. Programs make L1 tables one
+// behind the other: the older snapshot has the lower one.
+static unsigned owner_of(const struct q2_scan *s, unsigned index, uint64_t found)
+{
+    uint64_t claimed = s->snapshots[index].l1_table_offset;
+    for (unsigned k = 0; k < s->n_snapshots; k++) {
+        if (k == index || s->snapshots[k].l1_table_offset != claimed)
+            continue;
+        return (found < claimed) == (k < index) ? k : index;
+    }
+    return index;
+}
+
+static int find_l1(struct q2_scan *s, unsigned index, struct q2_error *err)
+{
+    const struct q2_snapshot *sn = &s->snapshots[index];
+    uint64_t n = sn->l1_size, found = 0;
+    unsigned n_found = 0;
+    size_t known;
+    bool doubtful;
+    int ret = is_doubtful(s, index, &doubtful, &known, err);
+    if (ret < 0 || !doubtful || n == 0 || n > Q2_MAX_L1_BYTES / 8)
+        return ret;
+    for (size_t i = 0; i < s->n_orphans && i < MAX_LOOKED_AT && ret == 0; i++)
+        ret = try_place(s, s->orphans[i] << s->cluster_bits, n, &found, &n_found, err);
+    if (ret < 0 || n_found != 1)
+        return ret;
+    struct q2_finding f = about(s, owner_of(s, index, found), "l1_table_offset", 0,
+                                sn->l1_table_offset, found);
+    f.edit_value = found;
+    if (known != SIZE_MAX)
+        s->findings.list[known] = f;
+    else
+        q2_scan_report(s, &s->findings, &f);
+    return 0;
+}
+
+int q2_scan_find_l1s(struct q2_scan *s, struct q2_error *err)
+{
+    int ret = 0;
+    // In a dirty image refcounts are what a crash leaves, and no evidence.
+    if (s->surplus == 0 || s->too_many_orphans ||
+        (s->header.incompatible_features & Q2_INCOMPAT_DIRTY))
+        return 0;
+    for (unsigned i = 0; i < s->n_snapshots && i + 1 < s->n_l1s && ret == 0; i++)
+        ret = find_l1(s, i, err);
+    return ret;
+}
