@@ -124,6 +124,35 @@ void fixture_make(struct fixture *f, const struct recipe *r, size_t max_record)
     put_fault_over(f, max_record);
 }
 
+void fixture_choose_runtime(struct fixture *f, unsigned number)
+{
+    struct q2_runtime *r = &f->runtime;
+    struct q2_error err = Q2_ERROR_INIT;
+    struct q2_image *img;
+    if (q2_image_open(f->memory, false, true, &img, &err) < 0)
+        give_up("%s: %s", f->name, err.message);
+    bool v3 = img->header.version >= 3;
+    img->disk.ops->release(&img->disk);
+    if (number & 1) // tables go from memory in the middle of things
+        r->l2_cache_size = r->refcount_cache_size = 1;
+    if (number & 2) // what becomes free is punched out of the file
+        r->discard_unmap = true;
+    if (number & 4)
+        r->pass_discard_other = Q2_ON;
+    if (v3 && (number & 24) == 24)
+        r->discard_no_unref = true;
+    if (v3 && number & 32)
+        r->lazy_refcounts = Q2_ON;
+    if (number & 64)
+        r->overlap_check_set = true, r->overlap_check = Q2_OVERLAP_ALL;
+    if ((number & 24) == 8)
+        r->detect_zeroes = true;
+    if (number == 0)
+        return;
+    size_t used = strlen(f->name);
+    snprintf(f->name + used, sizeof(f->name) - used, ", run-time options %u", number);
+}
+
 void fixture_clear(struct fixture *f)
 {
     q2_io_close(f->fault);
@@ -181,7 +210,9 @@ int fixture_open(const struct fixture *f, struct q2_io *io, bool writable,
     if (ret < 0)
         return ret;
     img->disk.path = strdup("image");
-    ret = attach_backing(f, img, err);
+    ret = q2_image_configure(img, &f->runtime, err);
+    if (ret == 0)
+        ret = attach_backing(f, img, err);
     if (ret < 0)
         fixture_close(img);
     else

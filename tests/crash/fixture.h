@@ -4,6 +4,7 @@
 #define Q2_TESTS_CRASH_FIXTURE_H
 
 #include "image/image.h"
+#include "image/runtime.h"
 #include "io/fault.h"
 
 struct fixture {
@@ -11,6 +12,7 @@ struct fixture {
     struct q2_io *memory;
     struct q2_io *fault;   // over memory
     struct q2_io *backing; // NULL: none
+    struct q2_runtime runtime;
 };
 
 struct recipe {
@@ -36,6 +38,8 @@ void save_bytes(const char *path, const void *bytes, size_t n_bytes);
 // Opens the image in io, which stays the caller's (as the backing file stays f's).
 int fixture_open(const struct fixture *f, struct q2_io *io, bool writable,
                  struct q2_image **out, struct q2_error *err);
+// Chooses what is asked of the image for this run; 0: nothing.
+void fixture_choose_runtime(struct fixture *f, unsigned number);
 // Closes it and nothing else.
 void fixture_close(struct q2_image *img);
 

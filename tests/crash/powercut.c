@@ -272,6 +272,8 @@ static void run_matrix(const struct options *o)
             struct recipe r = recipes[i];
             r.size = r.cluster_bits < 12 ? 192 << 10 : UINT64_C(24) << r.cluster_bits;
             fixture_make(&f, &r, MAX_RECORD);
+            if (k > 0)
+                fixture_choose_runtime(&f, (unsigned)((o->seed + k + i) * 37 % 128));
             run_one(&f, o->seed + k * 100 + i, k, o);
             fixture_clear(&f);
         }
@@ -297,6 +299,8 @@ int main(int argc, char **argv)
             named = true;
             for (unsigned k = 0; k < o.n_runs; k++) {
                 fixture_load(&f, argv[i], MAX_RECORD);
+                if (k > 0)
+                    fixture_choose_runtime(&f, (unsigned)((o.seed + k) * 37 % 128));
                 run_one(&f, o.seed + k * 100 + (unsigned)i, k, &o);
                 fixture_clear(&f);
             }

@@ -82,10 +82,11 @@ static void run(struct fixture *f, uint64_t this_seed, unsigned n_ops, const cha
     stage_close(&s);
 }
 
-static void run_recipe(const struct recipe *r, unsigned n_ops)
+static void run_recipe(const struct recipe *r, unsigned options, unsigned n_ops)
 {
     struct fixture f;
     fixture_make(&f, r, RECORD_NOTHING);
+    fixture_choose_runtime(&f, options);
     run(&f, seed + r->cluster_bits * 64 + r->refcount_order * 4 + r->version, n_ops,
         NULL);
     fixture_clear(&f);
@@ -111,7 +112,8 @@ static void run_matrix(void)
             r.refcount_order = k < 7 ? (k + bits) % 7 : 4;
             r.backing = k % 2 == 1;
             r.lazy_refcounts = k % 3 == 1 && r.version == 3;
-            run_recipe(&r, 400);
+            run_recipe(&r, 0, 400);
+            run_recipe(&r, (unsigned)(seed + i + k) * 37 % 128, 400);
         }
     }
     const struct recipe large = {.version = 3,
@@ -119,7 +121,7 @@ static void run_matrix(void)
                                  .refcount_order = 4,
                                  .size = UINT64_C(13) << 20,
                                  .backing = true};
-    run_recipe(&large, 60);
+    run_recipe(&large, 0, 60);
 }
 
 int main(int argc, char **argv)
