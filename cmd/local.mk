@@ -23,10 +23,26 @@ qcow2_SOURCES += \
 	cmd/create_options.c \
 	cmd/create_options.h \
 	cmd/create_values.c \
+	cmd/image_opts.c \
+	cmd/image_opts.h \
+	cmd/image_pairs.c \
+	cmd/image_pairs.h \
+	cmd/image_runtime.c \
 	cmd/info.c \
 	cmd/info_json.c \
 	cmd/info_output.c \
 	cmd/info_output.h \
+	cmd/io.c \
+	cmd/io.h \
+	cmd/io_disk.c \
+	cmd/io_mode.c \
+	cmd/io_open.c \
+	cmd/io_open_commands.c \
+	cmd/io_read.c \
+	cmd/io_shell.c \
+	cmd/io_transfer.c \
+	cmd/io_values.c \
+	cmd/io_write.c \
 	cmd/main.c \
 	cmd/map.c \
 	cmd/opening.c \

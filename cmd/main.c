@@ -14,8 +14,8 @@
 #include "cmd/signals.h"
 
 static const struct q2_command *const commands[] = {
-    &q2_cmd_check,  &q2_cmd_compare, &q2_cmd_convert,
-    &q2_cmd_create, &q2_cmd_info,    &q2_cmd_map,
+    &q2_cmd_check, &q2_cmd_compare, &q2_cmd_convert, &q2_cmd_create,
+    &q2_cmd_info,  &q2_cmd_io,      &q2_cmd_map,
 };
 
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
@@ -90,6 +90,14 @@ static int misuse(const char *program, struct q2_error *err, const char *what,
     return 1;
 }
 
+static int run_line(struct q2_command_line *line, struct q2_error *err)
+{
+    q2_signals_setup();
+    if (line->command->writes)
+        q2_signals_catch();
+    return line->command->run(line, err);
+}
+
 static int run_command(const char *program, int argc, char **argv, struct q2_error *err)
 {
     for (size_t i = 0; i < N_COMMANDS; i++) {
@@ -97,12 +105,20 @@ static int run_command(const char *program, int argc, char **argv, struct q2_err
             continue;
         struct q2_command_line line = {
             .program = program, .command = commands[i], .argc = argc, .argv = argv};
-        q2_signals_setup();
-        if (commands[i]->writes)
-            q2_signals_catch();
-        return commands[i]->run(&line, err);
+        return run_line(&line, err);
     }
     return misuse(program, err, "Command not found: ", argv[0]);
+}
+
+// By the name of qemu-io the program is that command alone.
+static int run_io(const char *program, int argc, char **argv, struct q2_error *err)
+{
+    struct q2_command_line line = {.program = program,
+                                   .command = &q2_cmd_io,
+                                   .alone = true,
+                                   .argc = argc,
+                                   .argv = argv};
+    return run_line(&line, err);
 }
 
 static int run(const char *program, int argc, char **argv, struct q2_error *err)
@@ -111,6 +127,8 @@ static int run(const char *program, int argc, char **argv, struct q2_error *err)
                                                  {"version", no_argument, NULL, 'V'},
                                                  {NULL, 0, NULL, 0}};
     argv[0] = (char *)program; // getopt's messages begin with it
+    if (!strcmp(program, "qemu-io"))
+        return run_io(program, argc, argv, err);
     int c = getopt_long(argc, argv, "+hV", long_options, NULL);
     if (c == 'h')
         print_help(program);

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: MIT
-// Backing files of images to be made, and which files a disk is made of.
+// Disks as the command line names them, backing files of images to be made, and which
+// files a disk is made of.
 #include "cmd/opening.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+
+#include "image/image.h"
+#include "ops/open_rw.h"
 
 // "Could not open 'x': why" of the user's own files is "why" where the file is not the
 // one that the command is about.
@@ -32,6 +37,138 @@ int q2_open_backing(const char *overlay_path, const char *backing_name,
     free(path);
     return rc;
 }
+
+// --- names of the command line
+// -----------------------------------------------------------
+
+// What the name says, over what the command asks for.
+static int merge_options(const struct q2_image_name *name, struct q2_open_options *o,
+                         struct q2_error *err)
+{
+    if (o->writable && name->read_only == Q2_ON)
+        return q2_fail(err, -EROFS, "Block node is read-only");
+    o->unsafe_share = o->unsafe_share || name->force_share == Q2_ON;
+    if (o->writable && o->unsafe_share)
+        return q2_fail(err, -EINVAL,
+                       "force-share=on can only be used with read-only images");
+    o->format = name->format;
+    if (name->direct != Q2_UNSET)
+        o->file.direct = name->direct == Q2_ON;
+    if (name->no_flush != Q2_UNSET)
+        o->file.no_flush = name->no_flush == Q2_ON;
+    if (name->native_aio && !o->file.direct)
+        return q2_fail(err, -EINVAL,
+                       "aio=native was specified, but it requires cache.direct=on, which "
+                       "was not specified.");
+    if (!name->plain)
+        o->runtime = &name->runtime;
+    return 0;
+}
+
+// A colon in a file's name is no protocol where the name is given as a file's.
+static int exact_path(const struct q2_image_name *name, char **path, struct q2_error *err)
+{
+    bool colon = name->path[strcspn(name->path, ":/")] == ':';
+    if (asprintf(path, "%s%s", colon && !name->plain ? "file:" : "", name->path) < 0)
+        return q2_fail_memory(err, strlen(name->path));
+    return 0;
+}
+
+static int open_given_backing(struct q2_disk *d, const struct q2_image_name *name,
+                              const struct q2_open_options *top, struct q2_error *err)
+{
+    const struct q2_header *h = &q2_image_of(d)->header;
+    struct q2_image_name backing = *name;
+    struct q2_open_options o = {.unsafe_share = top->unsafe_share, .file = top->file};
+    char *path = NULL;
+    int rc = 0;
+    if (!backing.path && !h->backing_file)
+        return 0;
+    if (!backing.path) {
+        rc = q2_backing_path(d->path, h->backing_file, &path, err);
+        backing.path = path;
+        if (!backing.format)
+            backing.format = h->backing_format;
+    }
+    if (!rc)
+        rc = q2_open_image_name(&backing, &o, NULL, &d->backing, err);
+    free(path);
+    return rc ? q2_context(err, "Could not open backing file") : 0;
+}
+
+static int open_merged(const struct q2_image_name *name, const struct q2_open_options *o,
+                       const struct q2_monitor *monitor, struct q2_disk **out,
+                       struct q2_error *err)
+{
+    struct q2_disk *d = NULL;
+    char *path;
+    int rc = exact_path(name, &path, err);
+    if (rc)
+        return rc;
+    rc = o->writable ? q2_open_rw(path, o, monitor, &d, err)
+                     : q2_disk_open(path, o, &d, err);
+    if (rc && !name->plain)
+        drop_context(err, path);
+    free(path);
+    if (!rc)
+        rc = q2_image_name_check(name, d->ops->format, d->cluster_size, err);
+    if (!rc && name->backing)
+        rc = open_given_backing(d, name->backing, o, err);
+    if (rc)
+        q2_disk_close(d);
+    else
+        *out = d;
+    return rc;
+}
+
+int q2_open_image_name(const struct q2_image_name *name,
+                       const struct q2_open_options *options,
+                       const struct q2_monitor *monitor, struct q2_disk **out,
+                       struct q2_error *err)
+{
+    struct q2_open_options o = *options;
+    int rc = merge_options(name, &o, err);
+    if (rc)
+        return rc;
+    rc = open_merged(name, &o, monitor, out, err);
+    if (rc)
+        drop_context(err, name->path);
+    return rc;
+}
+
+static int open_plain(const struct q2_image_name *name,
+                      const struct q2_open_options *options,
+                      const struct q2_monitor *monitor, struct q2_disk **out,
+                      struct q2_error *err)
+{
+    struct q2_open_options o = *options;
+    int rc = merge_options(name, &o, err);
+    return rc ? q2_context(err, "Could not open '%s'", name->path)
+              : open_merged(name, &o, monitor, out, err);
+}
+
+int q2_open_named(const char *text, bool image_opts,
+                  const struct q2_open_options *options, const struct q2_monitor *monitor,
+                  struct q2_disk **out, struct q2_error *err)
+{
+    struct q2_image_name name;
+    if (image_opts && options->format)
+        return q2_fail(err, -EINVAL, "--image-opts and --format are mutually exclusive");
+    int rc = q2_image_name_parse(text, image_opts, options->format, &name, err);
+    if (!rc && name.plain) {
+        rc = open_plain(&name, options, monitor, out, err);
+    } else {
+        if (!rc)
+            rc = q2_open_image_name(&name, options, monitor, out, err);
+        if (rc)
+            q2_context(err, "Could not open '%s'", text);
+    }
+    q2_image_name_clear(&name);
+    return rc;
+}
+
+// --- files
+// --------------------------------------------------------------------------------
 
 static bool same_file(const struct stat *a, const struct stat *b)
 {

@@ -10,6 +10,7 @@
 
 #define MAX_OPTIONS 64
 #define HELP_COLUMN 29
+#define NAME_SIZE 256
 
 // What getopt returns for the row i, so that two rows may share a code.
 #define ROW_BASE 1024
@@ -48,10 +49,18 @@ static const struct q2_option *find_row(const struct q2_option *rows, int c)
     return NULL;
 }
 
+// What was called: "qcow2 info", or "qemu-io".
+static void format_called(const struct q2_command_line *line, char name[NAME_SIZE])
+{
+    snprintf(name, NAME_SIZE, "%s%s%s", line->program, line->alone ? "" : " ",
+             line->alone ? "" : line->command->name);
+}
+
 static int try_help(const struct q2_command_line *line, struct q2_error *err)
 {
-    return q2_hint(err, "Try '%s %s --help' for more information", line->program,
-                   line->command->name);
+    char name[NAME_SIZE];
+    format_called(line, name);
+    return q2_hint(err, "Try '%s --help' for more information", name);
 }
 
 int q2_options_misuse(const struct q2_command_line *line, struct q2_error *err,
@@ -91,12 +100,12 @@ int q2_options_parse(struct q2_command_line *line, q2_option_handler handle,
                      struct q2_error *err)
 {
     struct getopt_arrays arrays;
-    char name[256];
+    char name[NAME_SIZE];
     int c;
 
     build_arrays(line->command->options, &arrays);
     // getopt begins its messages with argv[0].
-    snprintf(name, sizeof(name), "%s %s", line->program, line->command->name);
+    format_called(line, name);
     line->argv[0] = name;
     optind = 0;
     int rc = 0;
@@ -151,13 +160,15 @@ static void print_group(const struct q2_option *first)
 void q2_options_print_help(const struct q2_command_line *line)
 {
     const struct q2_command *command = line->command;
-    printf("Usage: %s %s [OPTION]... %s\n       %s %s --help\n%s.\n", line->program,
-           command->name, command->operands, line->program, command->name,
-           command->summary);
+    char name[NAME_SIZE];
+    format_called(line, name);
+    printf("Usage: %s [OPTION]... %s\n       %s --help\n%s.\n", name, command->operands,
+           name, command->summary);
     for (const struct q2_option *row = command->options; row->name; row++)
         if (row->help && group_begins(command->options, row))
             print_group(row);
     printf("\nExamples:\n");
+    // An example begins with the command's name.
     for (int i = 0; i < 2; i++)
-        printf("  %s %s\n", line->program, command->examples[i]);
+        printf("  %s%s\n", name, command->examples[i] + strlen(command->name));
 }

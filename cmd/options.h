@@ -54,7 +54,8 @@ enum {
 struct q2_command_line {
     const char *program; // the name it was called by, without folders
     const struct q2_command *command;
-    int argc; // of the command: argv[0] is its name
+    bool alone; // the program's name stands for the command's, too
+    int argc;   // of the command: argv[0] is its name
     char **argv;
     void *settings; // the command's own, for its handler
     // Set by q2_options_parse: what is no option.

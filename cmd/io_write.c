@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: MIT
+// io: write, writev, aio_write.
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "cmd/io.h"
+#include "image/image.h"
+
+struct request {
+    struct q2_shell_report report;
+    bool vm_state, compressed, zeroes, unmap, no_fallback, durable, aio;
+    bool has_pattern;
+    uint8_t pattern;
+    const char *source; // a file that fills the buffer, again and again
+};
+
+static int take_letter(struct request *r, int letter)
+{
+    bool *const flags[] = {
+        ['b'] = &r->vm_state, ['c'] = &r->compressed,  ['C'] = &r->report.terse,
+        ['f'] = &r->durable,  ['n'] = &r->no_fallback, ['q'] = &r->report.quiet,
+        ['u'] = &r->unmap,    ['z'] = &r->zeroes,
+    };
+    if (letter == 'p') // of no meaning since long
+        return 0;
+    if (letter == 's') {
+        r->source = optarg;
+        return 0;
+    }
+    if (letter == 'P') {
+        r->has_pattern = true;
+        return q2_shell_pattern(optarg, &r->pattern) ? 0 : -EINVAL;
+    }
+    if (letter >= (int)(sizeof(flags) / sizeof(flags[0])) || !flags[letter])
+        return 1;
+    *flags[letter] = true;
+    return 0;
+}
+
+// 1: the request was only to be counted as invalid.
+static int parse_options(struct request *r, const struct q2_shell_command *self, int argc,
+                         char **argv)
+{
+    const char *letters = !strcmp(self->name, "write")    ? "bcCfnpP:qs:uz"
+                          : !strcmp(self->name, "writev") ? "CfP:q"
+                                                          : "CfiP:quz";
+    int letter;
+    while ((letter = getopt(argc, argv, letters)) != -1) {
+        if (letter == 'i') {
+            printf("injecting invalid write request\n");
+            return 1;
+        }
+        int rc = take_letter(r, letter);
+        if (rc)
+            return rc < 0 ? rc : q2_shell_usage(self);
+    }
+    return 0;
+}
+
+static int check_together(const struct request *r, bool pieces, int n_lengths)
+{
+    const struct {
+        bool wrong;
+        const char *message;
+    } rules[] = {
+        {r->vm_state && r->zeroes, "-b and -z cannot be specified at the same time"},
+        {r->durable && (r->vm_state || r->compressed),
+         "-f and -b or -c cannot be specified at the same time"},
+        {r->no_fallback && !r->zeroes, "-n requires -z to be specified"},
+        {r->unmap && !r->zeroes, "-u requires -z to be specified"},
+        {!pieces && r->zeroes + r->has_pattern + !!r->source > 1,
+         "Only one of -z, -P, and -s can be specified at the same time"},
+        {pieces && r->zeroes && n_lengths != 1,
+         "-z supports only a single length parameter"},
+    };
+    for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++) {
+        if (!rules[i].wrong)
+            continue;
+        printf("%s\n", rules[i].message);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static int parse_range(struct request *r, const struct q2_shell_command *self, int argc,
+                       char **argv)
+{
+    bool pieces = strcmp(self->name, "write") != 0;
+    uint64_t *n_bytes = &r->report.n_bytes;
+    if (pieces ? optind > argc - 2 : optind != argc - 2)
+        return q2_shell_usage(self);
+    int rc = check_together(r, pieces, argc - optind - 1);
+    if (rc)
+        return rc;
+    if (!q2_shell_size(argv[optind], &r->report.offset))
+        return -EINVAL;
+    bool good;
+    if (pieces)
+        good = q2_shell_pieces(argv + optind + 1, argc - optind - 1, n_bytes);
+    else if (r->no_fallback) // no buffer, no limit
+        good = q2_shell_size(argv[optind + 1], n_bytes);
+    else
+        good = q2_shell_length(argv[optind + 1], " without -n", n_bytes);
+    return good ? 0 : -EINVAL;
+}
+
+static int file_says(const char *path, const char *what)
+{
+    fprintf(stderr, "%s: %s\n", path, what);
+    return -EIO;
+}
+
+// Fills the buffer with copies of a file.
+static int fill_from(const char *path, uint8_t *buf, size_t n_bytes)
+{
+    FILE *file = fopen(path, "rb");
+    if (!file)
+        return file_says(path, strerror(errno));
+    size_t n = fread(buf, 1, n_bytes, file);
+    bool failed = ferror(file) != 0;
+    fclose(file);
+    if (failed || !n)
+        return file_says(path, failed ? "file could not be read" : "file is empty");
+    for (; n < n_bytes; n *= 2)
+        memcpy(buf + n, buf, q2_min_u64(n, n_bytes - n));
+    return 0;
+}
+
+// Zeros that are to be cheap: a format without zero clusters has none, and of a cluster
+// that is cut the rest must read as zeros already.
+static int refuse_fallback(struct q2_disk *d, uint64_t offset, uint64_t n_bytes,
+                           struct q2_error *err)
+{
+    if (d->ops != &q2_image_disk_ops || !n_bytes)
+        return 0;
+    int rc = q2_image_of(d)->header.version < 3 ? -ENOTSUP : 0;
+    uint64_t edges[] = {offset, offset + n_bytes};
+    for (size_t i = 0; !rc && i < 2; i++) {
+        struct q2_extent e;
+        unsigned depth;
+        uint64_t start = q2_align_down(edges[i], d->cluster_size);
+        if (start == edges[i] || edges[i] == d->size)
+            continue;
+        rc = q2_disk_status_above(d, NULL, start, d->cluster_size, &e, &depth, err);
+        if (rc)
+            return rc;
+        rc = !e.allocated || e.zero ? 0 : -ENOTSUP;
+    }
+    return rc ? q2_fail(err, rc, "%s", "") : 0;
+}
+
+static int write_zeroes(struct q2_disk *d, const struct request *r, struct q2_error *err)
+{
+    int rc =
+        r->no_fallback ? refuse_fallback(d, r->report.offset, r->report.n_bytes, err) : 0;
+    return rc ? rc
+              : q2_disk_write_zeroes(d, r->report.offset, r->report.n_bytes,
+                                     r->unmap ? Q2_ZERO_UNMAP : 0, err);
+}
+
+static int write_compressed(struct q2_disk *d, const struct request *r,
+                            const uint8_t *buf, struct q2_error *err)
+{
+    uint64_t at = r->report.offset, end = at + r->report.n_bytes;
+    uint32_t cluster = d->cluster_size;
+    if (!cluster)
+        return q2_fail(err, -ENOTSUP, "%s", "");
+    if (at % cluster || (end % cluster && end != d->size))
+        return q2_fail(err, -EINVAL, "%s", "");
+    int rc = 0;
+    for (; !rc && at < end; at += cluster)
+        rc = q2_disk_write_compressed(d, at, buf + (at - r->report.offset),
+                                      (size_t)q2_min_u64(cluster, end - at), err);
+    return rc;
+}
+
+static int write_vm_state(struct q2_disk *d, const struct request *r, const uint8_t *buf,
+                          struct q2_error *err)
+{
+    if (d->ops != &q2_image_disk_ops)
+        return q2_fail(err, -ENOTSUP, "%s", "");
+    return q2_image_write_vmstate(q2_image_of(d), r->report.offset, buf,
+                                  (size_t)r->report.n_bytes, err);
+}
+
+static int write_data(struct q2_shell *shell, const struct request *r, const uint8_t *buf,
+                      struct q2_error *err)
+{
+    struct q2_disk *d = shell->disk;
+    int rc = r->vm_state
+                 ? 0
+                 : q2_shell_check_range(d, r->report.offset, r->report.n_bytes, err);
+    if (rc || !r->report.n_bytes)
+        return rc;
+    if (r->vm_state)
+        rc = write_vm_state(d, r, buf, err);
+    else if (r->zeroes)
+        rc = write_zeroes(d, r, err);
+    else if (r->compressed)
+        rc = write_compressed(d, r, buf, err);
+    else
+        rc = q2_disk_write(d, r->report.offset, buf, (size_t)r->report.n_bytes, err);
+    if (!rc && (r->durable || !shell->mode.write_back))
+        rc = q2_disk_flush(d, err);
+    return rc;
+}
+
+static int fill(const struct request *r, uint8_t **buf)
+{
+    size_t n_bytes = (size_t)r->report.n_bytes;
+    *buf = NULL;
+    if (r->zeroes)
+        return 0;
+    *buf = malloc(n_bytes + 1);
+    if (!*buf) {
+        printf("write failed: %s\n", strerror(ENOMEM));
+        return -ENOMEM;
+    }
+    if (r->source)
+        return n_bytes ? fill_from(r->source, *buf, n_bytes) : 0;
+    memset(*buf, r->has_pattern ? r->pattern : 0xcd, n_bytes);
+    return 0;
+}
+
+int q2_shell_write(struct q2_shell *shell, const struct q2_shell_command *self, int argc,
+                   char **argv)
+{
+    struct request r = {.report = {.done = "wrote"}, .aio = self->name[0] == 'a'};
+    struct q2_error err = Q2_ERROR_INIT;
+    uint8_t *buf;
+    int rc = parse_options(&r, self, argc, argv);
+    if (rc)
+        return rc < 0 ? rc : 0;
+    rc = parse_range(&r, self, argc, argv);
+    if (rc || !q2_shell_writable(shell))
+        return rc ? rc : -EROFS;
+    rc = fill(&r, &buf);
+    q2_shell_start(&r.report);
+    if (!rc) {
+        rc = write_data(shell, &r, buf, &err);
+        if (rc)
+            q2_shell_failed(shell, self->name, &err);
+        else
+            q2_shell_print_report(&r.report);
+    }
+    free(buf);
+    // What becomes of a request that was only submitted is not the command's failure.
+    return r.aio ? 0 : rc;
+}
