@@ -229,7 +229,8 @@ int q2_image_open(struct q2_io *io, bool writable, bool image_only, struct q2_im
         q2_header_clear(&header);
         return ret;
     }
-    if (!image_only)
+    ret = q2_image_configure(img, NULL, err);
+    if (ret == 0 && !image_only)
         ret = load(img, err);
     if (ret < 0) {
         image_release(&img->disk);
@@ -293,9 +294,10 @@ int q2_image_new(struct q2_io *io, struct q2_header *header, struct q2_image **o
     if (ret < 0)
         return ret;
     img->unpublished = true;
-    q2_image_configure(img, NULL, err); // cannot fail: nothing is asked for
     img->checked_preallocation = true;
-    ret = place_skeleton(img, err);
+    ret = q2_image_configure(img, NULL, err);
+    if (ret == 0)
+        ret = place_skeleton(img, err);
     if (ret < 0) {
         image_release(&img->disk);
         return ret;

@@ -149,7 +149,8 @@ int q2_image_select_snapshot(struct q2_image *img, const char *spec,
 // commit before.
 int q2_image_write_header(struct q2_image *img, struct q2_error *err);
 
-// Sets up what is asked for this run (NULL: the defaults), right after opening.
+// Sets up what is asked for this run, right after opening (NULL: the defaults, which
+// opening itself sets).
 int q2_image_configure(struct q2_image *img, const struct q2_runtime *runtime,
                        struct q2_error *err);
 

@@ -69,7 +69,8 @@ static int open_qcow2(struct q2_io *io, const struct q2_open_options *o,
     int ret = q2_image_open(io, o->writable, o->image_only, &img, err);
     if (ret < 0)
         return ret;
-    ret = q2_image_configure(img, o->runtime, err);
+    if (o->runtime)
+        ret = q2_image_configure(img, o->runtime, err);
     if (ret < 0) {
         img->disk.ops->release(&img->disk);
         return ret;
