@@ -128,6 +128,9 @@ struct q2_shell_report {
 void q2_shell_start(struct q2_shell_report *report);
 void q2_shell_print_report(const struct q2_shell_report *report);
 
+// True for a range of whole sectors; else says that it is none.
+bool q2_shell_sectors(const struct q2_shell_report *report);
+
 // A request that reaches behind the end of the disk: -EIO.
 int q2_shell_check_range(const struct q2_disk *d, uint64_t offset, uint64_t n_bytes,
                          struct q2_error *err);

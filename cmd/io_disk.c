@@ -208,7 +208,7 @@ const struct q2_shell_command q2_shell_disk_commands[] = {
     {"alloc", NULL, 1, 2, false, "offset [count]",
      "tell how many bytes this layer has allocated", NULL, run_alloc},
     {"info", "i", 0, 0, false, "", "describe the open image", NULL, run_info},
-    {"sleep", NULL, 1, 1, true, "ms", "wait for so many milliseconds", NULL, run_sleep},
+    {"sleep", NULL, 1, 1, true, "", "wait for so many milliseconds", NULL, run_sleep},
     {"sigraise", NULL, 1, 1, true, "signal", "send the program a signal", NULL,
      run_sigraise},
     {"abort", NULL, 0, 0, true, "", "crash: end at once, close nothing", NULL, run_abort},

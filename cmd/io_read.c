@@ -96,7 +96,7 @@ static int parse_range(struct request *r, const struct q2_shell_command *self, i
     }
     if (!r->has_length)
         r->check_length = n_bytes - r->check_start;
-    return 0;
+    return !r->vm_state || q2_shell_sectors(&r->report) ? 0 : -EINVAL;
 }
 
 // What a read found in no cluster of this layer is written there, whole clusters at a

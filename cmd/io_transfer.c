@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "cmd/io.h"
 #include "io/io.h"
 
@@ -71,13 +72,11 @@ static int resize(struct q2_disk *d, uint64_t size, bool allocate, struct q2_err
 {
     if (strcmp(d->ops->format, "raw") != 0)
         return q2_fail(err, -ENOTSUP, "Resizing is not supported yet by this version");
-    if (size % 512)
-        return q2_fail(err, -EINVAL, "The new size must be a multiple of 512");
     int rc = q2_io_set_size(d->file, size, err);
     if (!rc && allocate && size > d->size)
         rc = q2_io_allocate(d->file, d->size, size - d->size, err);
     if (!rc)
-        d->size = size;
+        d->size = q2_align_up(size, 512);
     return rc;
 }
 

@@ -123,6 +123,16 @@ void q2_shell_print_report(const struct q2_shell_report *r)
     printf("%s, 1 ops; %s (%s/sec and %.4f ops/sec)\n", size, time, rate, 1 / seconds);
 }
 
+bool q2_shell_sectors(const struct q2_shell_report *r)
+{
+    bool offset = r->offset % 512 != 0;
+    if (!offset && r->n_bytes % 512 == 0)
+        return true;
+    printf("%" PRIu64 " is not a sector-aligned value for '%s'\n",
+           offset ? r->offset : r->n_bytes, offset ? "offset" : "count");
+    return false;
+}
+
 int q2_shell_check_range(const struct q2_disk *d, uint64_t offset, uint64_t n_bytes,
                          struct q2_error *err)
 {

@@ -106,6 +106,8 @@ static int parse_range(struct request *r, const struct q2_shell_command *self, i
         good = q2_shell_size(argv[optind + 1], n_bytes);
     else
         good = q2_shell_length(argv[optind + 1], " without -n", n_bytes);
+    if (good && (r->vm_state || r->compressed))
+        good = q2_shell_sectors(&r->report);
     return good ? 0 : -EINVAL;
 }
 
