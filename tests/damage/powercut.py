@@ -1,18 +1,24 @@
 # SPDX-License-Identifier: MIT
 """A repair that is cut short: its writes are recorded, and every state that the image could
 be in when the power goes is made from them. From each, undo must give back the damaged
-image, and another repair must end as well as the whole one did."""
+image, and another repair must end as well as the whole one did. Of some states that other
+repair is cut short, too, and the same must hold again."""
 
+import json
 import os
 import re
 import struct
 import subprocess
+import zlib
 
 from judge import Bad, Content, Judge, Ran, read_file, write_file
 from qcow2format import FormatError, Reader
 
 WRITE, FLUSH, SET_SIZE, OTHER = 0, 1, 2, 8
 MAX_STATES = 60
+# Of these so many are repaired and cut again, in so many places.
+MAX_AGAIN = 4
+MAX_STATES_AGAIN = 4
 PLAN = re.compile(r"^    (?:(flush)|set the file's size to (\d+)|write 0x([0-9a-f]{16}) at "
                   r"offset (\d+)|write (\d+) bytes at offset (\d+))$", re.M)
 
@@ -147,6 +153,29 @@ class CutJudge(Judge):
             planned.pop()
         return planned == done
 
+    @staticmethod
+    def same_as_json(ops, out):
+        """The same of the plan as JSON, which tells all that is written."""
+        planned, done = [], []
+        for edit in json.loads(out)["plan"]["edits"]:
+            if edit["action"] == "write":
+                data = edit.get("data")
+                planned.append((edit["offset"], edit["length"],
+                                bytes.fromhex(data) if data else int(edit["crc32"], 16)))
+            else:
+                planned.append(edit.get("size", "flush"))
+        for kind, offset, data in ops:
+            if kind == WRITE:
+                done.append((offset, len(data),
+                             data if len(data) <= 512 else zlib.crc32(data)))
+            else:
+                done.append(offset if kind == SET_SIZE else "flush")
+        while done and done[-1] == "flush":
+            done.pop()
+        while planned and planned[-1] == "flush":
+            planned.pop()
+        return planned == done
+
     def wrong(self, raw):
         """What the guest does not read any more: (state, cluster) pairs."""
         found = set()
@@ -173,14 +202,19 @@ class CutJudge(Judge):
         try:
             self.place(damaged)
             dry = self.check("-r", "all", "--dry-run")
+            plan = self.check("-r", "all", "--dry-run", "--output=json")
             whole, ops = self.record(damaged)
             if not any(kind in (WRITE, SET_SIZE) for kind, _, _ in ops) or whole.code:
                 return 0, None
-            return self.judge_cuts(damaged, dry, ops)
+            ours = [op for op in ops if op[0] < OTHER]
+            if not self.same_as_plan(ours, dry.out) or \
+                    not self.same_as_json(ours, plan.out):
+                raise Bad("the dry run's plan is not what was done")
+            return self.judge_cuts(damaged, ops)
         except Bad as e:
             return 0, " ".join(str(e).split())
 
-    def judge_cuts(self, damaged, dry, ops):
+    def judge_cuts(self, damaged, ops):
         ours = [op for op in ops if op[0] < OTHER]
         final = damaged
         for op in ours:
@@ -189,15 +223,16 @@ class CutJudge(Judge):
             raise Bad("the recorded calls do not make the repaired image")
         if not self.undo_is_durable_first(ops):
             raise Bad("the image is written before the undo file is flushed")
-        if not self.same_as_plan(ours, dry.out):
-            raise Bad("the dry run's plan is not what was done")
         undo, lost = read_file(self.undo), self.wrong(final)
         self.judge_leaks_first(damaged, lost)
         chosen = spread(states(damaged, ours), MAX_STATES)
         for number, raw in enumerate(chosen):
             self.judge_state("state %d of %d: " % (number, len(chosen)), raw, damaged, undo,
                              lost)
-        return len(chosen), None
+        n = len(chosen)
+        for number, raw in enumerate(spread(chosen[1:], MAX_AGAIN)):
+            n += self.cut_again("cut %d: " % number, raw, damaged, undo, lost)
+        return n, None
 
     def judge_leaks_first(self, damaged, lost):
         """-r leaks changes nothing that a guest reads, and takes nothing from -r all."""
@@ -212,11 +247,17 @@ class CutJudge(Judge):
             raise Bad("after -r leaks, -r all loses more: %s" % sorted(more)[:3])
 
     def judge_state(self, label, raw, damaged, undo, lost):
+        self.undoes(label, raw, undo, damaged)
+        self.repairs_again(label, raw, lost)
+
+    def undoes(self, label, raw, undo, damaged):
         self.place(raw)
         write_file(self.undo, undo)
         back = self.run_undo()
         if back.code != 0 or read_file(self.path) != damaged:
             raise Bad(label + "undo fails: " + back.err.decode(errors="replace"))
+
+    def repairs_again(self, label, raw, lost):
         self.place(raw)
         again = self.check("-r", "all")
         after = read_file(self.path)
@@ -227,3 +268,31 @@ class CutJudge(Judge):
         more = self.wrong(after) - lost
         if more:
             raise Bad(label + "the second repair loses more: %s" % sorted(more)[:3])
+
+    def cut_again(self, label, raw, damaged, undo, lost):
+        """The repair of what a cut has left, cut short. Returns the number of states."""
+        _, ops = self.record(raw)
+        ours = [op for op in ops if op[0] < OTHER]
+        if not any(kind in (WRITE, SET_SIZE) for kind, _, _ in ours):
+            return 0
+        if not self.undo_is_durable_first(ops):
+            raise Bad(label + "the image is written before the undo file is flushed")
+        second = read_file(self.undo)
+        chosen = spread(states(raw, ours)[1:], MAX_STATES_AGAIN)
+        for number, state in enumerate(chosen):
+            where = label + "state %d of %d: " % (number, len(chosen))
+            # Step by step: to where the first repair was cut, and on to the beginning.
+            self.undoes(where, state, second, raw)
+            self.undoes(where, read_file(self.path), undo, damaged)
+            self.undoes_or_refuses(where, state, undo, damaged)
+            self.repairs_again(where, state, lost)
+        return len(chosen)
+
+    def undoes_or_refuses(self, label, raw, undo, damaged):
+        """The first undo file over what the second repair wrote: it may not know that."""
+        self.place(raw)
+        write_file(self.undo, undo)
+        code = self.run_undo().code
+        if read_file(self.path) != (raw if code else damaged):
+            raise Bad(label + "the first undo file ends with %d, and leaves something else"
+                      % code)
