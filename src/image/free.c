@@ -9,7 +9,7 @@
 
 // So much may wait before a commit is due, lest an image under steady rewrite grow: this,
 // or a sixteenth of the file if that is more, but not more than the last.
-#define MIN_WAITING_BYTES (UINT64_C(2) << 20)
+#define MIN_WAITING_BYTES (UINT64_C(1) << 20)
 #define MAX_WAITING_BYTES (UINT64_C(256) << 20)
 #define MAX_WAITING_RUNS 65536U
 

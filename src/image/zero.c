@@ -16,14 +16,11 @@ static bool backing_is_zero(const struct q2_disk *d, uint64_t guest_offset)
     return !d->backing || guest_offset >= d->backing->size;
 }
 
-// Version 2 knows no zero clusters: a cluster may only be dropped where nothing shows
-// through, and only if the space may be given back.
-static bool can_mark(const struct q2_image *img, uint64_t guest_offset, unsigned flags)
+// Version 2 knows no zero clusters: there a cluster may only be dropped, where nothing
+// shows through.
+static bool can_mark(const struct q2_image *img)
 {
-    if (img->header.version >= 3)
-        return true;
-    return (flags & Q2_ZERO_UNMAP) && img->header.backing_file == NULL &&
-           backing_is_zero(&img->disk, guest_offset);
+    return img->header.version >= 3 || !img->header.backing_file;
 }
 
 static uint64_t zero_entry(const struct q2_image *img, uint64_t old, unsigned flags)
@@ -120,20 +117,34 @@ static int write_real_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t 
     return ret;
 }
 
+static int lookup(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes,
+                  struct q2_run *run, struct q2_error *err)
+{
+    pthread_mutex_lock(&img->lock);
+    int ret = q2_mapping_lookup(img, guest_offset, n_bytes, run, err);
+    pthread_mutex_unlock(&img->lock);
+    return ret;
+}
+
+static bool reads_zero(const struct q2_image *img, uint64_t guest_offset,
+                       const struct q2_run *run)
+{
+    return run->kind == Q2_CLUSTER_ZERO || run->kind == Q2_CLUSTER_ZERO_ALLOCATED ||
+           (run->kind == Q2_CLUSTER_UNALLOCATED &&
+            backing_is_zero(&img->disk, guest_offset));
+}
+
 static int zero_run(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes,
                     uint64_t *n_done, struct q2_error *err)
 {
     struct q2_run run;
-    pthread_mutex_lock(&img->lock);
-    int ret = q2_mapping_lookup(img, guest_offset, n_bytes, &run, err);
-    pthread_mutex_unlock(&img->lock);
+    int ret = lookup(img, guest_offset, n_bytes, &run, err);
     if (ret < 0)
         return ret;
     *n_done = run.n_bytes;
-    bool zero =
-        run.kind == Q2_CLUSTER_ZERO || run.kind == Q2_CLUSTER_ZERO_ALLOCATED ||
-        (run.kind == Q2_CLUSTER_UNALLOCATED && backing_is_zero(&img->disk, guest_offset));
-    return zero ? 0 : write_real_zeroes(&img->disk, guest_offset, run.n_bytes, err);
+    return reads_zero(img, guest_offset, &run)
+               ? 0
+               : write_real_zeroes(&img->disk, guest_offset, run.n_bytes, err);
 }
 
 // Where the format has no mark for it: what reads as zeros already is left alone.
@@ -147,27 +158,62 @@ static int zero_by_writing(struct q2_image *img, uint64_t guest_offset, uint64_t
     return ret;
 }
 
+// Does all of the cluster that begins at guest_offset read as zeros?
+static int is_zero_cluster(struct q2_image *img, uint64_t guest_offset, bool *zero,
+                           struct q2_error *err)
+{
+    struct q2_run run;
+    uint64_t n = q2_min_u64(img->cluster_size, img->disk.size - guest_offset);
+    int ret = lookup(img, guest_offset, n, &run, err);
+    *zero = ret == 0 && run.n_bytes == n && reads_zero(img, guest_offset, &run);
+    return ret;
+}
+
+// The clusters to mark for a request: those that it covers, and those at its ends whose
+// rest is zeros, too. *first == *last: none.
+static int whole_clusters(struct q2_image *img, uint64_t start, uint64_t end,
+                          uint64_t *first, uint64_t *last, struct q2_error *err)
+{
+    uint64_t cluster = img->cluster_size;
+    uint64_t below = q2_align_down(start, cluster), behind = q2_align_down(end, cluster);
+    bool zero = below == start;
+    int ret = zero ? 0 : is_zero_cluster(img, below, &zero, err);
+    *first = zero ? below : below + cluster;
+    if (ret < 0)
+        return ret;
+    // The disk's last cluster is whole when the request reaches the disk's end.
+    zero = end == img->disk.size;
+    if (!zero && behind < end)
+        ret = is_zero_cluster(img, behind, &zero, err);
+    *last = zero ? q2_min_u64(q2_align_up(end, cluster), img->disk.size) : behind;
+    *last = q2_max_u64(*first, *last);
+    return ret;
+}
+
 int q2_image_write_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
                           unsigned flags, struct q2_error *err)
 {
     struct q2_image *img = q2_image_of(d);
-    uint64_t end = guest_offset + n_bytes;
-    uint64_t first = q2_align_up(guest_offset, img->cluster_size);
-    // The disk's last cluster is whole when the request reaches the disk's end.
-    uint64_t last = end == d->size ? end : q2_align_down(end, img->cluster_size);
-    int ret = q2_image_refuse_write(img, false, err);
-    if (ret < 0)
-        return ret;
-    if (!can_mark(img, guest_offset, flags))
-        return zero_by_writing(img, guest_offset, n_bytes, err);
-    if (first >= last)
-        return zero_by_writing(img, guest_offset, n_bytes, err);
     const struct q2_marking marking = {.entry = zero_entry,
                                        .flags = flags,
                                        .why = Q2_FREE_REQUEST,
                                        .keep_holes = reads_zero_anyway(img, flags)};
-    ret = zero_by_writing(img, guest_offset, first - guest_offset, err);
+    uint64_t end = guest_offset + n_bytes, first, last;
+    int ret = q2_image_refuse_write(img, false, err);
+    if (ret < 0)
+        return ret;
+    if (!can_mark(img))
+        return zero_by_writing(img, guest_offset, n_bytes, err);
+    ret = whole_clusters(img, guest_offset, end, &first, &last, err);
+    if (ret < 0)
+        return ret;
+    if (first == last)
+        return zero_by_writing(img, guest_offset, n_bytes, err);
+    if (guest_offset < first)
+        ret = zero_by_writing(img, guest_offset, first - guest_offset, err);
     if (ret == 0)
         ret = q2_image_mark_clusters(img, first, last - first, &marking, err);
-    return ret < 0 ? ret : zero_by_writing(img, last, end - last, err);
+    if (ret == 0 && last < end)
+        ret = zero_by_writing(img, last, end - last, err);
+    return ret;
 }
