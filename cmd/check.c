@@ -9,6 +9,7 @@
 #include "cmd/check_options.h"
 #include "cmd/check_output.h"
 #include "cmd/check_plan.h"
+#include "cmd/opening.h"
 #include "cmd/output.h"
 #include "cmd/progress.h"
 #include "cmd/signals.h"
@@ -128,6 +129,8 @@ static int check_layer(const struct q2_command_line *line, struct q2_check_setti
     if (ret < 0) {
         output_cure(s, line->program, err);
         q2_check_chain_context(chain, err);
+        if (chain->n == 0)
+            q2_named_context(&s->name, line->operands[0], err);
         return 1;
     }
     if (report.unsupported && chain->n > 0)
@@ -189,7 +192,6 @@ static int output_layers(struct q2_check_settings *s)
 static int check_images(const struct q2_command_line *line, struct q2_check_settings *s,
                         struct q2_error *err)
 {
-    s->request.path = line->operands[0];
     s->request.found = on_found;
     s->request.planned = on_planned;
     s->request.curable = on_curable;
@@ -209,11 +211,13 @@ static int check_run(struct q2_command_line *line, struct q2_error *err)
 {
     struct q2_check_settings s = {.cache = "writeback"};
     int ret = q2_check_options_parse(line, &s, err);
-    if (ret != 0)
-        return ret < 0;
-    if (s.undo)
-        return q2_check_undo(line->operands[0], s.undo, err) < 0;
-    return check_images(line, &s, err);
+    int status = ret < 0;
+    if (ret == 0 && s.undo)
+        status = q2_check_undo(s.name.path, s.undo, err) < 0;
+    else if (ret == 0)
+        status = check_images(line, &s, err);
+    q2_image_name_clear(&s.name);
+    return status;
 }
 
 const struct q2_command q2_cmd_check = {

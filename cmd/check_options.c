@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "cmd/opening.h"
 #include "disk/header.h"
 
 enum {
@@ -113,10 +114,21 @@ static int take_option(struct q2_command_line *line, int code, const char *value
     case OPTION_READ_DATA:
         s->request.read_data = true;
         break;
+    case Q2_OPTION_IMAGE_OPTS:
+        s->image_opts = true;
+        break;
     case Q2_OPTION_OUTPUT:
         return q2_value_output(line, value, &s->json, err);
     }
     return 0;
+}
+
+static int refuse_share(const char *text, struct q2_error *err)
+{
+    return q2_fail(err, -EINVAL,
+                   "Could not open '%s': force-share=on can only be used with read-only "
+                   "images",
+                   text);
 }
 
 static int check_usage(struct q2_command_line *line, const struct q2_check_settings *s,
@@ -128,11 +140,7 @@ static int check_usage(struct q2_command_line *line, const struct q2_check_setti
         ret = q2_options_misuse(line, err, "--dry-run and --undo-file go with --repair");
     if (ret == 0 && s->request.shared &&
         (s->undo || (s->request.repair && !s->request.dry_run)))
-        ret =
-            q2_fail(err, -EINVAL,
-                    "Could not open '%s': force-share=on can only be used with read-only "
-                    "images",
-                    line->operands[0]);
+        ret = refuse_share(line->operands[0], err);
     if (ret == 0 && s->chain && (s->undo || s->request.undo_file))
         ret = q2_options_misuse(line, err,
                                 "--undo-file and --undo are of one image: they do not go "
@@ -142,10 +150,30 @@ static int check_usage(struct q2_command_line *line, const struct q2_check_setti
     return ret < 0 ? ret : q2_value_cache(s->cache, true, &ignored, err);
 }
 
+static int take_name(const struct q2_command_line *line, struct q2_check_settings *s,
+                     struct q2_error *err)
+{
+    const char *text = line->operands[0];
+    bool writes = s->undo || (s->request.repair && !s->request.dry_run);
+    int ret = q2_named_parse(text, s->image_opts, s->request.format, &s->name, err);
+    if (ret < 0)
+        return ret;
+    if (writes && s->name.read_only == Q2_ON)
+        return q2_fail(err, -EROFS, "Could not open '%s': Block node is read-only", text);
+    if (writes && s->name.force_share == Q2_ON)
+        return refuse_share(text, err);
+    s->request.shared = s->request.shared || s->name.force_share == Q2_ON;
+    s->request.path = s->name.path;
+    s->request.format = s->name.format;
+    return 0;
+}
+
 int q2_check_options_parse(struct q2_command_line *line, struct q2_check_settings *s,
                            struct q2_error *err)
 {
     line->settings = s;
     int ret = q2_options_parse(line, take_option, err);
-    return ret == 0 ? check_usage(line, s, err) : ret;
+    if (ret == 0)
+        ret = check_usage(line, s, err);
+    return ret == 0 ? take_name(line, s, err) : ret;
 }

@@ -5,6 +5,7 @@
 
 #include <jansson.h>
 
+#include "cmd/image_opts.h"
 #include "cmd/options.h"
 #include "ops/check.h"
 
@@ -12,11 +13,12 @@
 struct q2_check_settings {
     struct q2_check_request request;
     const char *cache, *undo;
-    bool json, progress, quiet, details, chain;
-    struct q2_findings found; // a copy, for --details after a repair
-    struct q2_finding header; // of one that cannot be used; has is 0: none
-    json_t *more;             // further members of the next JSON; NULL: none
-    json_t *layers;           // the JSON of the layers so far
+    bool json, progress, quiet, details, chain, image_opts;
+    struct q2_image_name name; // the operand; owned
+    struct q2_findings found;  // a copy, for --details after a repair
+    struct q2_finding header;  // of one that cannot be used; has is 0: none
+    json_t *more;              // further members of the next JSON; NULL: none
+    json_t *layers;            // the JSON of the layers so far
 };
 
 extern const struct q2_option q2_check_options[];

@@ -4,9 +4,9 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "cmd/opening.h"
 #include "cmd/options.h"
 #include "cmd/progress.h"
-#include "image/open.h"
 #include "ops/compare.h"
 
 // Exit codes besides 0 and 1 (they differ, or misuse).
@@ -17,7 +17,8 @@ static const struct q2_option compare_options[] = {
     {"b-format", "F", "FMT", 'F', "Images", "format of FILE2"},
     {"cache", "T", "MODE", 'T', "Images", "cache mode (default: writeback)"},
     {"strict", "s", NULL, 's', "Comparison", "sizes and allocation must be equal too"},
-    Q2_ROW_IMAGE_OPTS,
+    {"image-opts", "", NULL, Q2_OPTION_IMAGE_OPTS, "Images",
+     "FILE1 and FILE2 are KEY=VALUE,..."},
     Q2_ROW_PROGRESS,
     Q2_ROW_QUIET,
     Q2_ROW_SHARE,
@@ -28,7 +29,7 @@ static const struct q2_option compare_options[] = {
 struct settings {
     const char *formats[2];
     const char *cache;
-    bool strict, progress, quiet, shared;
+    bool strict, progress, quiet, shared, image_opts;
 };
 
 static int take_option(struct q2_command_line *line, int code, const char *value,
@@ -58,6 +59,9 @@ static int take_option(struct q2_command_line *line, int code, const char *value
     case 'U':
         s->shared = true;
         break;
+    case Q2_OPTION_IMAGE_OPTS:
+        s->image_opts = true;
+        break;
     }
     return 0;
 }
@@ -70,7 +74,8 @@ static int open_images(const struct q2_command_line *line, const struct settings
     options.file.sequential = true;
     for (int i = 0; !rc && i < 2; i++) {
         options.format = s->formats[i];
-        rc = q2_disk_open(line->operands[i], &options, &disks[i], err);
+        rc = q2_open_named(line->operands[i], s->image_opts, &options, NULL, &disks[i],
+                           err);
     }
     return rc;
 }

@@ -16,6 +16,7 @@
 enum {
     OPTION_SALVAGE = Q2_OPTION_FIRST_OWN,
     OPTION_TARGET_IS_ZERO,
+    OPTION_TARGET_IMAGE_OPTS,
 };
 
 static const struct q2_option convert_options[] = {
@@ -38,8 +39,9 @@ static const struct q2_option convert_options[] = {
     {"oob-writes", "W", NULL, 'W', "Copying", "no effect: order costs nothing here"},
     {"copy-range-offloading", "C", NULL, 'C', "Copying", "taken, of no effect yet"},
     {"rate-limit", "r", "RATE", 'r', "Copying", "bytes per second"},
-    {"image-opts", "", NULL, Q2_OPTION_UNSUPPORTED, "Source", NULL},
-    {"target-image-opts", "", NULL, Q2_OPTION_UNSUPPORTED, "Target", NULL},
+    {"image-opts", "", NULL, Q2_OPTION_IMAGE_OPTS, "Source", "SOURCE is KEY=VALUE,..."},
+    {"target-image-opts", "", NULL, OPTION_TARGET_IMAGE_OPTS, "Target",
+     "with -n: TARGET is KEY=VALUE,..."},
     {"bitmaps", "", NULL, Q2_OPTION_UNSUPPORTED, "Source", NULL},
     {"skip-broken-bitmaps", "", NULL, Q2_OPTION_UNSUPPORTED, "Source", NULL},
     Q2_ROW_PROGRESS,
@@ -115,6 +117,10 @@ static bool *flag_setting(struct q2_convert_settings *s, int code)
         return &s->quiet;
     case 'U':
         return &s->shared;
+    case Q2_OPTION_IMAGE_OPTS:
+        return &s->image_opts;
+    case OPTION_TARGET_IMAGE_OPTS:
+        return &s->target_image_opts;
     case OPTION_SALVAGE:
         return &s->copy.salvage;
     case OPTION_TARGET_IS_ZERO:
@@ -159,6 +165,11 @@ static int check_together(const struct q2_convert_settings *s, struct q2_error *
         {s->copy.salvage && s->copy.copy_range,
          "Cannot use copy offloading in salvaging mode"},
         {s->no_create && s->lists, "-o has no effect when skipping image creation"},
+        {s->target_image_opts && !s->no_create,
+         "--target-image-opts requires use of -n flag"},
+        {(s->image_opts && s->source_format) ||
+             (s->target_image_opts && s->target_format),
+         "--image-opts and --format are mutually exclusive"},
         {s->copy.target_is_zero && !s->no_create,
          "--target-is-zero requires use of -n flag"},
     };

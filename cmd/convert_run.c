@@ -6,8 +6,8 @@
 
 #include "base/checked.h"
 #include "cmd/convert.h"
+#include "cmd/opening.h"
 #include "cmd/progress.h"
-#include "image/open.h"
 #include "ops/create.h"
 
 static int open_sources(struct q2_conversion *c, char *const *names, struct q2_error *err)
@@ -25,7 +25,8 @@ static int open_sources(struct q2_conversion *c, char *const *names, struct q2_e
     if (!c->sources)
         return q2_fail_memory(err, n * sizeof(struct q2_disk *));
     for (unsigned i = 0; i < n; i++) {
-        int rc = q2_disk_open(names[i], &options, &c->sources[i], err);
+        int rc =
+            q2_open_named(names[i], s->image_opts, &options, NULL, &c->sources[i], err);
         if (rc)
             return rc;
         if (!q2_add_u64(c->size, c->sources[i]->size, &c->size) || c->size > INT64_MAX)
@@ -69,7 +70,9 @@ int q2_convert_images(const struct q2_command_line *line, struct q2_convert_sett
         .image = {.format = s->target_format ? s->target_format : "raw"},
     };
     q2_progress_start(&progress, line, s->progress, s->quiet, 1);
-    int rc = open_sources(&c, line->operands, err);
+    int rc = s->no_create ? 0 : q2_new_path(c.target_name, &c.target_name, err);
+    if (!rc)
+        rc = open_sources(&c, line->operands, err);
     if (!rc)
         rc = s->no_create ? q2_convert_prepare_existing(&c, &progress.monitor, err)
                           : q2_convert_prepare_new(&c, &progress.monitor, err);

@@ -7,7 +7,6 @@
 #include "cmd/opening.h"
 #include "image/probe.h"
 #include "ops/create.h"
-#include "ops/open_rw.h"
 
 static int collect_options(struct q2_conversion *c, struct q2_error *err)
 {
@@ -83,14 +82,15 @@ static int open_backing(struct q2_conversion *c, struct q2_error *err)
 
 // Image locks tell too, but not with -U, nor on file systems without locks: and then the
 // target would be emptied while it is still to be read.
-static int refuse_read_file(const struct q2_conversion *c, struct q2_error *err)
+static int refuse_read_file(const struct q2_conversion *c, const char *path,
+                            struct q2_error *err)
 {
-    bool is_read = c->backing && q2_chain_has_file(c->backing, c->target_name);
+    bool is_read = c->backing && q2_chain_has_file(c->backing, path);
     for (unsigned i = 0; i < c->n_sources; i++)
-        is_read = is_read || q2_chain_has_file(c->sources[i], c->target_name);
+        is_read = is_read || q2_chain_has_file(c->sources[i], path);
     if (is_read)
         return q2_fail(err, -EINVAL, "'%s' cannot be the target: it is read for the copy",
-                       c->target_name);
+                       path);
     return 0;
 }
 
@@ -153,7 +153,7 @@ int q2_convert_prepare_new(struct q2_conversion *c, const struct q2_monitor *mon
     if (!rc)
         rc = open_backing(c, err);
     if (!rc)
-        rc = refuse_read_file(c, err);
+        rc = refuse_read_file(c, c->target_name, err);
     if (!rc)
         rc = create_target(c, &options, mon, err);
     if (rc)
@@ -164,17 +164,30 @@ int q2_convert_prepare_new(struct q2_conversion *c, const struct q2_monitor *mon
     return 0;
 }
 
+static int open_target(struct q2_conversion *c, const struct q2_monitor *mon,
+                       struct q2_error *err)
+{
+    const struct q2_convert_settings *s = c->settings;
+    const char *text = c->target_name;
+    const struct q2_open_options options = {.writable = true, .file = s->target_file};
+    struct q2_image_name name;
+    int rc = q2_named_parse(text, s->target_image_opts,
+                            s->target_image_opts ? NULL : c->image.format, &name, err);
+    if (!rc)
+        rc = refuse_read_file(c, name.path, err);
+    if (!rc && q2_open_image_name(&name, &options, mon, &c->target, err))
+        rc = q2_context(err, "Could not open '%s'", text);
+    q2_image_name_clear(&name);
+    return rc;
+}
+
 int q2_convert_prepare_existing(struct q2_conversion *c, const struct q2_monitor *mon,
                                 struct q2_error *err)
 {
     struct q2_convert_options *copy = &c->settings->copy;
-    struct q2_open_options options = {.format = c->image.format,
-                                      .file = c->settings->target_file};
     int rc = check_backing(c, err);
     if (!rc)
-        rc = refuse_read_file(c, err);
-    if (!rc)
-        rc = q2_open_rw(c->target_name, &options, mon, &c->target, err);
+        rc = open_target(c, mon, err);
     if (!rc)
         rc = check_compression(c, c->target->ops->format, err);
     if (!rc && c->target->size < c->size)

@@ -150,8 +150,8 @@ static int create_image(const struct q2_command_line *line, const struct setting
 {
     const char *filename = line->operands[0];
     struct q2_new_image image = {.format = s->format};
-    int rc = 0;
-    if (!q2_format_known(s->format))
+    int rc = q2_new_path(filename, &filename, err);
+    if (!rc && !q2_format_known(s->format))
         rc = q2_fail(err, -EINVAL, "Unknown file format '%s'", s->format);
     if (!rc)
         rc = collect(s, size_given, &image, err);

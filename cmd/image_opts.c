@@ -38,8 +38,7 @@ static int keep(char **to, const char *text, struct q2_error *err)
     return *to ? 0 : q2_fail_memory(err, strlen(text));
 }
 
-// --- the file below the format
-// -----------------------------------------------------------
+// --- the file below the format -------------------------------------------------------
 
 static bool is_protocol(const char *driver)
 {
@@ -140,8 +139,7 @@ static int take_file(const struct tree *t, const char *above, unsigned depth)
     return rc ? rc : refuse_unused(t, prefix, driver);
 }
 
-// --- the format
-// --------------------------------------------------------------------------
+// --- the format ----------------------------------------------------------------------
 
 static int resolve(const struct tree *t, const char *prefix);
 
@@ -217,13 +215,11 @@ int q2_image_name_resolve(struct q2_pairs *pairs, struct q2_image_name *out,
     return resolve(&t, "");
 }
 
-// --- from the command line
-// ---------------------------------------------------------------
+// --- from the command line -----------------------------------------------------------
 
-static int parse_plain(const char *text, const char *format, struct q2_image_name *out,
-                       struct q2_error *err)
+static int parse_path(const char *text, const char *format, struct q2_image_name *out,
+                      struct q2_error *err)
 {
-    out->plain = true;
     int rc = keep(&out->path, text, err);
     return rc || !format ? rc : keep(&out->format, format, err);
 }
@@ -236,8 +232,12 @@ int q2_image_name_parse(const char *text, bool image_opts, const char *format,
     *out = (struct q2_image_name){.path = NULL};
     if (image_opts && format)
         return q2_fail(err, -EINVAL, "--image-opts and --format are mutually exclusive");
-    if (!image_opts && strncmp(text, "json:", 5) != 0)
-        return parse_plain(text, format, out, err);
+    if (!image_opts && !strncmp(text, "file:", 5))
+        return parse_path(text + 5, format, out, err);
+    if (!image_opts && strncmp(text, "json:", 5) != 0) {
+        out->plain = true;
+        return parse_path(text, format, out, err);
+    }
     if (format)
         rc = q2_pairs_add(&pairs, "driver", format, err);
     if (!rc)

@@ -35,7 +35,7 @@ void q2_image_name_clear(struct q2_image_name *name);
 int q2_image_name_check(const struct q2_image_name *name, const char *format,
                         uint64_t cluster_size, struct q2_error *err);
 
-// --- image_runtime.c: the options of all formats, and of qcow2 ------------------------
+// --- image_runtime.c: the options of all formats, and of qcow2 -----------------------
 
 // Takes them from the pairs that begin with prefix; what is not among them stays as it
 // is in out.

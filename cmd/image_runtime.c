@@ -31,7 +31,7 @@ int q2_image_take_switch(struct q2_pairs *pairs, const char *prefix, const char 
     return p ? parse_switch(key, p->value, out, err) : 0;
 }
 
-// --- every format ----------------------------------------------------------------------
+// --- every format --------------------------------------------------------------------
 
 static int invalid_value(const char *value, struct q2_error *err)
 {

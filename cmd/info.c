@@ -7,9 +7,9 @@
 #include <sys/stat.h>
 
 #include "cmd/info_output.h"
+#include "cmd/opening.h"
 #include "cmd/options.h"
 #include "cmd/output.h"
-#include "image/open.h"
 
 enum { OPTION_BACKING_CHAIN = Q2_OPTION_FIRST_OWN };
 
@@ -25,7 +25,7 @@ static const struct q2_option info_options[] = {
 
 struct settings {
     const char *format;
-    bool chain, json, shared;
+    bool chain, json, shared, image_opts;
 };
 
 struct chain {
@@ -44,6 +44,9 @@ static int take_option(struct q2_command_line *line, int code, const char *value
         break;
     case 'U':
         s->shared = true;
+        break;
+    case Q2_OPTION_IMAGE_OPTS:
+        s->image_opts = true;
         break;
     case OPTION_BACKING_CHAIN:
         s->chain = true;
@@ -82,10 +85,22 @@ static int add_image(struct chain *chain, const char *path, const char *format,
     return rc;
 }
 
-static int read_chain(struct chain *chain, const char *path, const struct settings *s,
+static int add_named(struct chain *chain, const char *text, const struct settings *s,
+                     struct q2_error *err)
+{
+    struct q2_image_name name;
+    int rc = q2_named_parse(text, s->image_opts, s->format, &name, err);
+    if (!rc && add_image(chain, name.path, name.format,
+                         s->shared || name.force_share == Q2_ON, err))
+        rc = q2_named_context(&name, text, err);
+    q2_image_name_clear(&name);
+    return rc;
+}
+
+static int read_chain(struct chain *chain, const char *text, const struct settings *s,
                       struct q2_error *err)
 {
-    int rc = add_image(chain, path, s->format, s->shared, err);
+    int rc = add_named(chain, text, s, err);
     while (!rc && s->chain && chain->images[chain->n - 1].header.backing_file) {
         const struct q2_info *last = &chain->images[chain->n - 1];
         char *next;

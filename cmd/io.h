@@ -94,7 +94,7 @@ int q2_shell_reopen(struct q2_shell *shell, const struct q2_image_name *name,
 // Ends the work with the disk: flushes, marks it clean, closes.
 int q2_shell_close(struct q2_shell *shell);
 
-// --- io_mode.c: values of options -t, -d, -i ------------------------------------------
+// --- io_mode.c: values of options -t, -d, -i -----------------------------------------
 
 int q2_shell_mode_cache(struct q2_shell_mode *mode, const char *value,
                         struct q2_error *err);

@@ -10,8 +10,7 @@
 #include "cmd/opening.h"
 #include "ops/create.h"
 
-// --- a disk whose changes are dropped
-// ------------------------------------------------------
+// --- a disk whose changes are dropped ------------------------------------------------
 
 // A new image on top of base (taken over on success). It has no name any more once it is
 // there, and no header either: it goes with the process.
@@ -43,8 +42,7 @@ static int put_temporary(struct q2_disk **base, struct q2_error *err)
     return 0;
 }
 
-// --- open and close
-// ------------------------------------------------------------------------
+// --- open and close ------------------------------------------------------------------
 
 static int check_mode(const struct q2_shell_mode *mode, struct q2_error *err)
 {

@@ -16,8 +16,7 @@ static int run_close(struct q2_shell *shell, const struct q2_shell_command *self
     return q2_shell_close(shell);
 }
 
-// --- open
-// ----------------------------------------------------------------------------------
+// --- open ----------------------------------------------------------------------------
 
 struct opening {
     struct q2_shell_mode mode;
@@ -107,8 +106,7 @@ static int run_open(struct q2_shell *shell, const struct q2_shell_command *self,
     return rc;
 }
 
-// --- reopen
-// --------------------------------------------------------------------------------
+// --- reopen --------------------------------------------------------------------------
 
 static int complain(const struct q2_shell *shell, const char *what, const char *which)
 {

@@ -4,10 +4,10 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "cmd/opening.h"
 #include "cmd/options.h"
 #include "cmd/output.h"
 #include "cmd/progress.h"
-#include "image/open.h"
 #include "ops/map.h"
 
 static const struct q2_option map_options[] = {
@@ -24,7 +24,7 @@ static const struct q2_option map_options[] = {
 struct settings {
     const char *format;
     uint64_t start, length;
-    bool json, shared;
+    bool json, shared, image_opts;
     bool any; // something was printed
 };
 
@@ -42,6 +42,9 @@ static int take_option(struct q2_command_line *line, int code, const char *value
         return q2_value_size("max length", value, &s->length, err);
     case 'U':
         s->shared = true;
+        break;
+    case Q2_OPTION_IMAGE_OPTS:
+        s->image_opts = true;
         break;
     case Q2_OPTION_OUTPUT:
         return q2_value_output(line, value, &s->json, err);
@@ -114,7 +117,7 @@ static int map_image(struct q2_command_line *line, struct settings *s,
     struct q2_open_options options = {.format = s->format, .unsafe_share = s->shared};
     struct q2_progress progress;
     struct q2_disk *d;
-    int rc = q2_disk_open(line->operands[0], &options, &d, err);
+    int rc = q2_open_named(line->operands[0], s->image_opts, &options, NULL, &d, err);
     if (rc)
         return rc;
     q2_progress_start(&progress, line, false, false, 1);

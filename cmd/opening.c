@@ -38,8 +38,7 @@ int q2_open_backing(const char *overlay_path, const char *backing_name,
     return rc;
 }
 
-// --- names of the command line
-// -----------------------------------------------------------
+// --- names of the command line -------------------------------------------------------
 
 // What the name says, over what the command asks for.
 static int merge_options(const struct q2_image_name *name, struct q2_open_options *o,
@@ -136,39 +135,53 @@ int q2_open_image_name(const struct q2_image_name *name,
     return rc;
 }
 
-static int open_plain(const struct q2_image_name *name,
-                      const struct q2_open_options *options,
-                      const struct q2_monitor *monitor, struct q2_disk **out,
-                      struct q2_error *err)
+int q2_named_parse(const char *text, bool image_opts, const char *format,
+                   struct q2_image_name *name, struct q2_error *err)
 {
-    struct q2_open_options o = *options;
-    int rc = merge_options(name, &o, err);
-    return rc ? q2_context(err, "Could not open '%s'", name->path)
-              : open_merged(name, &o, monitor, out, err);
+    *name = (struct q2_image_name){.path = NULL};
+    if (image_opts && format)
+        return q2_fail(err, -EINVAL, "--image-opts and --format are mutually exclusive");
+    int rc = q2_image_name_parse(text, image_opts, format, name, err);
+    return rc ? q2_context(err, "Could not open '%s'", text) : 0;
+}
+
+int q2_named_context(const struct q2_image_name *name, const char *text,
+                     struct q2_error *err)
+{
+    if (name->plain)
+        return err->code;
+    drop_context(err, name->path);
+    return q2_context(err, "Could not open '%s'", text);
+}
+
+int q2_new_path(const char *text, const char **path, struct q2_error *err)
+{
+    if (!strncmp(text, "json:", 5))
+        return q2_fail(err, -EINVAL, "'%s' is no name for an image that is to be made",
+                       text);
+    *path = strncmp(text, "file:", 5) ? text : text + 5;
+    return 0;
 }
 
 int q2_open_named(const char *text, bool image_opts,
                   const struct q2_open_options *options, const struct q2_monitor *monitor,
                   struct q2_disk **out, struct q2_error *err)
 {
+    struct q2_open_options o = *options;
     struct q2_image_name name;
-    if (image_opts && options->format)
-        return q2_fail(err, -EINVAL, "--image-opts and --format are mutually exclusive");
-    int rc = q2_image_name_parse(text, image_opts, options->format, &name, err);
-    if (!rc && name.plain) {
-        rc = open_plain(&name, options, monitor, out, err);
-    } else {
-        if (!rc)
-            rc = q2_open_image_name(&name, options, monitor, out, err);
+    int rc = q2_named_parse(text, image_opts, options->format, &name, err);
+    if (!rc) {
+        rc = merge_options(&name, &o, err);
         if (rc)
             q2_context(err, "Could not open '%s'", text);
+        else if (open_merged(&name, &o, monitor, out, err))
+            rc = q2_named_context(&name, text, err);
     }
     q2_image_name_clear(&name);
     return rc;
 }
 
-// --- files
-// --------------------------------------------------------------------------------
+// --- files ---------------------------------------------------------------------------
 
 static bool same_file(const struct stat *a, const struct stat *b)
 {

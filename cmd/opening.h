@@ -7,6 +7,18 @@
 #include "cmd/image_opts.h"
 #include "image/open.h"
 
+// What the command line names; format is -f's. The caller clears name, also after a
+// failure.
+int q2_named_parse(const char *text, bool image_opts, const char *format,
+                   struct q2_image_name *name, struct q2_error *err);
+// An error that begins with "Could not open PATH", or with neither that nor a name: says
+// instead what the command line had. For a plain path that is the same.
+int q2_named_context(const struct q2_image_name *name, const char *text,
+                     struct q2_error *err);
+
+// The path of an image that is to be made.
+int q2_new_path(const char *text, const char **path, struct q2_error *err);
+
 // Opens what the command line names; of its -f, options->format. options->writable: as
 // q2_open_rw does it, with monitor. Errors as of q2_disk_open.
 int q2_open_named(const char *text, bool image_opts,

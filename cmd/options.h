@@ -14,7 +14,9 @@
 enum {
     Q2_OPTION_OUTPUT = 256,
     Q2_OPTION_UNSUPPORTED, // refused by name
-    Q2_OPTION_FIRST_OWN,   // the commands' own count from here
+    Q2_OPTION_OBJECT,      // handled for all: a secret is taken, other kinds are refused
+    Q2_OPTION_IMAGE_OPTS,
+    Q2_OPTION_FIRST_OWN, // the commands' own count from here
 };
 
 // Rows that several tables share.
@@ -38,13 +40,13 @@ enum {
     {                                                                        \
         "format", "f", "FMT", 'f', "Image", "raw or qcow2 (default: probed)" \
     }
-#define Q2_ROW_OBJECT                                             \
-    {                                                             \
-        "object", "", "DEF", Q2_OPTION_UNSUPPORTED, "Other", NULL \
+#define Q2_ROW_OBJECT                                        \
+    {                                                        \
+        "object", "", "DEF", Q2_OPTION_OBJECT, "Other", NULL \
     }
-#define Q2_ROW_IMAGE_OPTS                                            \
-    {                                                                \
-        "image-opts", "", NULL, Q2_OPTION_UNSUPPORTED, "Image", NULL \
+#define Q2_ROW_IMAGE_OPTS                                                              \
+    {                                                                                  \
+        "image-opts", "", NULL, Q2_OPTION_IMAGE_OPTS, "Image", "FILE is KEY=VALUE,..." \
     }
 #define Q2_ROW_END                      \
     {                                   \

@@ -36,7 +36,7 @@ both() {
     cp -r --sparse=always "$from" b
     run_one "$theirs" a "$@"
     run_one "$ours" b "$@"
-    diff -u a.said b.said >diff || fail "qemu-io $*"$'\n'"$(tail -n +3 diff)"
+    diff -u a.said b.said >differs || fail "qemu-io $*"$'\n'"$(tail -n +3 differs)"
 }
 
 # After both: the disks hold the same bytes, and so does what QEMU makes of ours.
