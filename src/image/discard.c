@@ -13,7 +13,7 @@ static uint64_t discarded_entry(const struct q2_image *img, uint64_t old, unsign
     struct q2_l2_entry e = q2_l2_decode(old, img->cluster_bits, img->header.version);
     (void)flags;
     if (e.kind == Q2_CLUSTER_ZERO ||
-        (e.kind == Q2_CLUSTER_UNALLOCATED && !img->header.backing_file))
+        (e.kind == Q2_CLUSTER_UNALLOCATED && !q2_image_has_backing(img)))
         return old;
     if (img->header.version < 3)
         return 0;
@@ -58,14 +58,15 @@ int q2_image_discard(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
     struct q2_image *img = q2_image_of(d);
     const struct q2_marking marking = {.entry = discarded_entry,
                                        .why = Q2_FREE_REQUEST,
-                                       .keep_holes = !img->header.backing_file};
+                                       .keep_holes = !q2_image_has_backing(img)};
     uint64_t end = guest_offset + n_bytes;
     uint64_t first = q2_align_up(guest_offset, img->cluster_size);
     // The disk's last cluster is whole when the request reaches the disk's end.
     uint64_t last = end == d->size ? end : q2_align_down(end, img->cluster_size);
     int ret = q2_image_refuse_write(img, false, err);
     // Version 2 cannot hide a backing file: there, discarded clusters stay.
-    if (ret < 0 || first >= last || (img->header.version < 3 && img->header.backing_file))
+    if (ret < 0 || first >= last ||
+        (img->header.version < 3 && q2_image_has_backing(img)))
         return ret;
     ret = q2_image_mark_clusters(img, first, last - first, &marking, err);
     if (ret == 0 && img->discard_no_unref && img->pass_discard[Q2_FREE_REQUEST])

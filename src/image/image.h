@@ -99,6 +99,13 @@ static inline uint64_t q2_image_l2_entries(const struct q2_image *img)
     return UINT64_C(1) << img->l2_bits;
 }
 
+// Does anything show through where this layer has nothing? (A name in the header counts
+// even where the file was not opened.)
+static inline bool q2_image_has_backing(const struct q2_image *img)
+{
+    return img->disk.backing || img->header.backing_file;
+}
+
 // Guest bytes that one L2 table maps.
 static inline uint64_t q2_image_l2_span(const struct q2_image *img)
 {

@@ -20,7 +20,7 @@ static bool backing_is_zero(const struct q2_disk *d, uint64_t guest_offset)
 // shows through.
 static bool can_mark(const struct q2_image *img)
 {
-    return img->header.version >= 3 || !img->header.backing_file;
+    return img->header.version >= 3 || !q2_image_has_backing(img);
 }
 
 static uint64_t zero_entry(const struct q2_image *img, uint64_t old, unsigned flags)
@@ -58,7 +58,7 @@ static int mark_entries(struct q2_image *img, struct q2_table *t, uint64_t index
 static bool reads_zero_anyway(const struct q2_image *img, unsigned flags)
 {
     return img->header.version < 3 ||
-           ((flags & Q2_ZERO_UNMAP) && img->header.backing_file == NULL);
+           ((flags & Q2_ZERO_UNMAP) && !q2_image_has_backing(img));
 }
 
 // Whole clusters inside one L2 table's range.
