@@ -150,7 +150,8 @@ static bool scan_is(struct judge *j, struct q2_io *io, bool may_leak, bool may_b
                              say_findings(j, "not sound", &scan);
     if (good && scan.header.incompatible_features & Q2_INCOMPAT_CORRUPT)
         good = say(j, "marked corrupt", "");
-    j->n_leaks += scan.leaks > 0 && !*dirty;
+    j->leaks = *dirty ? 0 : scan.leaks;
+    j->n_leaking += j->leaks > 0;
     q2_scan_clear(&scan);
     return good;
 }

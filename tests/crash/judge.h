@@ -18,7 +18,8 @@ struct judge {
     unsigned n_snapshots;
     uint8_t *buf;
     char why[2048];
-    uint64_t n_states, n_dirty, n_leaks; // seen
+    uint64_t n_states, n_dirty, n_leaking; // seen
+    uint64_t leaks;                        // clusters, in the last image that was judged
 };
 
 void judge_new(struct judge *j, const struct fixture *f, const struct model *model);

@@ -9,8 +9,10 @@ Q2_CRASH_SOURCES = \
 	tests/crash/play.c tests/crash/play.h
 
 check_PROGRAMS += \
+	tests/crash/errors \
 	tests/crash/powercut \
 	tests/unit/random_ops
 
+tests_crash_errors_SOURCES = tests/crash/errors.c $(Q2_CRASH_SOURCES)
 tests_crash_powercut_SOURCES = tests/crash/powercut.c $(Q2_CRASH_SOURCES)
 tests_unit_random_ops_SOURCES = tests/unit/random_ops.c $(Q2_CRASH_SOURCES)

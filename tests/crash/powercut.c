@@ -243,7 +243,7 @@ static void run_one(struct fixture *f, uint64_t seed, unsigned number,
         ok(!good, "%s: flushes that do nothing are noticed", f->name);
     else
         ok(good, "%s: %" PRIu64 " states, %" PRIu64 " dirty, %" PRIu64 " with leaks",
-           f->name, r.judge.n_states, r.judge.n_dirty, r.judge.n_leaks);
+           f->name, r.judge.n_states, r.judge.n_dirty, r.judge.n_leaking);
     if (!good && !o->lies)
         printf("#   Q2_SEED=%" PRIu64 ": %s\n", o->seed, r.why);
     judge_clear(&r.judge);
