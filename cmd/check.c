@@ -87,8 +87,8 @@ static void output_cure(struct q2_check_settings *s, const char *program,
     struct q2_check_report report = {.scan = {.corruptions = 1}};
     struct q2_findings findings = {.list = &s->header, .n = 1};
     if (s->json && s->details)
-        json_array_append_new(
-            s->layers, q2_output_check_json(&report, s->request.path, &findings, NULL));
+        json_array_append_new(s->layers,
+                              q2_output_check_json(&report, s->shown, &findings, NULL));
     s->header.has = 0;
 }
 
@@ -105,8 +105,8 @@ static int output_report(struct q2_check_settings *s,
 {
     int ret = 0;
     if (s->json) {
-        json_t *o = q2_output_check_json(report, s->request.path,
-                                         s->details ? &s->found : NULL, s->more);
+        json_t *o = q2_output_check_json(report, s->shown, s->details ? &s->found : NULL,
+                                         s->more);
         if (json_array_append_new(s->layers, o) < 0)
             ret = q2_fail_memory(err, sizeof(o));
     } else if (!s->quiet) {
@@ -168,7 +168,7 @@ static int check_layers(const struct q2_command_line *line, struct q2_check_sett
     while (more && !err->code) {
         if (!s->json && !s->quiet)
             printf("\nBacking file '%s':\n", chain.path);
-        s->request.path = chain.path;
+        s->request.path = s->shown = chain.path;
         s->request.format = chain.format;
         code = worse(code, check_layer(line, s, &chain, &more, err));
     }

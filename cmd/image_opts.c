@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,6 +37,18 @@ static int keep(char **to, const char *text, struct q2_error *err)
     free(*to);
     *to = strdup(text);
     return *to ? 0 : q2_fail_memory(err, strlen(text));
+}
+
+// A colon in the name of a file is no protocol where the name is said to be a file's.
+static int keep_path(char **to, const char *path, struct q2_error *err)
+{
+    bool colon = path[strcspn(path, ":/")] == ':';
+    free(*to);
+    if (asprintf(to, "%s%s", colon ? "./" : "", path) < 0) {
+        *to = NULL;
+        return q2_fail_memory(err, strlen(path));
+    }
+    return 0;
 }
 
 // --- the file below the format -------------------------------------------------------
@@ -88,7 +101,7 @@ static int take_file_options(const struct tree *t, const char *prefix, const cha
     if (!name || !name->value || !*name->value)
         return q2_fail(t->err, -EINVAL, "The '%s' block driver requires a file name",
                        driver);
-    int rc = keep(&t->out->path, name->value, t->err);
+    int rc = keep_path(&t->out->path, name->value, t->err);
     if (!rc)
         rc = take_aio(t, prefix);
     if (!rc)
@@ -111,12 +124,13 @@ static int take_file(const struct tree *t, const char *above, unsigned depth)
     char prefix[MAX_PREFIX];
     const struct q2_pair *reference = q2_pairs_take(t->pairs, above, "file");
     bool below = q2_pairs_has_below(t->pairs, above, "file");
-    if (reference && reference->value && below)
+    bool refers = reference && reference->is_text;
+    if (refers && below)
         return q2_fail(
             t->err, -EINVAL,
             "Cannot reference an existing block device with additional options "
             "or a new filename");
-    if (reference && reference->value)
+    if (refers)
         return q2_fail(t->err, -EINVAL, "Cannot find device='%s' nor node-name='%s'",
                        reference->value, reference->value);
     if (!below || depth > MAX_DEPTH)
@@ -220,7 +234,7 @@ int q2_image_name_resolve(struct q2_pairs *pairs, struct q2_image_name *out,
 static int parse_path(const char *text, const char *format, struct q2_image_name *out,
                       struct q2_error *err)
 {
-    int rc = keep(&out->path, text, err);
+    int rc = out->plain ? keep(&out->path, text, err) : keep_path(&out->path, text, err);
     return rc || !format ? rc : keep(&out->format, format, err);
 }
 

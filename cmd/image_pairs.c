@@ -8,8 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+// Takes both over. A value that is missing though it is no null: there was no memory.
 static int append(struct q2_pairs *pairs, char *key, char *value, bool is_null,
-                  struct q2_error *err)
+                  bool is_text, struct q2_error *err)
 {
     struct q2_pair *list = realloc(pairs->list, (pairs->n + 1) * sizeof(*list));
     if (list)
@@ -19,14 +20,14 @@ static int append(struct q2_pairs *pairs, char *key, char *value, bool is_null,
         free(value);
         return q2_fail_memory(err, sizeof(*list));
     }
-    list[pairs->n++] = (struct q2_pair){.key = key, .value = value, .is_null = is_null};
+    list[pairs->n++] = (struct q2_pair){.key = key, .value = value, .is_text = is_text};
     return 0;
 }
 
 int q2_pairs_add(struct q2_pairs *pairs, const char *key, const char *value,
                  struct q2_error *err)
 {
-    return append(pairs, strdup(key), strdup(value), false, err);
+    return append(pairs, strdup(key), strdup(value), false, true, err);
 }
 
 void q2_pairs_clear(struct q2_pairs *pairs)
@@ -128,7 +129,7 @@ static int add_value(struct q2_pairs *pairs, char *key, const json_t *value,
         text = strdup(json_is_true(value) ? "on" : "off");
     else if (!json_is_null(value))
         text = json_dumps(value, JSON_ENCODE_ANY);
-    return append(pairs, key, text, json_is_null(value), err);
+    return append(pairs, key, text, json_is_null(value), json_is_string(value), err);
 }
 
 int q2_pairs_add_json(struct q2_pairs *pairs, const char *text, struct q2_error *err)

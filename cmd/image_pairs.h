@@ -10,9 +10,9 @@
 #include "base/error.h"
 
 struct q2_pair {
-    char *key;   // levels are joined by dots: "file.filename"
-    char *value; // NULL: JSON's null, or a value that is no text, number or bool
-    bool is_null;
+    char *key;    // levels are joined by dots: "file.filename"
+    char *value;  // NULL: JSON's null
+    bool is_text; // no number, nor a switch
     bool used;
 };
 

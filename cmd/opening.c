@@ -64,15 +64,6 @@ static int merge_options(const struct q2_image_name *name, struct q2_open_option
     return 0;
 }
 
-// A colon in a file's name is no protocol where the name is given as a file's.
-static int exact_path(const struct q2_image_name *name, char **path, struct q2_error *err)
-{
-    bool colon = name->path[strcspn(name->path, ":/")] == ':';
-    if (asprintf(path, "%s%s", colon && !name->plain ? "file:" : "", name->path) < 0)
-        return q2_fail_memory(err, strlen(name->path));
-    return 0;
-}
-
 static int open_given_backing(struct q2_disk *d, const struct q2_image_name *name,
                               const struct q2_open_options *top, struct q2_error *err)
 {
@@ -100,15 +91,8 @@ static int open_merged(const struct q2_image_name *name, const struct q2_open_op
                        struct q2_error *err)
 {
     struct q2_disk *d = NULL;
-    char *path;
-    int rc = exact_path(name, &path, err);
-    if (rc)
-        return rc;
-    rc = o->writable ? q2_open_rw(path, o, monitor, &d, err)
-                     : q2_disk_open(path, o, &d, err);
-    if (rc && !name->plain)
-        drop_context(err, path);
-    free(path);
+    int rc = o->writable ? q2_open_rw(name->path, o, monitor, &d, err)
+                         : q2_disk_open(name->path, o, &d, err);
     if (!rc)
         rc = q2_image_name_check(name, d->ops->format, d->cluster_size, err);
     if (!rc && name->backing)
