@@ -166,7 +166,7 @@ static int find_l1(struct q2_scan *s, unsigned index, struct q2_error *err)
         return ret;
     for (size_t i = 0; i < s->n_orphans && i < MAX_LOOKED_AT && ret == 0; i++)
         ret = try_place(s, s->orphans[i] << s->cluster_bits, n, &found, &n_found, err);
-    if (ret < 0 || n_found != 1)
+    if (ret < 0 || n_found != 1 || found == sn->l1_table_offset)
         return ret;
     struct q2_finding f = about(s, owner_of(s, index, found), "l1_table_offset", 0,
                                 sn->l1_table_offset, found);

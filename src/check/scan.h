@@ -50,6 +50,7 @@ struct q2_referrer {
     uint64_t index, entry, previous, next; // raw entries; 0 where there is none
     uint64_t host_offset;                  // of the entry itself
     uint64_t guest_offset;
+    uint64_t times; // states that share the table it stands in
 };
 
 // Compressed data: where a cluster's begins, how long it is.
@@ -236,6 +237,8 @@ int q2_scan_compare(struct q2_scan *s, struct q2_error *err);        // scan_ref
 int q2_scan_hunt(struct q2_scan *s, struct q2_error *err);           // misdirected.c
 int q2_scan_referrer(struct q2_scan *s, const struct q2_referrer *r,
                      struct q2_error *err);
+int q2_scan_hunted_packed(struct q2_scan *s, const struct q2_l2_entry *e,
+                          struct q2_error *err);
 int q2_scan_misdirected(struct q2_scan *s, struct q2_error *err);
 // True when the host cluster at offset is hunted.
 static inline bool q2_scan_hunts(const struct q2_scan *s, uint64_t offset)
@@ -307,6 +310,15 @@ int q2_scan_shared_l1(struct q2_scan *s, uint64_t entry_offset, uint64_t guest_o
                       struct q2_values *v, struct q2_error *err);
 int q2_scan_shared_l2(struct q2_scan *s, uint64_t entry_offset, uint64_t guest_offset,
                       struct q2_values *v, struct q2_error *err);
+// Counts what an entry of this value would reference, and says whether all that is
+// counted there could be missing references.
+int q2_scan_claim_value(struct q2_scan *s, struct q2_counters *claims, uint64_t value,
+                        struct q2_error *err);
+int q2_scan_claim_fits(struct q2_scan *s, struct q2_counters *claims, uint64_t value,
+                       bool *fits, struct q2_error *err);
+// Has the L2 table an entry in common with another state's table for this place?
+int q2_scan_is_kin(struct q2_scan *s, uint64_t table, uint64_t guest_offset, bool *yes,
+                   struct q2_error *err);
 // Entries for a whole L2 table (out: as many as it has); 0 where nothing is known.
 int q2_scan_shared_table(struct q2_scan *s, uint64_t guest_offset, uint64_t *out,
                          uint64_t *n_found, struct q2_error *err);

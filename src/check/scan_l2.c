@@ -269,7 +269,8 @@ static int note_hunted(const struct place *p, uint64_t index, const uint64_t *l2
                               .previous = index > 0 ? l2[index - 1] : 0,
                               .next = last ? 0 : l2[index + 1],
                               .host_offset = p->host_offset + index * 8,
-                              .guest_offset = guest_offset(p, index)},
+                              .guest_offset = guest_offset(p, index),
+                              .times = p->times},
         err);
 }
 
@@ -335,6 +336,8 @@ static int good_entry(struct place *p, uint64_t index, const uint64_t *l2,
     }
     if (ret == 0 && !packed && p->l1->snapshot < 0)
         ret = check_copied(p, index, raw, e, true, err);
+    if (ret == 0 && packed && s->hunted)
+        ret = q2_scan_hunted_packed(s, e, err);
     if (ret == 0 && !packed && q2_scan_hunts(s, e->host_offset))
         ret = note_hunted(p, index, l2, err);
     if (ret == 0 && s->read_data)

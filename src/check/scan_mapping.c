@@ -108,7 +108,8 @@ static int note_hunted(struct q2_scan *s, const struct q2_scan_l1 *l1, uint32_t 
             .previous = index > 0 ? l1->entries[index - 1] : 0,
             .next = index + 1 < l1->n_entries ? l1->entries[index + 1] : 0,
             .host_offset = l1->offset + (uint64_t)index * 8,
-            .guest_offset = (uint64_t)index << (s->l2_bits + s->cluster_bits)},
+            .guest_offset = (uint64_t)index << (s->l2_bits + s->cluster_bits),
+            .times = 1},
         err);
 }
 

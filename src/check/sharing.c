@@ -23,6 +23,40 @@ int q2_scan_has_surplus(struct q2_scan *s, uint64_t offset, uint64_t n_bytes, bo
     return 0;
 }
 
+// The clusters that an entry references.
+static void range_of(const struct q2_scan *s, uint64_t value, uint64_t *first,
+                     uint64_t *last)
+{
+    struct q2_l2_entry e = q2_l2_decode(value, s->cluster_bits, s->header.version);
+    *first = e.host_offset >> s->cluster_bits;
+    *last = *first;
+    if (e.kind == Q2_CLUSTER_COMPRESSED)
+        *last = (e.host_offset + e.n_bytes - 1) >> s->cluster_bits;
+}
+
+int q2_scan_claim_value(struct q2_scan *s, struct q2_counters *claims, uint64_t value,
+                        struct q2_error *err)
+{
+    uint64_t first, last;
+    range_of(s, value, &first, &last);
+    return q2_counters_add(claims, first, last - first + 1, 1, err);
+}
+
+int q2_scan_claim_fits(struct q2_scan *s, struct q2_counters *claims, uint64_t value,
+                       bool *fits, struct q2_error *err)
+{
+    uint64_t first, last, stored;
+    range_of(s, value, &first, &last);
+    *fits = true;
+    for (uint64_t c = first; c <= last && *fits; c++) {
+        int ret = q2_scan_stored(s, c, &stored, err);
+        if (ret < 0)
+            return ret;
+        *fits = stored >= q2_counters_get(s->references, c) + q2_counters_get(claims, c);
+    }
+    return 0;
+}
+
 static void add_value(struct q2_values *v, uint64_t value)
 {
     for (unsigned i = 0; i < v->n; i++) {
@@ -103,6 +137,36 @@ int q2_scan_shared_l1(struct q2_scan *s, uint64_t entry_offset, uint64_t guest_o
     return ret;
 }
 
+static int read_table(struct q2_scan *s, uint64_t table, uint64_t *l2,
+                      struct q2_error *err)
+{
+    int ret = q2_io_read(s->io, table, l2, s->cluster_size, err);
+    if (ret == 0)
+        q2_table_decode(l2, l2, (size_t)1 << s->l2_bits);
+    return ret;
+}
+
+int q2_scan_is_kin(struct q2_scan *s, uint64_t table, uint64_t guest_offset, bool *yes,
+                   struct q2_error *err)
+{
+    uint64_t index = guest_offset >> (s->l2_bits + s->cluster_bits);
+    size_t n = (size_t)1 << s->l2_bits;
+    uint64_t *both = malloc(2 * (size_t)s->cluster_size);
+    int ret = both ? read_table(s, table, both, err) : q2_fail_memory(err, n * 16);
+    *yes = false;
+    for (unsigned t = 0; t < s->n_l1s && ret == 0 && !*yes; t++) {
+        uint64_t other = table_of(s, &s->l1s[t], index, table);
+        if (other == 0)
+            continue;
+        ret = read_table(s, other, both + n, err);
+        for (size_t i = 0; i < n && ret == 0; i++)
+            *yes |= (both[i] & Q2_OFFSET_MASK) != 0 &&
+                    ((both[i] ^ both[n + i]) & ~Q2_FLAG_COPIED) == 0;
+    }
+    free(both);
+    return ret;
+}
+
 // Puts what the other states' tables say at the places of out that are still empty; what
 // two say differently is left empty, and marked in disputed.
 static int gather(struct q2_scan *s, uint64_t table, uint64_t *out, bool *disputed,
@@ -112,9 +176,7 @@ static int gather(struct q2_scan *s, uint64_t table, uint64_t *out, bool *disput
     uint64_t *l2 = malloc(s->cluster_size);
     if (!l2)
         return q2_fail_memory(err, s->cluster_size);
-    int ret = q2_io_read(s->io, table, l2, s->cluster_size, err);
-    if (ret == 0)
-        q2_table_decode(l2, l2, n);
+    int ret = read_table(s, table, l2, err);
     for (size_t i = 0; i < n && ret == 0; i++) {
         struct q2_values v = {0};
         if (l2[i] == 0)
@@ -126,6 +188,30 @@ static int gather(struct q2_scan *s, uint64_t table, uint64_t *out, bool *disput
         out[i] = v.list[0];
     }
     free(l2);
+    return ret;
+}
+
+// What is disputed, and what is claimed more often than it could be, stays empty.
+static int drop_disputed(struct q2_scan *s, uint64_t *out, const bool *disputed,
+                         uint64_t *n_found, struct q2_error *err)
+{
+    size_t n = (size_t)1 << s->l2_bits;
+    struct q2_counters *claims = q2_counters_new();
+    int ret = claims ? 0 : q2_fail_memory(err, n);
+    for (size_t i = 0; i < n && ret == 0; i++) {
+        if (out[i] != 0)
+            ret = q2_scan_claim_value(s, claims, out[i], err);
+    }
+    for (size_t i = 0; i < n && ret == 0; i++) {
+        bool fits = true;
+        if (out[i] == 0)
+            continue;
+        ret = q2_scan_claim_fits(s, claims, out[i], &fits, err);
+        if (disputed[i] || !fits)
+            out[i] = 0;
+        *n_found += out[i] != 0;
+    }
+    q2_counters_free(claims);
     return ret;
 }
 
@@ -144,11 +230,8 @@ int q2_scan_shared_table(struct q2_scan *s, uint64_t guest_offset, uint64_t *out
         if (table != 0)
             ret = gather(s, table, out, disputed, err);
     }
-    for (size_t i = 0; i < n && ret == 0; i++) {
-        if (disputed[i])
-            out[i] = 0;
-        *n_found += out[i] != 0;
-    }
+    if (ret == 0)
+        ret = drop_disputed(s, out, disputed, n_found, err);
     free(disputed);
     return ret;
 }

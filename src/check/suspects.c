@@ -8,6 +8,13 @@
 #include "check/scan.h"
 #include "image/codec.h"
 
+// So many other suspects are looked at.
+#define MAX_RIVALS 4096U
+// With more damaged L1 entries no tables are compared.
+#define MAX_KIN 1024U
+// Entries that lead farther behind the end of the file were never right.
+#define MAX_CUT_CLUSTERS 65536U
+
 // Is this host cluster in use by its refcount, and by nothing else that was found?
 int q2_scan_is_orphan(struct q2_scan *s, uint64_t offset, uint64_t *stored, bool *yes,
                       struct q2_error *err)
@@ -54,7 +61,7 @@ int q2_scan_reads_like_l2(struct q2_scan *s, uint64_t offset, bool *yes,
         n_good += missed;
     }
     free(l2);
-    *yes = n_used > 0 && n_good * 8 >= n_used * 7;
+    *yes = n_used > 0 && n_good * 3 >= n_used * 2;
     return ret;
 }
 
@@ -188,6 +195,22 @@ static int try_unnamed(struct q2_scan *s, const struct q2_suspect *x, struct ans
     return ret;
 }
 
+// L2 tables that nobody names, and that have entries in common with other states' tables
+// for this place.
+static int try_kin(struct q2_scan *s, const struct q2_suspect *x, struct answer *a,
+                   struct q2_error *err)
+{
+    int ret = 0;
+    for (size_t i = 0; i < s->n_orphans && i < MAX_RIVALS && ret == 0 && a->n < 2; i++) {
+        uint64_t offset = s->orphans[i] << s->cluster_bits;
+        bool yes;
+        ret = q2_scan_is_kin(s, offset, x->guest_offset, &yes, err);
+        if (ret == 0 && yes)
+            ret = try_value(s, x, offset, a, err);
+    }
+    return ret;
+}
+
 // All orphans; the only one that fits is it, if nobody else could claim it.
 static int try_orphans(struct q2_scan *s, const struct q2_suspect *x, struct answer *a,
                        struct q2_error *err)
@@ -234,6 +257,21 @@ static void give_up(const struct q2_scan *s, const struct q2_suspect *x,
         f->needs_zero_cluster = backing;
 }
 
+// Does another entry name what this L1 entry names? Then it is no L2 table that was
+// overwritten.
+static bool is_anothers(const struct q2_scan *s, const struct q2_suspect *x)
+{
+    uint64_t cluster = (x->entry & Q2_OFFSET_MASK) >> s->cluster_bits;
+    for (size_t i = 0; i < s->n_suspects && i < MAX_RIVALS; i++) {
+        const struct q2_suspect *other = &s->suspects[i];
+        struct q2_l2_entry e =
+            q2_l2_decode(other->entry, s->cluster_bits, s->header.version);
+        if (!other->is_l1 && e.host_offset >> s->cluster_bits == cluster)
+            return true;
+    }
+    return false;
+}
+
 // No cluster is missing a reference, so the entry named none. Above a backing file it
 // could still be a zero cluster.
 static bool was_empty(const struct q2_scan *s, const struct q2_suspect *x,
@@ -241,7 +279,8 @@ static bool was_empty(const struct q2_scan *s, const struct q2_suspect *x,
 {
     uint64_t plain = x->entry & ~Q2_FLAG_ZERO, zero = x->entry & Q2_FLAG_ZERO;
     bool dirty = (s->header.incompatible_features & Q2_INCOMPAT_DIRTY) != 0;
-    if (s->surplus > 0 || s->rebuild || dirty || f->problem == Q2_PROBLEM_L2_GARBAGE)
+    if (s->surplus > 0 || s->rebuild || dirty ||
+        (f->problem == Q2_PROBLEM_L2_GARBAGE && !is_anothers(s, x)))
         return false;
     if (!x->is_l1 && ((zero && s->header.version < 3) ||
                       (s->header.backing_file && !q2_is_power_of_2(plain))))
@@ -263,18 +302,38 @@ static bool is_zero(const struct q2_scan *s, const struct q2_suspect *x,
     return true;
 }
 
-// The cluster that the entry names was in use: it was right, and the file was cut short.
+// Is the refcount block that describes the cluster there, with all that it says?
+static int is_described(struct q2_scan *s, uint64_t cluster, bool *yes,
+                        struct q2_error *err)
+{
+    struct q2_table *t;
+    unsigned block_bits = s->cluster_bits + 3 - s->format->order;
+    int ret = q2_scan_block(s, cluster, &t, err);
+    *yes =
+        ret == 0 && t &&
+        (s->refcount_table[cluster >> block_bits] & Q2_OFFSET_MASK) + s->cluster_size <=
+            s->file_size;
+    return ret;
+}
+
+// The cluster that the entry names was in use, or may have been: it was right, and the
+// file was cut short.
 static int was_cut_off(struct q2_scan *s, const struct q2_suspect *x,
                        const struct q2_finding *f, bool *yes, struct q2_error *err)
 {
-    uint64_t stored = 0;
+    uint64_t stored = 0, cluster = (x->entry & Q2_OFFSET_MASK) >> s->cluster_bits;
+    bool known;
     *yes = false;
-    if (f->problem != Q2_PROBLEM_REFERENCE_OUTSIDE ||
-        (!x->is_l1 && (x->entry & Q2_FLAG_COMPRESSED)))
+    if (f->problem != Q2_PROBLEM_REFERENCE_OUTSIDE)
         return 0;
-    int ret =
-        q2_scan_stored(s, (x->entry & Q2_OFFSET_MASK) >> s->cluster_bits, &stored, err);
-    *yes = stored > 0;
+    if (!x->is_l1 && (x->entry & Q2_FLAG_COMPRESSED))
+        cluster = f->offset >> s->cluster_bits;
+    if (cluster > 2 * s->file_clusters + MAX_CUT_CLUSTERS)
+        return 0;
+    int ret = q2_scan_stored(s, cluster, &stored, err);
+    if (ret == 0)
+        ret = is_described(s, cluster, &known, err);
+    *yes = ret == 0 && (stored > 0 || !known);
     return ret;
 }
 
@@ -287,6 +346,10 @@ static int look_for(struct q2_scan *s, const struct q2_suspect *x, size_t n_riva
     // In a dirty image refcounts are what a crash leaves, and no evidence.
     bool dirty = (s->header.incompatible_features & Q2_INCOMPAT_DIRTY) != 0;
     int ret = dirty ? 0 : try_shared(s, x, a, err);
+    if (ret == 0 && a->n != 1 && !dirty && x->is_l1 && n_rivals < MAX_KIN) {
+        a->n = 0;
+        ret = try_kin(s, x, a, err);
+    }
     if (ret < 0 || a->n == 1)
         return ret;
     a->n = 0;
@@ -328,9 +391,9 @@ static int resolve_one(struct q2_scan *s, const struct q2_suspect *x, size_t n_r
     struct q2_finding *f = &s->findings.list[x->finding];
     struct answer a = {0};
     bool cut_off;
-    if (is_zero(s, x, f) || was_empty(s, x, f))
-        return 0;
     int ret = was_cut_off(s, x, f, &cut_off, err);
+    if (ret < 0 || is_zero(s, x, f) || (!cut_off && was_empty(s, x, f)))
+        return ret;
     if (ret == 0 && f->problem == Q2_PROBLEM_COMPRESSED_BROKEN)
         n_rivals = 1; // what inflates is evidence enough
     if (ret == 0 && !cut_off)
@@ -350,46 +413,28 @@ static int resolve_one(struct q2_scan *s, const struct q2_suspect *x, size_t n_r
     return ret;
 }
 
-// How many more entries could name what value names.
-static int room_for(struct q2_scan *s, uint64_t value, uint64_t *room,
-                    struct q2_error *err)
-{
-    uint64_t cluster = (value & Q2_OFFSET_MASK) >> s->cluster_bits, stored;
-    struct q2_l2_entry e = q2_l2_decode(value, s->cluster_bits, s->header.version);
-    if (e.kind == Q2_CLUSTER_COMPRESSED)
-        cluster = e.host_offset >> s->cluster_bits;
-    int ret = q2_scan_stored(s, cluster, &stored, err);
-    uint64_t counted = q2_counters_get(s->references, cluster);
-    *room = ret == 0 && stored > counted ? stored - counted : 0;
-    return ret;
-}
-
 // What more damaged entries could have named than there is room for is taken by none.
 static int drop_rivals(struct q2_scan *s, struct q2_error *err)
 {
-    for (size_t i = 0; i < s->n_suspects; i++) {
-        const struct q2_suspect *x = &s->suspects[i];
-        if (x->finding == SIZE_MAX || !s->findings.list[x->finding].recovered)
-            continue;
-        uint64_t value = s->findings.list[x->finding].edit_value, n = 0, room;
-        int ret = room_for(s, value, &room, err);
-        if (ret < 0)
-            return ret;
-        for (size_t k = 0; k < s->n_suspects; k++) {
-            size_t other = s->suspects[k].finding;
-            n += other != SIZE_MAX && s->findings.list[other].recovered &&
-                 s->findings.list[other].edit_value == value;
-        }
-        for (size_t k = i; k < s->n_suspects && n > room; k++) {
-            size_t other = s->suspects[k].finding;
-            if (other == SIZE_MAX || !s->findings.list[other].recovered ||
-                s->findings.list[other].edit_value != value)
-                continue;
-            s->findings.list[other].recovered = false;
-            give_up(s, &s->suspects[k], &s->findings.list[other]);
-        }
+    struct q2_counters *claims = q2_counters_new();
+    int ret = claims ? 0 : q2_fail_memory(err, sizeof(*s));
+    for (size_t i = 0; i < s->n_suspects && ret == 0; i++) {
+        size_t k = s->suspects[i].finding;
+        if (k != SIZE_MAX && s->findings.list[k].recovered)
+            ret = q2_scan_claim_value(s, claims, s->findings.list[k].edit_value, err);
     }
-    return 0;
+    for (size_t i = 0; i < s->n_suspects && ret == 0; i++) {
+        size_t k = s->suspects[i].finding;
+        bool fits = true;
+        if (k == SIZE_MAX || !s->findings.list[k].recovered)
+            continue;
+        ret = q2_scan_claim_fits(s, claims, s->findings.list[k].edit_value, &fits, err);
+        s->findings.list[k].recovered = fits;
+        if (!fits)
+            give_up(s, &s->suspects[i], &s->findings.list[k]);
+    }
+    q2_counters_free(claims);
+    return ret;
 }
 
 // Is nothing to be done about any suspect?
