@@ -6,6 +6,7 @@
 
 EXTRA_DIST += \
 	tests/unit/built.h \
+	tests/unit/engine.h \
 	tests/unit/test.h
 
 check_PROGRAMS += \
@@ -13,6 +14,8 @@ check_PROGRAMS += \
 	tests/unit/counters \
 	tests/unit/device \
 	tests/unit/endian \
+	tests/unit/engine \
+	tests/unit/engine_order \
 	tests/unit/entry \
 	tests/unit/error \
 	tests/unit/fault \
@@ -30,3 +33,7 @@ check_PROGRAMS += \
 	tests/unit/size \
 	tests/unit/snapshot \
 	tests/unit/zero
+
+# These stand on the images in memory of the crash tests.
+tests_unit_engine_SOURCES = tests/unit/engine.c $(Q2_CRASH_SOURCES)
+tests_unit_engine_order_SOURCES = tests/unit/engine_order.c $(Q2_CRASH_SOURCES)
