@@ -14,9 +14,17 @@ IMAGES = {
     "v3-512-back": (3, 512, 16, False, True, 1, 300 << 10),
     "v3-4k-lazy": (3, 4096, 16, True, True, 1, 5 << 20),
     "v3-4k-one": (3, 4096, 1, False, False, 0, 5 << 20),
+    "v3-4k-narrow": (3, 4096, 4, False, False, 2, 5 << 20),
+    "v3-2m": (3, 2 << 20, 16, False, False, 1, 6 << 20),
+    "v3-4k-vmstate": (3, 4096, 16, False, False, 2, 5 << 20),
+    "v3-4k-foreign": (3, 4096, 32, False, False, 1, 5 << 20),
     "v2-64k-back": (2, 65536, 16, False, True, 1, 1200 << 20),
+    "v2-4k": (2, 4096, 16, False, False, 2, 5 << 20),
     "v2-512": (2, 512, 16, False, False, 2, 384 << 10),
 }
+# One damage of an image out of so many, unless all are asked for: it takes long.
+THINNED = {"v3-2m": 6}
+VM_STATE_BYTES = 50000
 BACKING_BYTES = 1 << 20
 
 
@@ -86,12 +94,72 @@ def build(name, folder, qemu_img="qemu-img"):
         with open(os.path.join(folder, name + ".back"), "wb") as f:
             f.write(random.Random(name).randbytes(BACKING_BYTES))
         command += ["-b", name + ".back", "-F", "raw"]
-    run(*command, path, str(size))
-    b = Builder(path, cluster_size, name)
     span = cluster_size // 8  # guest clusters of one L2 table
-    fill(b, span, version, backing, n_snapshots, qemu_img)
+    vm_state = name.endswith("-vmstate")
+    # A machine's state is written as if the disk went on behind its end.
+    n_tables = (size + span * cluster_size - 1) // (span * cluster_size)
+    run(*command, path, str((n_tables + 1) * span * cluster_size if vm_state else size))
+    b = Builder(path, cluster_size, name)
+    if vm_state:
+        b.write(n_tables * span, VM_STATE_BYTES // cluster_size + 1)
+    if cluster_size > 65536:
+        fill_few(b, qemu_img)
+    else:
+        fill(b, span, version, backing, n_snapshots, qemu_img)
     b.finish()
+    if vm_state:
+        b.io("discard %d %d" % (n_tables * span * cluster_size, span * cluster_size))
+        shrink_to(path, size)
+    if name.endswith("-foreign"):
+        add_foreign(path)
+    run(qemu_img, "check", "-f", "qcow2", path)
     return path
+
+
+def be(raw, at, n_bytes):
+    return int.from_bytes(raw[at:at + n_bytes], "big")
+
+
+def shrink_to(path, size):
+    """What is behind this size becomes the first snapshot's machine state."""
+    with open(path, "r+b") as f:
+        raw = bytearray(f.read())
+        raw[24:32] = size.to_bytes(8, "big")
+        at = be(raw, 64, 8)
+        for number in range(be(raw, 60, 4)):
+            n_extra, n_id, n_name = be(raw, at + 36, 4), be(raw, at + 12, 2), \
+                be(raw, at + 14, 2)
+            raw[at + 48:at + 56] = size.to_bytes(8, "big")
+            if number == 0:
+                raw[at + 32:at + 36] = VM_STATE_BYTES.to_bytes(4, "big")
+                raw[at + 40:at + 48] = VM_STATE_BYTES.to_bytes(8, "big")
+            at = (at + 40 + n_extra + n_id + n_name + 7) & ~7
+        f.seek(0)
+        f.write(raw)
+
+
+def add_foreign(path):
+    """Things of a later program that others may leave alone: a header extension, and bits
+    of the compatible and the autoclear features."""
+    with open(path, "r+b") as f:
+        header = f.read(4096)
+        at = be(header, 100, 4)
+        extension = (0x51325135).to_bytes(4, "big") + (21).to_bytes(4, "big") + \
+            b"of some other program".ljust(24, b"\0")
+        header = header[:at] + extension + header[at:]
+        header = header[:80] + (be(header, 80, 8) | 1 << 20).to_bytes(8, "big") + \
+            (be(header, 88, 8) | 1 << 33).to_bytes(8, "big") + header[96:]
+        f.seek(0)
+        f.write(header[:4096])
+
+
+def fill_few(b, qemu_img):
+    """The same in few clusters, which are large."""
+    b.write(0, 1)
+    b.write(1, 1, packed=True)
+    run(qemu_img, "snapshot", "-c", "first", b.path)
+    b.write(0, 1)
+    b.zero(2, 1)
 
 
 def fill(b, span, version, backing, n_snapshots, qemu_img):

@@ -199,7 +199,7 @@ class Content:
                    for a, b in self.hit.get(number, []))
 
     def lost_snapshot(self, number, label, was, reported):
-        if not self.is_hit(number, 0, (was.size + len(self.zeros) - 1) >> self.bits):
+        if not self.is_hit(number, 0, (was.end() + len(self.zeros) - 1) >> self.bits):
             raise Bad("%s is lost, and it was not hit" % label)
         if reported is not None and not reported.get(number):
             if self.damaged and self.find(self.damaged, was.snapshot) is None:
@@ -235,7 +235,7 @@ class Content:
         if reported is None:
             return "lossy"
         at = index << self.bits
-        told = inside(reported.get(number, []), at, min(at + len(self.zeros), was.size))
+        told = inside(reported.get(number, []), at, min(at + len(self.zeros), was.end_at(at)))
         if told and got == self.zeros:
             return "lossy"
         if self.flag_is_gone(was, index, got):

@@ -25,7 +25,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.dont_write_bytecode = True
 
 from damages import all_damages
-from images import IMAGES, build
+from images import IMAGES, THINNED, build
 from judge import CLASSES, read_file, write_file
 from powercut import CutJudge, build_recorder
 from qcow2format import Layout
@@ -38,6 +38,7 @@ class Base:
     """A sound image, built once, shared by the workers."""
 
     def __init__(self, name, folder):
+        self.name = name
         path = build(name, folder, ORACLE)
         back = os.path.join(folder, name + ".back")
         self.backing_path = back if os.path.exists(back) else None
@@ -56,7 +57,8 @@ def wanted(args, base, start):
             groups.setdefault(d.structure, []).append(d)
         number = sorted(IMAGES).index(found[0].image) if found else 0
         found = [g[(7 * number + 5 * i) % len(g)] for i, g in enumerate(groups.values())]
-    return found[start % args.every::args.every]
+    every = args.every * (1 if args.all else THINNED.get(base.name, 1))
+    return found[start % every::every]
 
 
 class Worker:

@@ -81,9 +81,17 @@ class State:
 
     def __init__(self, size, snapshot=None):
         self.size = size
+        self.vm_start = self.vm_end = 0  # guest bytes behind the disk: a machine's state
         self.snapshot = snapshot
         self.content = {}
         self.bad_ranges = []  # guest cluster ranges whose L2 table leads nowhere
+
+    def end(self):
+        return max(self.size, self.vm_end)
+
+    def end_at(self, at):
+        """Where the disk, or the machine's state behind it, that a guest byte is of ends."""
+        return self.vm_end if self.vm_end and at >= self.vm_start else self.size
 
 
 class Reader:
@@ -133,9 +141,18 @@ class Reader:
         for sn in self.snapshots():
             size = be(sn.extra, 8, 8) if len(sn.extra) >= 16 else h["size"]
             state = State(size, sn)
+            self.place_vm_state(state, sn)
             self.read_l1(state, sn.l1_table_offset, sn.l1_size)
             result.append(state)
         return result
+
+    def place_vm_state(self, state, sn):
+        """It begins where an L2 table begins, behind the disk."""
+        n = be(sn.extra, 0, 8) if len(sn.extra) >= 8 else sn.vm_state_size
+        table_bits = self.bits + self.l2_bits
+        if n:
+            state.vm_start = (state.size + (1 << table_bits) - 1) >> table_bits << table_bits
+            state.vm_end = state.vm_start + n
 
     def backing_cluster(self, index):
         """What shows through where nothing is allocated."""
@@ -149,7 +166,7 @@ class Reader:
             raise FormatError("l1_size")
         l1 = entries(self.raw, offset, n)
         span = 1 << self.l2_bits
-        n_clusters = (state.size + self.cluster_size - 1) >> self.bits
+        n_clusters = (state.end() + self.cluster_size - 1) >> self.bits
         l1 = l1[:(n_clusters + span - 1) // span]
         for i, entry in enumerate(l1):
             self.read_l2(state, i * span, entry)
@@ -165,7 +182,8 @@ class Reader:
         return (len(self.backing) + self.cluster_size - 1) >> self.bits
 
     def put(self, state, index, content):
-        size = state.size - (index << self.bits)
+        at = index << self.bits
+        size = state.end_at(at) - at
         if size <= 0:
             return
         if content is not None and size < self.cluster_size:
