@@ -179,6 +179,7 @@ static bool run_once(const struct fixture *f, const struct q2_fault_rule *rule,
     r.stage.most = r.stage.model.n_bytes / 16;
     r.stage.sectors = true;
     judge_new(&r.judge, &copy, &r.stage.model);
+    r.judge.repair_every = 5;
     bool good = play(&r, rule);
     *fired = r.fired;
     sum->n_runs++;
@@ -213,7 +214,7 @@ static void run_image(const struct fixture *f, uint64_t seed, const struct optio
         printf("#   Q2_SEED=%" PRIu64 ": %s\n", o->seed, sum.why);
 }
 
-static void run_matrix(const struct options *o)
+static void run_matrix(const struct options *o, uint64_t seed)
 {
     static const struct recipe recipes[] = {
         {.version = 3, .cluster_bits = 9, .refcount_order = 4},
@@ -228,9 +229,9 @@ static void run_matrix(const struct options *o)
         struct recipe r = recipes[i];
         r.size = r.cluster_bits < 12 ? 96 << 10 : UINT64_C(12) << r.cluster_bits;
         fixture_make(&f, &r, 0);
-        run_image(&f, o->seed + i, o);
-        fixture_choose_runtime(&f, (unsigned)((o->seed + i) * 37 % 128) | 1);
-        run_image(&f, o->seed + i + 100, o);
+        run_image(&f, seed + i, o);
+        fixture_choose_runtime(&f, (unsigned)((seed + i) * 37 % 128) | 1);
+        run_image(&f, seed + i + 100, o);
         fixture_clear(&f);
     }
 }
@@ -251,11 +252,12 @@ int main(int argc, char **argv)
             struct fixture f;
             named = true;
             fixture_load(&f, argv[i], 0);
-            run_image(&f, o.seed + (unsigned)i, &o);
+            for (unsigned k = 0; k < play_runs(1); k++)
+                run_image(&f, o.seed + (unsigned)i + k * 1000, &o);
             fixture_clear(&f);
         }
     }
-    if (!named)
-        run_matrix(&o);
+    for (unsigned k = 0; k < play_runs(1) && !named; k++)
+        run_matrix(&o, o.seed + k * 1000);
     return done_testing();
 }

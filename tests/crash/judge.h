@@ -18,6 +18,7 @@ struct judge {
     unsigned n_snapshots;
     uint8_t *buf;
     char why[2048];
+    unsigned repair_every; // so manieth dirty state is repaired too: it takes long
     uint64_t n_states, n_dirty, n_leaking; // seen
     uint64_t leaks;                        // clusters, in the last image that was judged
 };

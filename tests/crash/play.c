@@ -25,6 +25,12 @@ static uint64_t next_random(struct stage *s, uint64_t limit)
     return (s->random * UINT64_C(2685821657736338717) >> 16) % limit;
 }
 
+unsigned play_runs(unsigned otherwise)
+{
+    const char *runs = getenv("Q2_CRASH_RUNS");
+    return runs ? (unsigned)strtoul(runs, NULL, 0) : otherwise;
+}
+
 void stage_open(struct stage *s, struct fixture *f, uint64_t seed)
 {
     struct q2_error err = Q2_ERROR_INIT;

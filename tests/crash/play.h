@@ -40,6 +40,9 @@ struct stage {
     char why[1024];
 };
 
+// The environment's Q2_CRASH_RUNS: how often everything is played, each time otherwise.
+unsigned play_runs(unsigned otherwise);
+
 // Opens the image of f and reads what is on it.
 void stage_open(struct stage *s, struct fixture *f, uint64_t seed);
 void stage_close(struct stage *s);

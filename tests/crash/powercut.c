@@ -6,7 +6,7 @@
 // the operations go on from such a state.
 //
 //   powercut                              images made here
-//   powercut [-n OPERATIONS] [-r RUNS] [-o FOLDER] IMAGE...
+//   powercut [-n OPERATIONS] [-o FOLDER] IMAGE...
 //                                         images from files, with what is in them;
 //                                         FOLDER gets a sample of the states
 //
@@ -21,6 +21,8 @@
 #define N_RANDOM 3
 // One state of so many is saved.
 #define SAMPLE 97
+// A repair takes longer than all the rest.
+#define REPAIR_EVERY 5
 
 struct options {
     uint64_t seed;
@@ -154,6 +156,7 @@ static void crash(struct run *r)
     struct q2_io *state, *memory;
     uint64_t size;
     size_t n;
+    r->judge.repair_every = 1; // this one is repaired in any case
     q2_fault_calls(r->f->fault, &n);
     if (q2_fault_state(r->f->fault, n, keep, &c, &state, &err) < 0 ||
         !judge_state(&r->judge, state) || q2_io_get_size(state, &size, &err) < 0)
@@ -171,6 +174,7 @@ static void crash(struct run *r)
     if (q2_fault_open(memory, MAX_RECORD, &r->f->fault, &err) < 0 ||
         fixture_open(r->f, r->f->fault, true, &r->stage.img, &err) < 0)
         give_up("%s", err.message);
+    r->judge.repair_every = REPAIR_EVERY;
     model_become(&r->stage.model, r->judge.buf);
     arm(r);
 }
@@ -237,6 +241,7 @@ static void run_one(struct fixture *f, uint64_t seed, unsigned number,
     r.stage.most = r.stage.model.n_bytes / 16;
     r.stage.sectors = true; // nobody promises anything for parts of them
     judge_new(&r.judge, f, &r.stage.model);
+    r.judge.repair_every = REPAIR_EVERY;
     arm(&r);
     bool good = run_ops(&r) && run_end(&r);
     if (o->lies)
@@ -282,7 +287,7 @@ static void run_matrix(const struct options *o)
 
 int main(int argc, char **argv)
 {
-    struct options o = {.seed = 1, .n_ops = 60, .n_runs = 3};
+    struct options o = {.seed = 1, .n_ops = 60, .n_runs = play_runs(6)};
     bool named = false;
     if (getenv("Q2_SEED"))
         o.seed = strtoull(getenv("Q2_SEED"), NULL, 0);
@@ -290,8 +295,6 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "-n") == 0 && i + 1 < argc) {
             o.n_ops = (unsigned)strtoul(argv[++i], NULL, 0);
-        } else if (strcmp(argv[i], "-r") == 0 && i + 1 < argc) {
-            o.n_runs = (unsigned)strtoul(argv[++i], NULL, 0);
         } else if (strcmp(argv[i], "-o") == 0 && i + 1 < argc) {
             o.folder = argv[++i];
         } else {
