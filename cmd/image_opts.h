@@ -25,15 +25,22 @@ struct q2_image_name {
 int q2_image_name_parse(const char *text, bool image_opts, const char *format,
                         struct q2_image_name *out, struct q2_error *err);
 
-// The same for options that are pairs already.
-int q2_image_name_resolve(struct q2_pairs *pairs, struct q2_image_name *out,
-                          struct q2_error *err);
-
 void q2_image_name_clear(struct q2_image_name *name);
 
 // What the image must be for these options: known once its format and clusters are.
 int q2_image_name_check(const struct q2_image_name *name, const char *format,
                         uint64_t cluster_size, struct q2_error *err);
+
+int q2_image_name_set_path(struct q2_image_name *name, const char *path,
+                           struct q2_error *err);
+int q2_image_name_set_format(struct q2_image_name *name, const char *format,
+                             struct q2_error *err);
+
+// --- image_node.c --------------------------------------------------------------------
+
+// What options that are pairs mean.
+int q2_image_name_resolve(struct q2_pairs *pairs, struct q2_image_name *out,
+                          struct q2_error *err);
 
 // --- image_runtime.c: the options of all formats, and of qcow2 -----------------------
 

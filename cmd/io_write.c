@@ -8,18 +8,9 @@
 #include <string.h>
 
 #include "base/checked.h"
-#include "cmd/io.h"
-#include "image/image.h"
+#include "cmd/io_write.h"
 
-struct request {
-    struct q2_shell_report report;
-    bool vm_state, compressed, zeroes, unmap, no_fallback, durable, aio;
-    bool has_pattern;
-    uint8_t pattern;
-    const char *source; // a file that fills the buffer, again and again
-};
-
-static int take_letter(struct request *r, int letter)
+static int take_letter(struct q2_shell_writing *r, int letter)
 {
     bool *const flags[] = {
         ['b'] = &r->vm_state, ['c'] = &r->compressed,  ['C'] = &r->report.terse,
@@ -43,8 +34,8 @@ static int take_letter(struct request *r, int letter)
 }
 
 // 1: the request was only to be counted as invalid.
-static int parse_options(struct request *r, const struct q2_shell_command *self, int argc,
-                         char **argv)
+static int parse_options(struct q2_shell_writing *r, const struct q2_shell_command *self,
+                         int argc, char **argv)
 {
     const char *letters = !strcmp(self->name, "write")    ? "bcCfnpP:qs:uz"
                           : !strcmp(self->name, "writev") ? "CfP:q"
@@ -62,7 +53,7 @@ static int parse_options(struct request *r, const struct q2_shell_command *self,
     return 0;
 }
 
-static int check_together(const struct request *r, bool pieces, int n_lengths)
+static int check_together(const struct q2_shell_writing *r, bool pieces, int n_lengths)
 {
     const struct {
         bool wrong;
@@ -87,8 +78,8 @@ static int check_together(const struct request *r, bool pieces, int n_lengths)
     return 0;
 }
 
-static int parse_range(struct request *r, const struct q2_shell_command *self, int argc,
-                       char **argv)
+static int parse_range(struct q2_shell_writing *r, const struct q2_shell_command *self,
+                       int argc, char **argv)
 {
     bool pieces = strcmp(self->name, "write") != 0;
     uint64_t *n_bytes = &r->report.n_bytes;
@@ -133,86 +124,7 @@ static int fill_from(const char *path, uint8_t *buf, size_t n_bytes)
     return 0;
 }
 
-// Zeros that are to be cheap: a format without zero clusters has none, and of a cluster
-// that is cut the rest must read as zeros already.
-static int refuse_fallback(struct q2_disk *d, uint64_t offset, uint64_t n_bytes,
-                           struct q2_error *err)
-{
-    if (d->ops != &q2_image_disk_ops || !n_bytes)
-        return 0;
-    int rc = q2_image_of(d)->header.version < 3 ? -ENOTSUP : 0;
-    uint64_t edges[] = {offset, offset + n_bytes};
-    for (size_t i = 0; !rc && i < 2; i++) {
-        struct q2_extent e;
-        unsigned depth;
-        uint64_t start = q2_align_down(edges[i], d->cluster_size);
-        if (start == edges[i] || edges[i] == d->size)
-            continue;
-        rc = q2_disk_status_above(d, NULL, start, d->cluster_size, &e, &depth, err);
-        if (rc)
-            return rc;
-        rc = !e.allocated || e.zero ? 0 : -ENOTSUP;
-    }
-    return rc ? q2_fail(err, rc, "%s", "") : 0;
-}
-
-static int write_zeroes(struct q2_disk *d, const struct request *r, struct q2_error *err)
-{
-    int rc =
-        r->no_fallback ? refuse_fallback(d, r->report.offset, r->report.n_bytes, err) : 0;
-    return rc ? rc
-              : q2_disk_write_zeroes(d, r->report.offset, r->report.n_bytes,
-                                     r->unmap ? Q2_ZERO_UNMAP : 0, err);
-}
-
-static int write_compressed(struct q2_disk *d, const struct request *r,
-                            const uint8_t *buf, struct q2_error *err)
-{
-    uint64_t at = r->report.offset, end = at + r->report.n_bytes;
-    uint32_t cluster = d->cluster_size;
-    if (!cluster)
-        return q2_fail(err, -ENOTSUP, "%s", "");
-    if (at % cluster || (end % cluster && end != d->size))
-        return q2_fail(err, -EINVAL, "%s", "");
-    int rc = 0;
-    for (; !rc && at < end; at += cluster)
-        rc = q2_disk_write_compressed(d, at, buf + (at - r->report.offset),
-                                      (size_t)q2_min_u64(cluster, end - at), err);
-    return rc;
-}
-
-static int write_vm_state(struct q2_disk *d, const struct request *r, const uint8_t *buf,
-                          struct q2_error *err)
-{
-    if (d->ops != &q2_image_disk_ops)
-        return q2_fail(err, -ENOTSUP, "%s", "");
-    return q2_image_write_vmstate(q2_image_of(d), r->report.offset, buf,
-                                  (size_t)r->report.n_bytes, err);
-}
-
-static int write_data(struct q2_shell *shell, const struct request *r, const uint8_t *buf,
-                      struct q2_error *err)
-{
-    struct q2_disk *d = shell->disk;
-    int rc = r->vm_state
-                 ? 0
-                 : q2_shell_check_range(d, r->report.offset, r->report.n_bytes, err);
-    if (rc || !r->report.n_bytes)
-        return rc;
-    if (r->vm_state)
-        rc = write_vm_state(d, r, buf, err);
-    else if (r->zeroes)
-        rc = write_zeroes(d, r, err);
-    else if (r->compressed)
-        rc = write_compressed(d, r, buf, err);
-    else
-        rc = q2_disk_write(d, r->report.offset, buf, (size_t)r->report.n_bytes, err);
-    if (!rc && (r->durable || !shell->mode.write_back))
-        rc = q2_disk_flush(d, err);
-    return rc;
-}
-
-static int fill(const struct request *r, uint8_t **buf)
+static int fill(const struct q2_shell_writing *r, uint8_t **buf)
 {
     size_t n_bytes = (size_t)r->report.n_bytes;
     *buf = NULL;
@@ -232,7 +144,8 @@ static int fill(const struct request *r, uint8_t **buf)
 int q2_shell_write(struct q2_shell *shell, const struct q2_shell_command *self, int argc,
                    char **argv)
 {
-    struct request r = {.report = {.done = "wrote"}, .aio = self->name[0] == 'a'};
+    struct q2_shell_writing r = {.report = {.done = "wrote"},
+                                 .aio = self->name[0] == 'a'};
     struct q2_error err = Q2_ERROR_INIT;
     uint8_t *buf;
     int rc = parse_options(&r, self, argc, argv);
@@ -244,7 +157,7 @@ int q2_shell_write(struct q2_shell *shell, const struct q2_shell_command *self, 
     rc = fill(&r, &buf);
     q2_shell_start(&r.report);
     if (!rc) {
-        rc = write_data(shell, &r, buf, &err);
+        rc = q2_shell_put(shell, &r, buf, &err);
         if (rc)
             q2_shell_failed(shell, self->name, &err);
         else

@@ -23,6 +23,7 @@ qcow2_SOURCES += \
 	cmd/create_options.c \
 	cmd/create_options.h \
 	cmd/create_values.c \
+	cmd/image_node.c \
 	cmd/image_opts.c \
 	cmd/image_opts.h \
 	cmd/image_pairs.c \
@@ -38,11 +39,13 @@ qcow2_SOURCES += \
 	cmd/io_mode.c \
 	cmd/io_open.c \
 	cmd/io_open_commands.c \
+	cmd/io_put.c \
 	cmd/io_read.c \
 	cmd/io_shell.c \
 	cmd/io_transfer.c \
 	cmd/io_values.c \
 	cmd/io_write.c \
+	cmd/io_write.h \
 	cmd/main.c \
 	cmd/map.c \
 	cmd/opening.c \

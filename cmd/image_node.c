@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: MIT
+// The tree of options of an image: a format, the file below it, its backing file.
+#include "cmd/image_opts.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+// Where in the tree of options a node's are: "" or "file." or "backing.file." …
+#define MAX_PREFIX 256
+#define MAX_DEPTH 8
+
+struct tree {
+    struct q2_pairs *pairs;
+    struct q2_image_name *out;
+    struct q2_error *err;
+};
+
+static int join(const char *prefix, const char *key, char out[MAX_PREFIX],
+                struct q2_error *err)
+{
+    size_t n = strlen(prefix), n_key = strlen(key);
+    if (n + n_key + 2 > MAX_PREFIX)
+        return q2_fail(err, -EINVAL, "The options of the image are nested too deep");
+    memcpy(out, prefix, n);
+    memcpy(out + n, key, n_key);
+    memcpy(out + n + n_key, ".", 2);
+    return 0;
+}
+
+// --- the file below the format -------------------------------------------------------
+
+static bool is_protocol(const char *driver)
+{
+    return !strcmp(driver, "file") || !strcmp(driver, "host_device");
+}
+
+static int take_aio(const struct tree *t, const char *prefix)
+{
+    const struct q2_pair *p = q2_pairs_take(t->pairs, prefix, "aio");
+    const char *value = p ? p->value : "threads";
+    if (!value || (strcmp(value, "threads") != 0 && strcmp(value, "native") != 0 &&
+                   strcmp(value, "io_uring") != 0))
+        return q2_fail(t->err, -EINVAL, "invalid parameter value: %s",
+                       value ? value : "null");
+    t->out->native_aio = t->out->native_aio || !strcmp(value, "native");
+    return 0;
+}
+
+// Locks are always tried; a file that cannot be locked is used without.
+static int take_locking(const struct tree *t, const char *prefix)
+{
+    const struct q2_pair *p = q2_pairs_take(t->pairs, prefix, "locking");
+    if (!p || (p->value && (!strcmp(p->value, "auto") || !strcmp(p->value, "on"))))
+        return 0;
+    if (p->value && !strcmp(p->value, "off"))
+        return q2_fail(t->err, -ENOTSUP, "locking=off is not supported");
+    return q2_fail(t->err, -EINVAL, "invalid parameter value: %s",
+                   p->value ? p->value : "null");
+}
+
+static int refuse_unused(const struct tree *t, const char *prefix, const char *driver)
+{
+    const char *key = q2_pairs_unused(t->pairs, prefix);
+    if (!key)
+        return 0;
+    if (is_protocol(driver))
+        return q2_fail(t->err, -EINVAL,
+                       "Block protocol '%s' doesn't support the option '%s'", driver,
+                       key);
+    return q2_fail(t->err, -EINVAL, "Block format '%s' does not support the option '%s'",
+                   driver, key);
+}
+
+static int take_file_options(const struct tree *t, const char *prefix, const char *driver)
+{
+    const struct q2_pair *name = q2_pairs_take(t->pairs, prefix, "filename");
+    if (!name || !name->value || !*name->value)
+        return q2_fail(t->err, -EINVAL, "The '%s' block driver requires a file name",
+                       driver);
+    int rc = q2_image_name_set_path(t->out, name->value, t->err);
+    if (!rc)
+        rc = take_aio(t, prefix);
+    if (!rc)
+        rc = take_locking(t, prefix);
+    if (!rc)
+        rc = q2_image_take_common(t->pairs, prefix, t->out, t->err);
+    return rc ? rc : refuse_unused(t, prefix, driver);
+}
+
+static const char *driver_of(const struct tree *t, const char *prefix)
+{
+    const struct q2_pair *p = q2_pairs_take(t->pairs, prefix, "driver");
+    return p && p->value ? p->value : NULL;
+}
+
+// The node that holds the bytes: a file, perhaps with raw drivers between, which change
+// nothing.
+static int take_file(const struct tree *t, const char *above, unsigned depth)
+{
+    char prefix[MAX_PREFIX];
+    const struct q2_pair *reference = q2_pairs_take(t->pairs, above, "file");
+    bool below = q2_pairs_has_below(t->pairs, above, "file");
+    bool refers = reference && reference->is_text;
+    if (refers && below)
+        return q2_fail(
+            t->err, -EINVAL,
+            "Cannot reference an existing block device with additional options "
+            "or a new filename");
+    if (refers)
+        return q2_fail(t->err, -EINVAL, "Cannot find device='%s' nor node-name='%s'",
+                       reference->value, reference->value);
+    if (!below || depth > MAX_DEPTH)
+        return q2_fail(t->err, -EINVAL, "A block device must be specified for \"file\"");
+    int rc = join(above, "file", prefix, t->err);
+    if (rc)
+        return rc;
+    const char *driver = driver_of(t, prefix);
+    if (!driver || is_protocol(driver))
+        return take_file_options(t, prefix, driver ? driver : "file");
+    if (strcmp(driver, "raw") != 0)
+        return q2_fail(t->err, -EINVAL,
+                       strcmp(driver, "qcow2") ? "Unknown driver '%s'"
+                                               : "An image inside of a '%s' image is not "
+                                                 "supported",
+                       driver);
+    rc = take_file(t, prefix, depth + 1);
+    if (!rc)
+        rc = q2_image_take_common(t->pairs, prefix, t->out, t->err);
+    return rc ? rc : refuse_unused(t, prefix, driver);
+}
+
+// --- the format ----------------------------------------------------------------------
+
+static int resolve(const struct tree *t, const char *prefix);
+
+static int take_backing(const struct tree *t, const char *above)
+{
+    char prefix[MAX_PREFIX];
+    const struct q2_pair *p = q2_pairs_take(t->pairs, above, "backing");
+    if (p && p->value && *p->value && strcmp(p->value, "null") != 0)
+        return q2_fail(t->err, -EINVAL,
+                       "Could not open backing file: Cannot find device='%s' nor "
+                       "node-name='%s'",
+                       p->value, p->value);
+    bool below = q2_pairs_has_below(t->pairs, above, "backing");
+    t->out->runtime.backing_off = p || below;
+    if (!below)
+        return 0;
+    t->out->backing = calloc(1, sizeof(*t->out->backing));
+    if (!t->out->backing)
+        return q2_fail_memory(t->err, sizeof(*t->out->backing));
+    int rc = join(above, "backing", prefix, t->err);
+    if (!rc) {
+        const struct tree deeper = {t->pairs, t->out->backing, t->err};
+        rc = resolve(&deeper, prefix);
+    }
+    return rc ? q2_context(t->err, "Could not open backing file") : 0;
+}
+
+static int take_qcow2(const struct tree *t, const char *prefix)
+{
+    const char *first = q2_pairs_unused(t->pairs, prefix);
+    int rc = q2_image_take_qcow2(t->pairs, prefix, t->out, t->err);
+    if (!rc)
+        rc = take_backing(t, prefix);
+    if (rc || first == q2_pairs_unused(t->pairs, prefix))
+        return rc;
+    // Of an image whose format is to be probed: what it must be for this option.
+    free(t->out->only_qcow2);
+    t->out->only_qcow2 = strdup(first);
+    return t->out->only_qcow2 ? 0 : q2_fail_memory(t->err, strlen(first));
+}
+
+static int take_format(const struct tree *t, const char *prefix, const char *driver)
+{
+    // Options for a backing file need not say which: the image does.
+    bool named = q2_pairs_has_below(t->pairs, prefix, "file") ||
+                 q2_pairs_take(t->pairs, prefix, "file");
+    if (!driver && !named && !*prefix)
+        return q2_fail(t->err, -EINVAL, "Must specify either driver or file");
+    int rc = driver ? q2_image_name_set_format(t->out, driver, t->err) : 0;
+    if (!rc && (named || !*prefix))
+        rc = take_file(t, prefix, 0);
+    if (!rc)
+        rc = q2_image_take_common(t->pairs, prefix, t->out, t->err);
+    if (!rc && (!driver || strcmp(driver, "raw") != 0))
+        rc = take_qcow2(t, prefix);
+    return rc ? rc : refuse_unused(t, prefix, driver ? driver : "qcow2");
+}
+
+static int resolve(const struct tree *t, const char *prefix)
+{
+    const char *driver = driver_of(t, prefix);
+    if (driver && is_protocol(driver)) {
+        int rc = q2_image_name_set_format(t->out, "raw", t->err);
+        return rc ? rc : take_file_options(t, prefix, driver);
+    }
+    if (driver && strcmp(driver, "raw") != 0 && strcmp(driver, "qcow2") != 0)
+        return q2_fail(t->err, -EINVAL, "Unknown driver '%s'", driver);
+    return take_format(t, prefix, driver);
+}
+
+int q2_image_name_resolve(struct q2_pairs *pairs, struct q2_image_name *out,
+                          struct q2_error *err)
+{
+    const struct tree t = {pairs, out, err};
+    return resolve(&t, "");
+}
