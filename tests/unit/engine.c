@@ -310,7 +310,7 @@ static int open_with(const struct q2_runtime *runtime, char *message, size_t roo
     if (q2_image_open(e.f.memory, false, false, &img, &e.err) < 0)
         give_up("%s", e.err.message);
     int ret = q2_image_configure(img, runtime, &e.err);
-    snprintf(message, room, "%s", e.err.message);
+    snprintf(message, room, "%.400s", e.err.message);
     img->disk.ops->release(&img->disk);
     fixture_clear(&e.f);
     return ret;
