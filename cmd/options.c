@@ -110,7 +110,7 @@ static int handle_one(struct q2_command_line *line, int c, q2_option_handler han
 int q2_options_parse(struct q2_command_line *line, q2_option_handler handle,
                      struct q2_error *err)
 {
-    struct getopt_arrays arrays;
+    struct getopt_arrays arrays = {.letters = ""};
     char name[NAME_SIZE];
     int c;
 
