@@ -33,11 +33,11 @@ static void test_discard_kinds(void)
     engine_fill(&e, 0, 2 * CLUSTER, 1);
     is_int(q2_disk_write_compressed(e.d, 2 * CLUSTER, text, CLUSTER, &e.err), 0,
            "a compressed cluster");
-    is_int(engine_run(&e, 2 * CLUSTER).kind, Q2_CLUSTER_COMPRESSED, "which it is");
+    is_int(engine_kind(&e, 2 * CLUSTER), Q2_CLUSTER_COMPRESSED, "which it is");
     is_int(q2_disk_discard(e.d, 0, 8 * CLUSTER, &e.err), 0, "all discarded, and more");
-    is_int(engine_run(&e, 0).kind, Q2_CLUSTER_ZERO, "a written cluster is zeros now");
-    is_int(engine_run(&e, 2 * CLUSTER).kind, Q2_CLUSTER_ZERO, "a compressed one, too");
-    is_int(engine_run(&e, 5 * CLUSTER).kind, Q2_CLUSTER_UNALLOCATED,
+    is_int(engine_kind(&e, 0), Q2_CLUSTER_ZERO, "a written cluster is zeros now");
+    is_int(engine_kind(&e, 2 * CLUSTER), Q2_CLUSTER_ZERO, "a compressed one, too");
+    is_int(engine_kind(&e, 5 * CLUSTER), Q2_CLUSTER_UNALLOCATED,
            "what was never written stays so");
     is_int(q2_disk_finish(e.d, &e.err), 0, "finished");
     is_u64(engine_damage(&e), 0, "sound, nothing leaks");
@@ -61,7 +61,7 @@ static void test_discard_above_backing(void)
     engine_make(&e, &old, NULL);
     engine_fill(&e, 0, CLUSTER, 7);
     q2_disk_discard(e.d, 0, CLUSTER, &e.err);
-    is_int(engine_run(&e, 0).kind, Q2_CLUSTER_UNALLOCATED,
+    is_int(engine_kind(&e, 0), Q2_CLUSTER_UNALLOCATED,
            "version 2 without a backing file: unallocated");
     engine_end(&e);
 }
@@ -141,7 +141,7 @@ static void test_no_unref(void)
     engine_fill(&e, 0, CLUSTER, 3);
     uint64_t host = engine_run(&e, 0).host_offset;
     q2_disk_discard(e.d, 0, CLUSTER, &e.err);
-    is_int(engine_run(&e, 0).kind, Q2_CLUSTER_ZERO_ALLOCATED, "zeros, still allocated");
+    is_int(engine_kind(&e, 0), Q2_CLUSTER_ZERO_ALLOCATED, "zeros, still allocated");
     is_u64(engine_run(&e, 0).host_offset, host, "where it was");
     ok(is_hole(&e, host), "without its space");
     engine_fill(&e, 512, 512, 4);
@@ -165,9 +165,9 @@ static void test_compressed(void)
         .version = 3, .cluster_bits = 12, .refcount_order = 4, .size = 2 * CLUSTER + 512};
     engine_make(&e, &odd, NULL);
     is_int(q2_disk_write_compressed(e.d, 0, noise, CLUSTER, &e.err), 0, "noise");
-    is_int(engine_run(&e, 0).kind, Q2_CLUSTER_NORMAL, "does not shrink: stored plain");
+    is_int(engine_kind(&e, 0), Q2_CLUSTER_NORMAL, "does not shrink: stored plain");
     is_int(q2_disk_write_compressed(e.d, 0, text, CLUSTER, &e.err), 0, "over it");
-    is_int(engine_run(&e, 0).kind, Q2_CLUSTER_COMPRESSED, "compressed");
+    is_int(engine_kind(&e, 0), Q2_CLUSTER_COMPRESSED, "compressed");
     is_int(q2_disk_write_compressed(e.d, 2 * CLUSTER, text, 512, &e.err), 0,
            "the disk's end");
     is_int(q2_disk_write_compressed(e.d, 512, text, CLUSTER, &e.err), -EINVAL,
@@ -175,7 +175,7 @@ static void test_compressed(void)
     is_int(q2_disk_write_compressed(e.d, 0, text, 512, &e.err), -EINVAL,
            "no part of a cluster");
     engine_fill(&e, 100, 10, 5);
-    is_int(engine_run(&e, 0).kind, Q2_CLUSTER_NORMAL, "a plain write unpacks it");
+    is_int(engine_kind(&e, 0), Q2_CLUSTER_NORMAL, "a plain write unpacks it");
     uint8_t back[CLUSTER];
     q2_disk_read(e.d, 0, back, CLUSTER, &e.err);
     memset(text + 100, 5, 10);
@@ -192,9 +192,9 @@ static void test_zeroes(void)
     engine_fill(&e, 0, 2 * CLUSTER, 3);
     uint64_t host = engine_run(&e, 0).host_offset;
     q2_disk_write_zeroes(e.d, 0, CLUSTER, 0, &e.err);
-    is_int(engine_run(&e, 0).kind, Q2_CLUSTER_ZERO_ALLOCATED, "zeros keep their cluster");
+    is_int(engine_kind(&e, 0), Q2_CLUSTER_ZERO_ALLOCATED, "zeros keep their cluster");
     q2_disk_write_zeroes(e.d, CLUSTER, CLUSTER, Q2_ZERO_UNMAP, &e.err);
-    is_int(engine_run(&e, CLUSTER).kind, Q2_CLUSTER_ZERO, "or give it back");
+    is_int(engine_kind(&e, CLUSTER), Q2_CLUSTER_ZERO, "or give it back");
     engine_fill(&e, 0, 512, 4);
     is_u64(engine_run(&e, 0).host_offset, host, "and are filled in their place");
     ok(engine_reads(&e, 512, CLUSTER - 512, 0), "the rest stays zeros");
@@ -203,7 +203,7 @@ static void test_zeroes(void)
     engine_make(&e, &old_overlay, NULL);
     q2_disk_write_zeroes(e.d, 512, 2 * CLUSTER, Q2_ZERO_UNMAP, &e.err);
     ok(engine_reads(&e, 512, 2 * CLUSTER, 0), "version 2 hides the backing file");
-    is_int(engine_run(&e, CLUSTER).kind, Q2_CLUSTER_NORMAL, "with real zeros");
+    is_int(engine_kind(&e, CLUSTER), Q2_CLUSTER_NORMAL, "with real zeros");
     uint64_t size = engine_file_size(&e);
     q2_disk_write_zeroes(e.d, 50 * CLUSTER, CLUSTER, 0, &e.err);
     q2_disk_flush(e.d, &e.err);
@@ -219,8 +219,7 @@ static void test_detect_zeroes(void)
     e.d->detect_zeroes = e.d->detect_zeroes_unmap = true;
     engine_fill(&e, 0, CLUSTER, 3);
     engine_fill(&e, 0, CLUSTER, 0);
-    is_int(engine_run(&e, 0).kind, Q2_CLUSTER_ZERO,
-           "written zeros are found and unmapped");
+    is_int(engine_kind(&e, 0), Q2_CLUSTER_ZERO, "written zeros are found and unmapped");
     engine_end(&e);
 }
 

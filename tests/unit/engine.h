@@ -79,6 +79,11 @@ static inline struct q2_run engine_run(struct engine *e, uint64_t offset)
     return run;
 }
 
+static inline int engine_kind(struct engine *e, uint64_t offset)
+{
+    return (int)engine_run(e, offset).kind;
+}
+
 static inline uint64_t engine_refcount(struct engine *e, uint64_t host_offset)
 {
     uint64_t count = 0;
