@@ -36,3 +36,18 @@ contents() {
         done
     done
 }
+
+@test "qcow2 io and qemu-io take turns on one image, some of them killed: nothing is lost" {
+    crash_images
+    local seed
+    for seed in $(rows '1 2' '1'); do
+        mkdir "turns$seed" && cp v* base.raw "turns$seed"
+        (cd "turns$seed" && must python3 "$BATS_TEST_DIRNAME/crash/turns.py" \
+            --seed $((${Q2_SEED:-1} + seed * 7919)) v*) || return 1
+    done
+}
+
+@test "a region that is rewritten a hundred times does not grow the file, above snapshots too" {
+    crash_images
+    all_ok "$(crash_program unit/steady)" v*
+}
