@@ -7,6 +7,8 @@
 #   make check-asan                       the same under ASan and UBSan
 #   make check-valgrind                   unit tests and some commands under valgrind
 #   make check-damage                     every single damage of an image, against check
+#   make check-crash                      power cuts, errors, random operations: others each
+#                                         time (Q2_SEED), for minutes (Q2_CRASH_RUNS)
 #   make check-damage DAMAGE="--image v3-4k --only 'L1 entry'"    some of them
 
 include $(top_srcdir)/tests/unit/local.mk
@@ -58,6 +60,15 @@ check-damage: qcow2
 		(($$#)) || set -- --every 50; \
 		python3 "$(srcdir)/tests/damage/matrix.py" cut "$$@" && exit $$run; \
 		} | tee test-logs/damage.txt' damage $(DAMAGE)
+
+# The seed is what it takes to have a failure again. Those files of the suite that play
+# random operations, but longer.
+.PHONY: check-crash
+check-crash: qcow2 $(check_PROGRAMS)
+	@seed=$${Q2_SEED:-$$(date +%s)}; echo "Q2_SEED=$$seed"; \
+		$(Q2_TEST_ENV) Q2_SEED=$$seed Q2_CRASH_RUNS=$${Q2_CRASH_RUNS:-40} \
+		$(BASH) $(srcdir)/tests/run --log-dir test-logs --unit '$(check_PROGRAMS)' \
+		-- powercut errors random_ops crash random
 
 # Short: the whole suite takes minutes, and it is not what distcheck is there for.
 AM_DISTCHECK_CONFIGURE_FLAGS = TESTS_ONLY='$(notdir $(check_PROGRAMS)) cli man info-human'

@@ -2,6 +2,8 @@
 # Random operations, power cuts and errors. Each program plays on images that it makes
 # itself ("make check" runs it so), or on images that are named.
 
+EXTRA_DIST += tests/crash/turns.py
+
 Q2_CRASH_SOURCES = \
 	tests/crash/fixture.c tests/crash/fixture.h \
 	tests/crash/judge.c tests/crash/judge.h \

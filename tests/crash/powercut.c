@@ -287,7 +287,7 @@ static void run_matrix(const struct options *o)
 
 int main(int argc, char **argv)
 {
-    struct options o = {.seed = 1, .n_ops = 60, .n_runs = play_runs(6)};
+    struct options o = {.seed = 1, .n_ops = 60, .n_runs = play_runs(3)};
     bool named = false;
     if (getenv("Q2_SEED"))
         o.seed = strtoull(getenv("Q2_SEED"), NULL, 0);
