@@ -35,18 +35,28 @@ int q2_image_read_vmstate(struct q2_image *img, uint64_t pos, void *buf, size_t 
     return ret < 0 ? ret : q2_image_read(&img->disk, guest_offset, buf, n_bytes, err);
 }
 
-// Old content around what is written is copied here: the disk's own way to do it ends
-// where the guest disk does.
-static int write_cluster(struct q2_image *img, uint64_t guest_offset, const void *buf,
-                         size_t n_bytes, uint8_t *whole, struct q2_error *err)
+// Whole clusters as they are; a part of one with the old content around it, which is
+// copied here: the disk's own way to do it ends where the guest disk does.
+static int write_piece(struct q2_image *img, uint64_t guest_offset, const void *buf,
+                       size_t n_bytes, uint8_t *whole, struct q2_error *err)
 {
     size_t in_cluster = (size_t)(guest_offset & (img->cluster_size - 1));
     uint64_t start = guest_offset - in_cluster;
-    if (n_bytes == img->cluster_size)
+    if (q2_is_aligned(n_bytes, img->cluster_size))
         return q2_disk_put(&img->disk, start, buf, n_bytes, err);
     int ret = q2_image_read(&img->disk, start, whole, img->cluster_size, err);
     memcpy(whole + in_cluster, buf, n_bytes);
     return ret < 0 ? ret : q2_disk_put(&img->disk, start, whole, img->cluster_size, err);
+}
+
+// How much of n_bytes from guest_offset on makes a piece.
+static size_t piece_length(const struct q2_image *img, uint64_t guest_offset,
+                           size_t n_bytes)
+{
+    uint64_t in_cluster = guest_offset & (img->cluster_size - 1);
+    if (in_cluster == 0 && n_bytes >= img->cluster_size)
+        return (size_t)q2_align_down(n_bytes, img->cluster_size);
+    return (size_t)q2_min_u64(n_bytes, img->cluster_size - in_cluster);
 }
 
 // Room in the L1 table for VM state up to end: as much again as half of what is there, as
@@ -76,9 +86,8 @@ int q2_image_write_vmstate(struct q2_image *img, uint64_t pos, const void *buf,
     if (ret == 0 && !whole)
         ret = q2_fail_memory(err, img->cluster_size);
     while (n_bytes > 0 && ret == 0) {
-        uint64_t in_cluster = guest_offset & (img->cluster_size - 1);
-        size_t n = (size_t)q2_min_u64(n_bytes, img->cluster_size - in_cluster);
-        ret = write_cluster(img, guest_offset, at, n, whole, err);
+        size_t n = piece_length(img, guest_offset, n_bytes);
+        ret = write_piece(img, guest_offset, at, n, whole, err);
         guest_offset += n;
         at += n;
         n_bytes -= n;

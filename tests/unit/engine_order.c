@@ -265,6 +265,98 @@ static void test_vmstate_switch(void)
     engine_end(&e);
 }
 
+struct dice {
+    uint64_t state;
+    unsigned kind; // 0: none is kept, 1: all, 2: by chance
+};
+
+static bool keep(void *opaque, size_t call, uint64_t sector)
+{
+    struct dice *d = opaque;
+    (void)call;
+    (void)sector;
+    return d->kind == 1 || (d->kind == 2 && test_random(&d->state) % 2 == 0);
+}
+
+// What the file may be if the power goes behind its first n calls.
+static bool sound_after_cut(struct engine *e, size_t n, struct dice *d)
+{
+    struct q2_io *state;
+    struct q2_scan scan;
+    if (q2_fault_state(e->f.fault, n, keep, d, &state, &e->err) < 0)
+        give_up("%s", e->err.message);
+    bool sound = q2_scan_run(&scan, state, false, NULL, &e->err) == 0;
+    if (sound) {
+        sound = scan.corruptions == 0 && scan.check_errors == 0;
+        q2_scan_clear(&scan);
+    }
+    q2_io_close(state);
+    return sound;
+}
+
+static void check_cuts(struct engine *e, const char *what)
+{
+    size_t n, bad = SIZE_MAX;
+    struct dice d = {.state = 4711};
+    q2_fault_calls(e->f.fault, &n);
+    for (size_t i = 0; i <= n && bad == SIZE_MAX; i++) {
+        for (d.kind = 0; d.kind < 3 && bad == SIZE_MAX; d.kind++) {
+            if (!sound_after_cut(e, i, &d))
+                bad = i;
+        }
+    }
+    ok(bad == SIZE_MAX, "%s: sound after a cut behind each of %zu calls", what, n);
+}
+
+// Small clusters and wide refcounts: the refcount table has to grow, and more than once.
+static void test_refcount_table_growth(void)
+{
+    const struct recipe small = {
+        .version = 3, .cluster_bits = 9, .refcount_order = 6, .size = UINT64_C(12) << 20};
+    const struct q2_runtime tight = {.refcount_cache_size = 1, .l2_cache_size = 1};
+    for (int with_tight = 0; with_tight < 2; with_tight++) {
+        struct engine e;
+        start(&e, &small, with_tight ? &tight : NULL);
+        uint64_t was = e.img->header.refcount_table_offset;
+        // Up to shortly before the first table is full, then over its end.
+        engine_fill(&e, 0, 1800U << 10, 1);
+        q2_disk_flush(e.d, &e.err);
+        q2_fault_forget(e.f.fault);
+        is_int(engine_fill(&e, 1800U << 10, 200U << 10, 2), 0, "written");
+        is_int(q2_disk_flush(e.d, &e.err), 0, "flushed");
+        ok(e.img->header.refcount_table_offset != was, "the table has moved");
+        check_cuts(&e, with_tight ? "growth with small caches" : "growth");
+        // Twice between two flushes.
+        q2_fault_forget(e.f.fault);
+        was = e.img->header.refcount_table_offset;
+        is_int(engine_fill(&e, 2000U << 10, 10000U << 10, 3), 0, "much is written");
+        is_int(q2_disk_finish(e.d, &e.err), 0, "finished");
+        ok(e.img->header.refcount_table_offset != was, "the table has moved again");
+        is_u64(engine_damage(&e), 0, "nothing is wrong, nothing leaks");
+        engine_end(&e);
+    }
+}
+
+static void test_l1_growth_cuts(void)
+{
+    struct engine e;
+    uint8_t state[64 * 1024];
+    const struct recipe small = {
+        .version = 3, .cluster_bits = 9, .refcount_order = 4, .size = UINT64_C(1) << 20};
+    memset(state, 7, sizeof(state));
+    start(&e, &small, NULL);
+    engine_fill(&e, 0, 100 * 512, 1);
+    int ret = 0;
+    for (unsigned i = 0; i < 8 && ret == 0; i++)
+        ret = q2_image_write_vmstate(e.img, (uint64_t)i * sizeof(state), state,
+                                     sizeof(state), &e.err);
+    is_int(ret, 0, "half a megabyte of VM state");
+    q2_disk_finish(e.d, &e.err);
+    check_cuts(&e, "VM state");
+    is_u64(engine_damage(&e), 0, "and in the end nothing leaks");
+    engine_end(&e);
+}
+
 int main(void)
 {
     test_order_of_a_write();
@@ -277,5 +369,7 @@ int main(void)
     test_lazy_override();
     test_lazy_bounded();
     test_vmstate_switch();
+    test_refcount_table_growth();
+    test_l1_growth_cuts();
     return done_testing();
 }
