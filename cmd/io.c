@@ -25,7 +25,7 @@ static const struct q2_option io_options[] = {
     {"native-aio", "k", NULL, 'k', "Image", "as -i native"},
     {"misalign", "m", NULL, OPTION_IGNORED, "Image", "of no effect"},
     {"trace", "T", "SPEC", OPTION_IGNORED, "Other", "of no effect"},
-    {"object", "", "DEF", OPTION_IGNORED, "Other", "of no effect yet"},
+    {"object", "", "DEF", Q2_OPTION_OBJECT, "Other", "a secret; of no effect yet"},
     {"force-share", "U", NULL, 'U', "Other", "read beside a program that has it open"},
     {"version", "V", NULL, 'V', "Other", "print the version"},
     Q2_ROW_END,

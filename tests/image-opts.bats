@@ -270,6 +270,7 @@ END
 @test "--object takes a secret and refuses other kinds" {
     must qemu-img info --object secret,id=a,data=b disk.qcow2
     must "$ours" --object secret,id=a,data=b -c length disk.qcow2
+    must_exit 1 "$ours" --object throttle-group,id=a -c length disk.qcow2
     one_error 1 qemu-img info --object throttle-group,id=a disk.qcow2
     message_has 'throttle-group'
 }

@@ -334,6 +334,43 @@ END
     both v3 -n -k -c length disk
 }
 
+@test "the output of QEMU 10.2" {
+    must oracle create -f qcow2 a.qcow2 64M
+    must oracle create -f qcow2 -b a.qcow2 -F qcow2 over.qcow2
+    {
+        "$ours" -c 'write -P 0x11 0 1M' -c 'write -P 0x22 5M 128k' -c 'write -z 8M 256k' \
+            -c 'discard 5M 64k' a.qcow2
+        "$ours" -c 'write -P 0x33 1M 64k' over.qcow2
+        "$ours" -c 'read -P 0x11 0 64k' -c 'read -P 0x11 5M 4k' a.qcow2 || true
+        "$ours" -c map a.qcow2
+        "$ours" -c 'alloc 0 1M' a.qcow2
+    } | sed -E 's,(ops; ).* \(.*/sec and .*/sec\)$,\1T (X/sec),' >got
+    diff -u - got <<'END'
+wrote 1048576/1048576 bytes at offset 0
+1 MiB, 1 ops; T (X/sec)
+wrote 131072/131072 bytes at offset 5242880
+128 KiB, 1 ops; T (X/sec)
+wrote 262144/262144 bytes at offset 8388608
+256 KiB, 1 ops; T (X/sec)
+discard 65536/65536 bytes at offset 5242880
+64 KiB, 1 ops; T (X/sec)
+wrote 65536/65536 bytes at offset 1048576
+64 KiB, 1 ops; T (X/sec)
+read 65536/65536 bytes at offset 0
+64 KiB, 1 ops; T (X/sec)
+Pattern verification failed at offset 5242880, 4096 bytes
+read 4096/4096 bytes at offset 5242880
+4 KiB, 1 ops; T (X/sec)
+1 MiB (0x100000) bytes     allocated at offset 0 bytes (0x0)
+4 MiB (0x400000) bytes not allocated at offset 1 MiB (0x100000)
+128 KiB (0x20000) bytes     allocated at offset 5 MiB (0x500000)
+2.875 MiB (0x2e0000) bytes not allocated at offset 5.125 MiB (0x520000)
+256 KiB (0x40000) bytes     allocated at offset 8 MiB (0x800000)
+55.750 MiB (0x37c0000) bytes not allocated at offset 8.250 MiB (0x840000)
+1048576/1048576 bytes allocated at offset 0 bytes
+END
+}
+
 @test "the prompt is the program's name" {
     mkdir v3
     must oracle create -f qcow2 v3/disk 1M
