@@ -7,29 +7,36 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "base/checked.h"
 #include "cmd/output.h"
 
-// Clusters with the same finding side by side: so many get a line of their own.
+// Clusters with the same finding side by side: so many get a line of their own, and so
+// many of all findings. Small images can be made that have millions.
 #define MAX_LINES UINT64_C(65536)
+#define MAX_LINES_IN_ALL UINT64_C(262144)
 
 static const char *verb_of(const struct q2_finding *f)
 {
     return q2_problem_info(f->problem)->severity == Q2_SEVERITY_LEAK ? "Leaked" : "ERROR";
 }
 
-// One finding, a line for each cluster that it is about.
-static void output_finding(FILE *to, struct q2_finding f, const char *verb)
+// One finding, a line for each cluster that it is about, but no more than there is room
+// for.
+static void output_finding(FILE *to, struct q2_finding f, const char *verb,
+                           uint64_t *room)
 {
     char text[Q2_FINDING_TEXT_MAX];
     uint64_t n = f.has & Q2_HAS_CLUSTER ? f.count : 1;
-    for (uint64_t k = 0; k < n && k < MAX_LINES; k++, f.cluster++) {
+    uint64_t n_lines = q2_min_u64(n, q2_max_u64(q2_min_u64(MAX_LINES, *room), 1));
+    *room -= q2_min_u64(*room, n_lines);
+    for (uint64_t k = 0; k < n_lines; k++, f.cluster++) {
         q2_finding_format(&f, verb ? verb : verb_of(&f), text);
         q2_output_text(to, text);
         fputc('\n', to);
     }
-    if (n > MAX_LINES)
+    if (n > n_lines)
         fprintf(to, "(and the same for all clusters up to %" PRIu64 ")\n",
-                f.cluster + n - MAX_LINES - 1);
+                f.cluster + n - n_lines - 1);
 }
 
 void q2_output_findings(const struct q2_findings *findings, const char *verb)
@@ -37,9 +44,10 @@ void q2_output_findings(const struct q2_findings *findings, const char *verb)
     // Standard error itself is not buffered; there may be very many lines.
     int fd = findings->n > 0 ? dup(STDERR_FILENO) : -1;
     FILE *to = fd >= 0 ? fdopen(fd, "w") : NULL;
+    uint64_t room = MAX_LINES_IN_ALL;
     fflush(stdout);
     for (size_t i = 0; i < findings->n; i++)
-        output_finding(to ? to : stderr, findings->list[i], verb);
+        output_finding(to ? to : stderr, findings->list[i], verb, &room);
     if (to)
         fclose(to);
     else if (fd >= 0)

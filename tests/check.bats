@@ -1098,6 +1098,8 @@ little_memory() {
             [ "$code" -eq 2 ] || {
                 [ "$code" -eq 1 ] && [ -n "$option" ] && grep -q 'refcount table would be' err
             } || fail "$kind $option: exit $code: $(tail -n 2 err)"
+            # What is told of it is bounded, too.
+            [ "$(wc -l <err)" -le 400000 ] || fail "$kind $option: $(wc -l <err) lines"
         done
         rm h.qcow2
     done
