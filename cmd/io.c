@@ -149,7 +149,7 @@ static int run_shell(const struct q2_command_line *line, const struct settings *
     if (rc)
         return 1;
     rc = s->n_commands ? run_given(&shell, s) : run_lines(&shell, prompt);
-    int closed = shell.disk ? q2_shell_close(&shell) : 0;
+    int closed = q2_shell_close(&shell);
     return rc || closed;
 }
 

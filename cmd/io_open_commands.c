@@ -145,11 +145,27 @@ static int take_reopen_letter(struct q2_shell *shell, struct reopening *r, int l
     return rc;
 }
 
+// What stays as it is while a disk is open.
+static int refuse_fixed(const struct q2_shell *shell, struct q2_pairs *pairs)
+{
+    static const char *const fixed[] = {"node-name", "force-share"};
+    const struct q2_pair *driver = q2_pairs_take(pairs, "", "driver");
+    if (driver &&
+        (!driver->value || strcmp(driver->value, shell->disk->ops->format) != 0))
+        return complain(shell, "Cannot change the option '%s'", "driver");
+    for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++)
+        if (q2_pairs_take(pairs, "", fixed[i]))
+            return complain(shell, "Cannot change the option '%s'", fixed[i]);
+    return 0;
+}
+
 // Options that may change while a disk is open.
 static int take_changes(struct q2_shell *shell, struct reopening *r)
 {
     struct q2_error err = Q2_ERROR_INIT;
     r->name.read_only = Q2_UNSET;
+    if (refuse_fixed(shell, &r->pairs))
+        return -EINVAL;
     int rc = q2_image_take_common(&r->pairs, "", &r->name, &err);
     if (!rc && !strcmp(shell->disk->ops->format, "qcow2"))
         rc = q2_image_take_qcow2(&r->pairs, "", &r->name, &err);

@@ -403,6 +403,11 @@ END
         -c 'reopen -o lazy-refcounts=x' -c 'reopen -o foo=on' -c 'reopen -c none' \
         -c 'reopen -c foo' -c 'reopen -rw' -c 'reopen foo' -c 'reopen -o read-only=on -w' disk
     same_disks disk qcow2
+    both v2 -c 'reopen -o lazy-refcounts=on' -c 'reopen -o cache-size=1M,l2-cache-size=2M' \
+        -c 'reopen -o driver=raw' -c 'reopen -o driver=qcow2' -c 'reopen -o node-name=x' \
+        -c 'reopen -o force-share=on' -c 'reopen -o discard=off' -c 'write 0 64k' disk
+    same_disks disk qcow2
+    both raw -f raw -c 'reopen -o lazy-refcounts=on' -c 'reopen -r' -c 'write 0 512' disk
 }
 
 @test "-s: changes go to a temporary image" {
