@@ -5,32 +5,8 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "check/repair.h"
-#include "image/image.h"
-
-// A look at the header alone, beside whoever uses the image. True: it is dirty, and may
-// be repaired; *path is where it lies. What keeps it from being opened is told by the
-// real opening.
-static bool is_dirty(const char *name, const struct q2_open_options *o, char **path)
-{
-    const struct q2_open_options look = {
-        .format = o->format, .image_only = true, .unsafe_share = true};
-    struct q2_error ignored = Q2_ERROR_INIT;
-    struct q2_disk *d;
-    bool dirty = false;
-    if (q2_disk_open(name, &look, &d, &ignored) < 0)
-        return false;
-    if (d->ops == &q2_image_disk_ops) {
-        uint64_t bits = q2_image_of(d)->header.incompatible_features;
-        dirty = (bits & Q2_INCOMPAT_DIRTY) && !(bits & Q2_INCOMPAT_CORRUPT);
-    }
-    if (dirty)
-        *path = strdup(d->path);
-    q2_disk_close(d);
-    return dirty && *path;
-}
 
 struct damage {
     uint64_t leaks, corruptions;
@@ -57,7 +33,11 @@ static int repair(struct q2_io *io, struct damage *found, struct q2_error *err)
     if (ret < 0)
         return ret;
     *found = (struct damage){.leaks = scan.leaks, .corruptions = scan.corruptions};
+    bool dirty = (scan.header.incompatible_features & Q2_INCOMPAT_DIRTY) != 0;
     q2_scan_clear(&scan);
+    // File systems have that error, too; and another program may have been faster.
+    if (!dirty)
+        return q2_fail(err, -EUCLEAN, "Structure needs cleaning");
     ret = q2_plan_make(&plan, io, Q2_REPAIR_MODE_ALL, 0, false, NULL, err);
     if (ret < 0)
         return ret;
@@ -66,14 +46,19 @@ static int repair(struct q2_io *io, struct damage *found, struct q2_error *err)
     return ret;
 }
 
-static int repair_file(const char *path, const struct q2_open_options *o,
+static int repair_file(const char *name, const struct q2_open_options *o,
                        struct damage *found, struct q2_error *err)
 {
     struct q2_file_options fo = o->file;
     struct q2_io *io;
+    char *path;
+    int ret = q2_backing_path("", name, &path, err); // without "file:"
+    if (ret < 0)
+        return ret;
     fo.writable = true;
     fo.lock = Q2_LOCK_WRITE;
-    int ret = q2_file_open(path, &fo, &io, err);
+    ret = q2_file_open(path, &fo, &io, err);
+    free(path);
     if (ret < 0)
         return ret;
     ret = repair(io, found, err);
@@ -87,19 +72,20 @@ int q2_open_rw(const char *path, const struct q2_open_options *o,
 {
     struct q2_open_options writable = *o;
     struct damage found;
-    char *at = NULL;
     writable.writable = true;
-    if (is_dirty(path, o, &at)) {
-        int ret = repair_file(at, o, &found, err);
-        free(at);
+    int ret = q2_disk_open(path, &writable, out, err);
+    // Whatever else keeps an image from being written comes first.
+    if (ret == -EUCLEAN) {
+        *err = (struct q2_error)Q2_ERROR_INIT;
+        ret = repair_file(path, o, &found, err);
         if (ret < 0)
             return q2_context(err, "Could not open '%s'", path);
         q2_monitor_warn(monitor,
                         "'%s': image was not closed cleanly: repaired (%" PRIu64
                         " leaks, %" PRIu64 " errors)",
                         path, found.leaks, found.corruptions);
+        ret = q2_disk_open(path, &writable, out, err);
     }
-    int ret = q2_disk_open(path, &writable, out, err);
     if (ret == 0)
         (*out)->monitor = monitor;
     return ret;
