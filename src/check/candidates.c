@@ -264,6 +264,57 @@ static int search_tables(struct q2_io *io, struct q2_candidates *c, const struct
     return ret;
 }
 
+// As many entries as the disk needs; or as there is room for, when a machine's state was
+// behind the disk.
+static int add_l1_sizes(struct q2_candidates *c, const struct raw *r,
+                        struct q2_error *err)
+{
+    uint64_t n = needed_l1(r), cluster_size = UINT64_C(1) << r->cluster_bits;
+    int ret = add(c, r, "l1_size", 36, 4, n, err);
+    return ret < 0 ? ret
+                   : add(c, r, "l1_size", 36, 4,
+                         q2_align_up(q2_max_u64(n, 1) * 8, cluster_size) / 8, err);
+}
+
+// Does an L1 table of l1_size entries belong to a disk of this size?
+static bool size_fits(const struct raw *r, uint64_t size)
+{
+    struct raw other = *r;
+    other.size = size;
+    return size != r->size && size > 0 && needed_l1(&other) == r->l1_size;
+}
+
+// Snapshots keep the disk's size. One that the L1 table is made for may be the disk's
+// own.
+static int add_sizes(struct q2_io *io, struct q2_candidates *c, const struct raw *r,
+                     bool *found, struct q2_error *err)
+{
+    uint64_t offset = q2_load_be64(r->bytes + 64);
+    uint32_t n = q2_load_be32(r->bytes + 60);
+    uint8_t buf[SEARCH_BYTES];
+    size_t at = 0;
+    *found = false;
+    if (n == 0 || offset == 0 || offset >= r->file_size)
+        return 0;
+    int ret = q2_io_read(io, offset, buf, sizeof(buf), err);
+    for (uint32_t i = 0; i < n && ret == 0; i++) {
+        struct q2_error ignored = Q2_ERROR_INIT;
+        struct q2_snapshot sn;
+        size_t used;
+        if (q2_snapshot_decode(buf + at, sizeof(buf) - at, i, &sn, &used, &ignored) < 0)
+            break;
+        bool fits = sn.has_disk_size && size_fits(r, sn.disk_size);
+        if (fits)
+            ret = add(c, r, "size", 24, 8, sn.disk_size, err);
+        *found |= fits;
+        q2_snapshot_clear(&sn);
+        at += q2_align_up(used, 8);
+        if (at >= sizeof(buf))
+            break;
+    }
+    return ret;
+}
+
 int q2_candidates_collect(struct q2_io *io, struct q2_candidates *c, struct q2_error *err)
 {
     struct raw r;
@@ -279,8 +330,11 @@ int q2_candidates_collect(struct q2_io *io, struct q2_candidates *c, struct q2_e
         ret = add_feature_table(c, &r, err);
     bool sizes_known =
         r.cluster_bits >= Q2_MIN_CLUSTER_BITS && r.cluster_bits <= Q2_MAX_CLUSTER_BITS;
-    if (ret == 0 && sizes_known && needed_l1(&r) <= Q2_MAX_L1_BYTES / 8)
-        ret = add(c, &r, "l1_size", 36, 4, needed_l1(&r), err);
+    bool size_is_wrong = false;
+    if (ret == 0 && sizes_known)
+        ret = add_sizes(io, c, &r, &size_is_wrong, err);
+    if (ret == 0 && sizes_known && !size_is_wrong && needed_l1(&r) <= Q2_MAX_L1_BYTES / 8)
+        ret = add_l1_sizes(c, &r, err);
     if (ret == 0 && sizes_known)
         ret = search_tables(io, c, &r, err);
     return ret;

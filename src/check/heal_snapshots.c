@@ -22,12 +22,6 @@ static bool is_snapshot_problem(enum q2_problem problem)
            problem == Q2_PROBLEM_SNAPSHOT_DUPLICATE_ID;
 }
 
-// An entry that says nothing at all: the table's place was cut off.
-static bool is_blank(const struct q2_snapshot *sn)
-{
-    return sn->l1_size == 0 && !*sn->id && !*sn->name;
-}
-
 // Which snapshots are lost: by index. The caller frees it.
 static int list_lost(const struct q2_scan *s, bool **out, struct q2_error *err)
 {
@@ -35,7 +29,7 @@ static int list_lost(const struct q2_scan *s, bool **out, struct q2_error *err)
     if (!lost)
         return q2_fail_memory(err, s->n_snapshots);
     for (unsigned i = 0; i < s->n_snapshots; i++)
-        lost[i] = is_blank(&s->snapshots[i]);
+        lost[i] = q2_scan_is_blank(&s->snapshots[i]);
     for (size_t i = 0; i < s->findings.n; i++) {
         const struct q2_finding *f = &s->findings.list[i];
         if (f->problem == Q2_PROBLEM_SNAPSHOT_L1 && f->index < s->n_snapshots)

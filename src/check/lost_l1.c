@@ -19,10 +19,12 @@ static uint64_t entries_for(const struct q2_scan *s, uint64_t size)
     return (size >> span_bits) + ((size & ((UINT64_C(1) << span_bits) - 1)) != 0);
 }
 
-// Entries that the snapshot's L1 table has at least.
+// Entries that the snapshot's L1 table has at least: the machine's state lies behind the
+// disk.
 static uint64_t least_entries(const struct q2_scan *s, const struct q2_snapshot *sn)
 {
-    return entries_for(s, sn->has_disk_size ? sn->disk_size : s->header.size);
+    uint64_t size = sn->has_disk_size ? sn->disk_size : s->header.size;
+    return entries_for(s, size) + entries_for(s, sn->vm_state_size);
 }
 
 static struct q2_finding about(const struct q2_scan *s, unsigned index, const char *field,
@@ -161,6 +163,8 @@ static int find_l1(struct q2_scan *s, unsigned index, struct q2_error *err)
     unsigned n_found = 0;
     size_t known;
     bool doubtful;
+    if (q2_scan_is_blank(sn))
+        return 0;
     int ret = is_doubtful(s, index, &doubtful, &known, err);
     if (ret < 0 || !doubtful || n == 0 || n > Q2_MAX_L1_BYTES / 8)
         return ret;

@@ -15,6 +15,7 @@
 // cost.
 #define MAX_ROUNDS 64U
 #define HEADER_INCOMPATIBLE 72U
+#define HEADER_AUTOCLEAR 88U
 
 void q2_plan_clear(struct q2_plan *p)
 {
@@ -153,17 +154,17 @@ int q2_plan_note_sharers(struct q2_plan *p, const struct q2_scan *s,
     return ret;
 }
 
-static int write_entries(struct q2_plan *p, const struct q2_finding *f, uint64_t value,
-                         struct q2_error *err)
+// Fills entries first .. end of the table at offset with value.
+static int fill_entries(struct q2_plan *p, uint64_t offset, uint64_t first, uint64_t end,
+                        uint64_t value, struct q2_error *err)
 {
-    uint8_t bytes[512];
-    size_t n_bytes = (size_t)(f->edit_count ? f->edit_count : 1) * 8;
+    uint8_t bytes[65536];
     int ret = 0;
     for (size_t i = 0; i < sizeof(bytes); i += 8)
         q2_store_be64(bytes + i, value);
-    for (size_t at = 0, n; at < n_bytes && ret == 0; at += n) {
-        n = q2_min_u64(n_bytes - at, sizeof(bytes));
-        ret = q2_io_write(p->overlay, f->edit_offset + at, bytes, n, err);
+    for (uint64_t at = first * 8, n; at < end * 8 && ret == 0; at += n) {
+        n = q2_min_u64(end * 8 - at, sizeof(bytes));
+        ret = q2_io_write(p->overlay, offset + at, bytes, (size_t)n, err);
     }
     return ret;
 }
@@ -185,7 +186,10 @@ static int heal_entry(struct q2_plan *p, struct q2_scan *s, const struct q2_find
     if (ret == 0 && f->needs_zero_cluster)
         ret = q2_io_flush(p->overlay, err);
     if (ret == 0)
-        ret = write_entries(p, f, value, err);
+        ret = fill_entries(p, f->edit_offset, 0, f->edit_count ? f->edit_count : 1, value,
+                           err);
+    if (ret == 0 && f->problem == Q2_PROBLEM_L2_CUT)
+        ret = q2_plan_appended(p, f->offset, s->cluster_size, err);
     if (ret == 0)
         ret = q2_plan_note(p, f, err);
     return ret < 0 || l1 ? ret : q2_plan_note_sharers(p, s, f, err);
@@ -197,9 +201,11 @@ static int hide_backing(struct q2_plan *p, const struct q2_scan *s,
 {
     uint64_t span_bits = s->l2_bits + s->cluster_bits, value;
     int ret = q2_heal_zero_table(p, s, &value, err);
-    for (uint64_t i = f->guest_offset >> span_bits; i < f->size / 8 && ret == 0; i++)
-        ret = q2_edit_entry(p->overlay, f->offset + i * 8, value & ~Q2_FLAG_COPIED, err);
-    return ret;
+    if (ret == 0)
+        ret = q2_io_flush(p->overlay, err);
+    return ret < 0 ? ret
+                   : fill_entries(p, f->offset, f->guest_offset >> span_bits, f->size / 8,
+                                  value & ~Q2_FLAG_COPIED, err);
 }
 
 // A table whose end was cut off: the file reaches to its end again, with zeros.
@@ -216,6 +222,8 @@ static int heal_cut(struct q2_plan *p, const struct q2_scan *s, bool *changed,
             ret = q2_plan_appended(p, f->offset, f->size, err);
         if (ret == 0 && s->header.backing_file)
             ret = hide_backing(p, s, f, err);
+        if (ret == 0)
+            ret = q2_io_flush(p->overlay, err);
         if (ret == 0)
             ret = q2_plan_note(p, f, err);
         if (ret < 0)
@@ -321,6 +329,19 @@ static int round_leaks(struct q2_plan *p, struct q2_scan *s, bool flags_were_rig
     return ret;
 }
 
+// Whoever writes clears the autoclear bits that it does not know.
+static int clear_unknown(struct q2_plan *p, const struct q2_scan *s, struct q2_error *err)
+{
+    const uint64_t known = Q2_AUTOCLEAR_KNOWN;
+    uint8_t field[8];
+    if (s->header.version < 3 || !(s->header.autoclear_features & ~known) ||
+        !q2_plan_has_edits(p))
+        return 0;
+    q2_store_be64(field, s->header.autoclear_features & known);
+    int ret = q2_edit_header(p->overlay, HEADER_AUTOCLEAR, field, sizeof(field), err);
+    return ret < 0 ? ret : q2_io_flush(p->overlay, err);
+}
+
 // The image says that it is dirty or corrupt: not any more.
 static int clear_marks(struct q2_plan *p, const struct q2_scan *s, struct q2_error *err)
 {
@@ -339,6 +360,8 @@ static int clear_marks(struct q2_plan *p, const struct q2_scan *s, struct q2_err
 // names is not what it should be, or most of what is allocated seems lost.
 static bool header_is_doubtful(const struct q2_scan *s)
 {
+    // In a dirty image wrong refcounts are what a crash leaves.
+    bool dirty = (s->header.incompatible_features & Q2_INCOMPAT_DIRTY) != 0;
     for (size_t i = 0; i < s->findings.n; i++) {
         switch (s->findings.list[i].problem) {
         case Q2_PROBLEM_SNAPSHOT_TABLE:
@@ -353,21 +376,29 @@ static bool header_is_doubtful(const struct q2_scan *s)
         case Q2_PROBLEM_L1_ON_METADATA:
         case Q2_PROBLEM_L2_GARBAGE:
         case Q2_PROBLEM_ACTIVE_L1_CUT:
-        case Q2_PROBLEM_REFCOUNT_TOO_LOW:
             return true;
+        case Q2_PROBLEM_REFCOUNT_TOO_LOW:
+            if (!dirty)
+                return true;
+            break;
+        case Q2_PROBLEM_REFERENCE_OUTSIDE: // the L1 table as a whole
+            if (!(s->findings.list[i].has & Q2_HAS_SNAPSHOT) &&
+                s->findings.list[i].offset == s->header.l1_table_offset)
+                return true;
+            break;
         case Q2_PROBLEM_L2_RESERVED: // a zero flag that version 2 does not know?
             if (s->header.version == 2)
                 return true;
             break;
         case Q2_PROBLEM_REFCOUNT_TOO_HIGH: // shared with a snapshot that is not there?
-            if (s->findings.list[i].refcount > 1)
+            if (s->findings.list[i].refcount > 1 && !dirty)
                 return true;
             break;
         default:
             break;
         }
     }
-    return s->leaks * 2 > s->allocated_clusters;
+    return !dirty && s->leaks * 2 > s->allocated_clusters;
 }
 
 // Would another value of a header field explain all that was found? Then what looks
@@ -391,6 +422,7 @@ static int scan_again(struct q2_plan *p, const struct q2_monitor *mon,
     int ret = q2_scan_for_repair(&p->after, p->overlay, bounds, p->inflate, mon, err);
     if (ret < 0 || bounds)
         return ret;
+    p->bounds.file_size = p->after.file_size;
     p->bounds.file_clusters = p->after.file_clusters;
     p->bounds.appended = q2_counters_new();
     return p->bounds.appended ? 0 : q2_fail_memory(err, sizeof(*p));
@@ -452,7 +484,9 @@ static int plan_rounds(struct q2_plan *p, enum q2_repair_mode mode,
     if (ret < 0)
         return ret;
     p->complete = q2_scan_clean(&p->after);
-    return p->after.corruptions == 0 ? clear_marks(p, &p->after, err) : 0;
+    if (p->after.corruptions == 0)
+        ret = clear_marks(p, &p->after, err);
+    return ret < 0 ? ret : clear_unknown(p, &p->after, err);
 }
 
 // Clears feature bits that no program knows, because the user says so.

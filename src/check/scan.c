@@ -119,6 +119,13 @@ bool q2_scan_in_file(const struct q2_scan *s, uint64_t offset, uint64_t n_bytes)
     return true;
 }
 
+uint64_t q2_scan_end(const struct q2_scan *s, uint64_t offset)
+{
+    uint64_t cluster = offset >> s->cluster_bits;
+    bool whole = !s->bounds || q2_counters_get(s->bounds->appended, cluster) > 0;
+    return whole ? s->file_size : q2_min_u64(s->file_size, s->bounds->file_size);
+}
+
 // So many clusters behind the end are of interest: a repair adds no more.
 #define DANGLING_CLUSTERS 65536U
 

@@ -62,8 +62,8 @@ struct q2_stream {
 // What a repair has put behind the end of the file: nothing else there counts as being in
 // the file, so that entries that lead there are not taken for sound ones.
 struct q2_scan_bounds {
-    uint64_t file_clusters;       // before the repair
-    struct q2_counters *appended; // by host cluster
+    uint64_t file_size, file_clusters; // before the repair
+    struct q2_counters *appended;      // by host cluster
 };
 
 struct q2_scan {
@@ -181,6 +181,9 @@ static inline bool q2_scan_clean(const struct q2_scan *s)
 size_t q2_scan_report(struct q2_scan *s, struct q2_findings *to,
                       const struct q2_finding *f);
 
+// Where the file ended, as far as what lies at offset is concerned: what a repair has put
+// behind the old end does not make whole what it divided.
+uint64_t q2_scan_end(const struct q2_scan *s, uint64_t offset);
 // Notes that something names this range although it is not in the file.
 int q2_scan_dangles(struct q2_scan *s, uint64_t offset, uint64_t n_bytes,
                     struct q2_error *err);
@@ -254,6 +257,12 @@ int q2_scan_inflates(struct q2_scan *s, const struct q2_l2_entry *e, bool *yes,
 int q2_scan_reads_like_l2(struct q2_scan *s, uint64_t offset, bool *yes,
                           struct q2_error *err);
 int q2_scan_resolve(struct q2_scan *s, struct q2_error *err); // suspects.c
+
+// An entry that says nothing at all: the table's place was cut off.
+static inline bool q2_scan_is_blank(const struct q2_snapshot *sn)
+{
+    return sn->l1_table_offset == 0 && !*sn->id && !*sn->name;
+}
 
 // --- lost_l1.c ---
 

@@ -65,7 +65,7 @@ static enum q2_problem judge(const struct q2_scan *s, uint64_t raw, struct q2_l2
     *e = q2_l2_decode(raw, s->cluster_bits, s->header.version);
     if (e->kind == Q2_CLUSTER_COMPRESSED) {
         if (!q2_scan_in_file(s, e->host_offset, e->n_bytes) ||
-            e->host_offset >= s->file_size)
+            e->host_offset >= q2_scan_end(s, e->host_offset))
             return Q2_PROBLEM_REFERENCE_OUTSIDE;
         return q2_scan_is_metadata(s, e->host_offset, e->n_bytes)
                    ? Q2_PROBLEM_L2_ON_METADATA
@@ -168,7 +168,8 @@ static uint64_t entries_in_file(const struct place *p)
 {
     const struct q2_scan *s = p->s;
     uint64_t n = UINT64_C(1) << s->l2_bits;
-    uint64_t there = (s->file_size - q2_min_u64(p->host_offset, s->file_size)) / 8;
+    uint64_t end = q2_scan_end(s, p->host_offset);
+    uint64_t there = (end - q2_min_u64(p->host_offset, end)) / 8;
     if (there >= n)
         return n;
     struct q2_finding f = make(p, there, p->l1->entries[p->l1_index], Q2_PROBLEM_L2_CUT);
@@ -301,7 +302,8 @@ static int bad_entry(struct place *p, uint64_t index, uint64_t raw,
 static int judge_packed(const struct place *p, const struct q2_l2_entry *e,
                         enum q2_problem *problem, struct q2_error *err)
 {
-    bool cut = e->host_offset + e->n_bytes > p->s->file_size, good = true;
+    bool cut = e->host_offset + e->n_bytes > q2_scan_end(p->s, e->host_offset),
+         good = true;
     size_t n_bytes = 0;
     int ret = cut || p->s->inflate ? q2_scan_inflates(p->s, e, &good, err) : 0;
     if (ret == 0 && good && p->s->inflate)

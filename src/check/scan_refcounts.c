@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
+#include "base/zero.h"
 #include "check/scan.h"
 
 static unsigned block_bits(const struct q2_scan *s)
@@ -261,16 +262,28 @@ static int compare_one(struct q2_scan *s, struct run *r, uint64_t cluster,
     return counted == 0 ? add_orphan(s, cluster, err) : 0;
 }
 
+// Counts are compared in stretches of this many bytes of a block; where all are zero, and
+// nothing is referenced, there is nothing to compare.
+#define STRETCH_BYTES 512U
+
 static int compare_block(struct q2_scan *s, struct run *r, uint64_t first,
                          const struct q2_table *t, struct q2_error *err)
 {
+    const uint8_t *bytes = t->data;
+    uint64_t per_stretch = (STRETCH_BYTES * UINT64_C(8)) >> s->format->order;
     uint64_t per_block = UINT64_C(1) << block_bits(s);
     int ret = 0;
-    for (uint64_t i = 0; i < per_block && ret == 0; i++) {
-        uint64_t stored = s->format->get(t->data, i);
-        uint64_t counted = q2_counters_get(s->references, first + i);
-        if (stored > 0 || counted > 0)
-            ret = compare_one(s, r, first + i, stored, counted, err);
+    for (uint64_t k = 0; k < per_block && ret == 0; k += per_stretch) {
+        const uint8_t *stretch = bytes + (k << s->format->order) / 8;
+        if (q2_is_zero(stretch, STRETCH_BYTES) &&
+            !q2_counters_any(s->references, first + k, per_stretch))
+            continue;
+        for (uint64_t i = k; i < k + per_stretch && ret == 0; i++) {
+            uint64_t stored = s->format->get(t->data, i);
+            uint64_t counted = q2_counters_get(s->references, first + i);
+            if (stored > 0 || counted > 0)
+                ret = compare_one(s, r, first + i, stored, counted, err);
+        }
     }
     return ret;
 }

@@ -225,7 +225,7 @@ static int one_entry(struct q2_scan *s, unsigned index, uint64_t *at, bool *stop
         ret = odd_entry(s, index, *at, &sn, &used, err);
     if (ret < 0 || *stop)
         return ret;
-    bool blank = sn.l1_size == 0 && !*sn.id && !*sn.name;
+    bool blank = q2_scan_is_blank(&sn);
     if (sound && (blank || (s->header.version >= 3 && !sn.has_disk_size)))
         report(s, Q2_PROBLEM_SNAPSHOT_INCOMPLETE, index, sn.name);
     s->snapshots[s->n_snapshots] = sn;

@@ -142,6 +142,8 @@ static int load_snapshot_l1(struct q2_scan *s, unsigned index, struct q2_scan_l1
                               .n_entries = sn->l1_size,
                               .disk_size =
                                   sn->has_disk_size ? sn->disk_size : s->header.size};
+    if (q2_scan_is_blank(sn))
+        return 0;
     int ret = q2_scan_mend_l1_size(s, index, usable(s, l1), err);
     if (ret < 0)
         return ret;
@@ -184,8 +186,14 @@ static void report_cut(struct q2_scan *s, uint64_t offset, uint64_t n_bytes)
     uint64_t span_bits = s->l2_bits + s->cluster_bits;
     uint64_t there = offset < s->file_size ? (s->file_size - offset) / 8 : 0;
     uint64_t first = there << span_bits;
-    if (first >= s->header.size)
+    if (first >= s->header.size) { // its size is wrong
+        q2_scan_report(s, &s->findings,
+                       &(struct q2_finding){.problem = Q2_PROBLEM_REFERENCE_OUTSIDE,
+                                            .has = Q2_HAS_OFFSET | Q2_HAS_SIZE,
+                                            .offset = offset,
+                                            .size = n_bytes});
         return;
+    }
     q2_scan_report(s, &s->findings,
                    &(struct q2_finding){.problem = Q2_PROBLEM_ACTIVE_L1_CUT,
                                         .has = Q2_HAS_OFFSET | Q2_HAS_SIZE |

@@ -257,19 +257,18 @@ static void give_up(const struct q2_scan *s, const struct q2_suspect *x,
         f->needs_zero_cluster = backing;
 }
 
-// Does another entry name what this L1 entry names? Then it is no L2 table that was
-// overwritten.
+// Does the L1 entry of a table that is garbage name what other entries name, and is
+// nothing missing but these? Then it is no L2 table that was overwritten.
 static bool is_anothers(const struct q2_scan *s, const struct q2_suspect *x)
 {
-    uint64_t cluster = (x->entry & Q2_OFFSET_MASK) >> s->cluster_bits;
+    uint64_t cluster = (x->entry & Q2_OFFSET_MASK) >> s->cluster_bits, n = 0;
     for (size_t i = 0; i < s->n_suspects && i < MAX_RIVALS; i++) {
         const struct q2_suspect *other = &s->suspects[i];
         struct q2_l2_entry e =
             q2_l2_decode(other->entry, s->cluster_bits, s->header.version);
-        if (!other->is_l1 && e.host_offset >> s->cluster_bits == cluster)
-            return true;
+        n += !other->is_l1 && e.host_offset >> s->cluster_bits == cluster;
     }
-    return false;
+    return n > 0 && s->surplus + 1 == n; // its own reference counts as one of them
 }
 
 // No cluster is missing a reference, so the entry named none. Above a backing file it
@@ -279,8 +278,9 @@ static bool was_empty(const struct q2_scan *s, const struct q2_suspect *x,
 {
     uint64_t plain = x->entry & ~Q2_FLAG_ZERO, zero = x->entry & Q2_FLAG_ZERO;
     bool dirty = (s->header.incompatible_features & Q2_INCOMPAT_DIRTY) != 0;
-    if (s->surplus > 0 || s->rebuild || dirty ||
-        (f->problem == Q2_PROBLEM_L2_GARBAGE && !is_anothers(s, x)))
+    bool nothing_missing =
+        f->problem == Q2_PROBLEM_L2_GARBAGE ? is_anothers(s, x) : s->surplus == 0;
+    if (!nothing_missing || s->rebuild || dirty)
         return false;
     if (!x->is_l1 && ((zero && s->header.version < 3) ||
                       (s->header.backing_file && !q2_is_power_of_2(plain))))
