@@ -16,7 +16,8 @@
 // The longest data an entry can name, from offset on, inside the file.
 static size_t most_bytes(const struct q2_scan *s, uint64_t offset)
 {
-    uint64_t there = offset < s->file_size ? s->file_size - offset : 0;
+    uint64_t end = q2_scan_end(s, offset);
+    uint64_t there = offset < end ? end - offset : 0;
     return (size_t)q2_min_u64(there, s->cluster_size);
 }
 

@@ -305,10 +305,15 @@ static int judge_packed(const struct place *p, const struct q2_l2_entry *e,
     bool cut = e->host_offset + e->n_bytes > q2_scan_end(p->s, e->host_offset),
          good = true;
     size_t n_bytes = 0;
-    int ret = cut || p->s->inflate ? q2_scan_inflates(p->s, e, &good, err) : 0;
-    if (ret == 0 && good && p->s->inflate)
+    int ret = 0;
+    if (cut || p->s->inflate)
         ret = q2_scan_measure(p->s, e->host_offset, &n_bytes, err);
-    if (ret == 0 && n_bytes > 0)
+    // Data whose end is not in it can be read, as long as all of it is there.
+    if (ret == 0 && n_bytes == 0 && !cut && p->s->inflate)
+        ret = q2_scan_inflates(p->s, e, &good, err);
+    else if (ret == 0 && cut)
+        good = n_bytes > 0;
+    if (ret == 0 && n_bytes > 0 && p->s->inflate)
         ret = q2_scan_note_stream(p->s, e->host_offset, n_bytes, err);
     *problem = Q2_N_PROBLEMS;
     if (!good)
