@@ -264,6 +264,20 @@ misled() { # IMAGE HOST-OFFSET
     done
 }
 
+@test "nothing is allocated where the header lies, whatever the refcounts say" {
+    local command
+    must oracle create -f qcow2 new.qcow2 16M
+    imgtool poke new.qcow2 0x20000 0000 # the header's refcount
+    for command in 'write 0 512' 'write -c 0 64k'; do
+        cp new.qcow2 theirs.qcow2
+        cp new.qcow2 ours.qcow2
+        qemu-io -c "$command" theirs.qcow2 >theirs 2>&1 && fail "QEMU wrote it"
+        "$QCOW2" io -c "$command" ours.qcow2 >ours 2>&1 && fail "it was written"
+        diff -u <(grep 'Marking' theirs) <(grep 'Marking' ours)
+        must cmp theirs.qcow2 ours.qcow2
+    done
+}
+
 @test "overlap-check=none writes, all looks at the tables of snapshots, too" {
     local table
     must oracle create -f qcow2 a.qcow2 16M

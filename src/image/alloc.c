@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/checked.h"
@@ -74,10 +75,17 @@ int q2_alloc_find(struct q2_image *img, uint64_t from, uint64_t avoid, uint64_t 
     }
 }
 
-static int take(struct q2_image *img, uint64_t start, uint64_t n, struct q2_error *err)
+static int take(struct q2_image *img, uint64_t start, uint64_t n, const char *what,
+                struct q2_error *err)
 {
     uint64_t from = start << img->cluster_bits, to = (start + n) << img->cluster_bits;
+    char why[128];
     // A refcount that calls a cluster of metadata free is wrong.
+    if (start == 0) {
+        snprintf(why, sizeof(why), "Preventing invalid allocation of %s at offset 0",
+                 what);
+        return q2_overlap_mark_corrupt(img, why, err);
+    }
     int ret = q2_overlap_check(img, 0, from, to - from, err);
     if (ret == 0)
         ret = q2_refcount_take(img, start, n, err);
@@ -106,8 +114,9 @@ static uint64_t cut_run(const struct q2_image *img, uint64_t start, uint64_t n)
     return n;
 }
 
-int q2_alloc_run(struct q2_image *img, uint64_t n, uint64_t *host_offset, uint64_t *n_got,
-                 bool *fresh, struct q2_error *err)
+int q2_alloc_run(struct q2_image *img, uint64_t n, const char *what,
+                 uint64_t *host_offset, uint64_t *n_got, bool *fresh,
+                 struct q2_error *err)
 {
     uint64_t start, n_free;
     for (;;) {
@@ -132,16 +141,16 @@ int q2_alloc_run(struct q2_image *img, uint64_t n, uint64_t *host_offset, uint64
     *n_got = cut_run(img, start, q2_min_u64(n, n_free));
     *host_offset = start << img->cluster_bits;
     *fresh = img->disk.file->sparse_growth && *host_offset >= img->fresh_from;
-    return take(img, start, *n_got, err);
+    return take(img, start, *n_got, what, err);
 }
 
-int q2_alloc_exact(struct q2_image *img, uint64_t n, uint64_t *host_offset,
-                   struct q2_error *err)
+int q2_alloc_exact(struct q2_image *img, uint64_t n, const char *what,
+                   uint64_t *host_offset, struct q2_error *err)
 {
     if (n == 1) {
         uint64_t got;
         bool fresh;
-        return q2_alloc_run(img, 1, host_offset, &got, &fresh, err);
+        return q2_alloc_run(img, 1, what, host_offset, &got, &fresh, err);
     }
     uint64_t start = img->free_hint, n_free = 0;
     for (;;) {
@@ -158,7 +167,7 @@ int q2_alloc_exact(struct q2_image *img, uint64_t n, uint64_t *host_offset,
     if (ret < 0)
         return ret;
     *host_offset = start << img->cluster_bits;
-    return take(img, start, n, err);
+    return take(img, start, n, what, err);
 }
 
 static int share_cluster(struct q2_image *img, uint64_t at, bool *full,
@@ -183,7 +192,7 @@ int q2_alloc_bytes(struct q2_image *img, size_t n_bytes, uint64_t *host_offset,
     int ret;
 
     if (room < n_bytes) {
-        ret = q2_alloc_exact(img, 1, &fresh, err);
+        ret = q2_alloc_exact(img, 1, "compressed cluster", &fresh, err);
         if (ret < 0)
             return ret;
         if (room == 0 || fresh != at + room) {
@@ -196,7 +205,9 @@ int q2_alloc_bytes(struct q2_image *img, size_t n_bytes, uint64_t *host_offset,
         ret = share_cluster(img, at, &full, err);
         if (ret == 0 && full) {
             // The count cannot rise: this one begins in a cluster of its own.
-            ret = room < n_bytes ? 0 : q2_alloc_exact(img, 1, &fresh, err);
+            ret = room < n_bytes
+                      ? 0
+                      : q2_alloc_exact(img, 1, "compressed cluster", &fresh, err);
             at = room < n_bytes ? at + room : fresh;
         }
         if (ret < 0)

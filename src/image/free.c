@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
+#include "image/overlap.h"
 
 // So much may wait before a commit is due, lest an image under steady rewrite grow: this,
 // or a sixteenth of the file if that is more, but not more than the last.
@@ -60,19 +61,26 @@ bool q2_alloc_free_is_due(const struct q2_image *img)
                q2_max_u64(share, MIN_WAITING_BYTES);
 }
 
-// The clusters of p that nobody references any more become holes in the file. They are
-// nobody's, so that it does not matter what a failure leaves in them.
+static bool is_nobodys(struct q2_image *img, uint64_t cluster)
+{
+    struct q2_error ignored = Q2_ERROR_INIT;
+    uint64_t count;
+    return q2_refcount_get(img, cluster, &count, &ignored) == 0 && count == 0 &&
+           !q2_overlap_any(img, cluster << img->cluster_bits, img->cluster_size);
+}
+
+// The clusters of p that nobody references any more become holes in the file, so that it
+// does not matter what a failure leaves in them. (A wrong entry may have led to
+// metadata.)
 static void punch_holes(struct q2_image *img, const struct q2_pending_free *p)
 {
     struct q2_error ignored = Q2_ERROR_INIT;
     uint64_t end = p->cluster + p->n_clusters, start = end;
     for (uint64_t c = p->cluster; c <= end; c++) {
-        uint64_t count = 1;
-        if (c < end && q2_refcount_get(img, c, &count, &ignored) < 0)
-            count = 1;
-        if (count == 0 && start == end) {
+        bool free = c < end && is_nobodys(img, c);
+        if (free && start == end) {
             start = c;
-        } else if (count > 0 && start < end) {
+        } else if (!free && start < end) {
             q2_io_discard(img->disk.file, start << img->cluster_bits,
                           (c - start) << img->cluster_bits, &ignored);
             start = end;

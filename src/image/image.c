@@ -278,7 +278,7 @@ static int place_skeleton(struct q2_image *img, struct q2_error *err)
         return q2_fail_memory(err, n_entries * 8);
     if (n_entries == 0)
         return 0; // an empty disk has no L1 table
-    ret = q2_alloc_exact(img, n_clusters, &img->header.l1_table_offset, err);
+    ret = q2_alloc_exact(img, n_clusters, "L1 table", &img->header.l1_table_offset, err);
     img->header.l1_size = img->l1_size = (uint32_t)n_entries;
     // The L1 table's last cluster need not be whole in the file.
     if (img->data_end == img->header.l1_table_offset + (n_clusters << img->cluster_bits))

@@ -244,12 +244,14 @@ static inline unsigned q2_refcount_block_bits(const struct q2_image *img)
 // --- alloc.c -------------------------------------------------------------------------
 
 // All with the lock held. The clusters have refcount 1 afterwards.
+// what: what they are for, for messages.
 // At most n contiguous ones, at least one; *fresh says that they read as zeros.
-int q2_alloc_run(struct q2_image *img, uint64_t n, uint64_t *host_offset, uint64_t *n_got,
-                 bool *fresh, struct q2_error *err);
+int q2_alloc_run(struct q2_image *img, uint64_t n, const char *what,
+                 uint64_t *host_offset, uint64_t *n_got, bool *fresh,
+                 struct q2_error *err);
 // Exactly n contiguous ones.
-int q2_alloc_exact(struct q2_image *img, uint64_t n, uint64_t *host_offset,
-                   struct q2_error *err);
+int q2_alloc_exact(struct q2_image *img, uint64_t n, const char *what,
+                   uint64_t *host_offset, struct q2_error *err);
 // A place for n_bytes (at most a cluster) of compressed data.
 int q2_alloc_bytes(struct q2_image *img, size_t n_bytes, uint64_t *host_offset,
                    struct q2_error *err);

@@ -132,7 +132,7 @@ static int place_l2(struct q2_image *img, uint64_t l1_index, const struct q2_tab
                     struct q2_table **out, struct q2_error *err)
 {
     uint64_t host_offset;
-    int ret = q2_alloc_exact(img, 1, &host_offset, err);
+    int ret = q2_alloc_exact(img, 1, "L2 table", &host_offset, err);
     if (ret < 0)
         return ret;
     ret = q2_cache_add(img->l2_cache, host_offset, out, err);

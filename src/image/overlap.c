@@ -5,7 +5,7 @@
 #include "image/overlap.h"
 
 #include <errno.h>
-#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/checked.h"
@@ -208,35 +208,51 @@ static const char *first_name(unsigned hit)
     return kinds[i].name;
 }
 
-// Says so once, marks the image as corrupt, and ends all writing to it.
-static int mark_corrupt(struct q2_image *img, const char *found, struct q2_error *err)
+int q2_overlap_mark_corrupt(struct q2_image *img, const char *why, struct q2_error *err)
 {
     struct q2_error ignored = Q2_ERROR_INIT; // the caller hears of the worse error
-    q2_monitor_note(img->disk.monitor,
-                    "qcow2: Marking image as corrupt: Preventing invalid write on "
-                    "metadata (overlaps with %s); further corruption events will be "
-                    "suppressed",
-                    found);
+    if (!img->corrupt)
+        q2_monitor_note(img->disk.monitor,
+                        "qcow2: Marking image as corrupt: %s; further corruption events "
+                        "will be suppressed",
+                        why);
+    img->corrupt = true;
     q2_image_set_incompatible(
         img, img->header.incompatible_features | Q2_INCOMPAT_CORRUPT, &ignored);
-    img->corrupt = true;
-    return q2_fail(err, -EIO,
-                   "'%s': Preventing invalid write on metadata (overlaps with %s); the "
-                   "image must be repaired first",
-                   img->disk.path, found);
+    return q2_fail(err, -EIO, "'%s': %s; the image must be repaired first",
+                   img->disk.path, why);
+}
+
+// Which of the guarded kinds lie in the range.
+static int look(struct q2_image *img, unsigned guarded, uint64_t host_offset,
+                uint64_t n_bytes, unsigned *hit, struct q2_error *err)
+{
+    int ret = guarded == 0 || img->places ? 0 : find_places(img, err);
+    *hit = 0;
+    if (ret == 0 && guarded != 0)
+        *hit = find_hits(img, host_offset, host_offset + n_bytes) & guarded;
+    return ret;
 }
 
 int q2_overlap_check(struct q2_image *img, unsigned ignore, uint64_t host_offset,
                      uint64_t n_bytes, struct q2_error *err)
 {
-    unsigned guarded = img->overlap_check & ~ignore;
-    if (guarded == 0)
-        return 0;
-    int ret = img->places ? 0 : find_places(img, err);
-    if (ret < 0)
+    char why[128];
+    unsigned hit;
+    int ret = look(img, img->overlap_check & ~ignore, host_offset, n_bytes, &hit, err);
+    if (ret < 0 || hit == 0)
         return ret;
-    unsigned hit = find_hits(img, host_offset, host_offset + n_bytes) & guarded;
-    return hit ? mark_corrupt(img, first_name(hit), err) : 0;
+    snprintf(why, sizeof(why), "Preventing invalid write on metadata (overlaps with %s)",
+             first_name(hit));
+    return q2_overlap_mark_corrupt(img, why, err);
+}
+
+bool q2_overlap_any(struct q2_image *img, uint64_t host_offset, uint64_t n_bytes)
+{
+    struct q2_error ignored = Q2_ERROR_INIT;
+    unsigned hit;
+    return look(img, img->overlap_check, host_offset, n_bytes, &hit, &ignored) < 0 ||
+           hit != 0;
 }
 
 int q2_overlap_add(struct q2_image *img, enum q2_overlap kind, uint64_t host_offset,

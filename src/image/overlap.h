@@ -12,6 +12,12 @@
 int q2_overlap_check(struct q2_image *img, unsigned ignore, uint64_t host_offset,
                      uint64_t n_bytes, struct q2_error *err);
 
+// True as well where it cannot be told.
+bool q2_overlap_any(struct q2_image *img, uint64_t host_offset, uint64_t n_bytes);
+
+// Says why (once), marks the image as corrupt, and ends all writing to it. -EIO.
+int q2_overlap_mark_corrupt(struct q2_image *img, const char *why, struct q2_error *err);
+
 // A table of this kind now lies at host_offset, or no longer does.
 int q2_overlap_add(struct q2_image *img, enum q2_overlap kind, uint64_t host_offset,
                    struct q2_error *err);

@@ -132,8 +132,8 @@ static int begin_locked(struct q2_image *img, uint64_t guest_offset, size_t n_by
         w->link = e.kind != Q2_CLUSTER_NORMAL;
         ret = q2_overlap_check(img, 0, host_offset, n << img->cluster_bits, err);
     } else {
-        ret = q2_alloc_run(img, count_to_allocate(img, &s), &host_offset, &n, &w->fresh,
-                           err);
+        ret = q2_alloc_run(img, count_to_allocate(img, &s), "data cluster", &host_offset,
+                           &n, &w->fresh, err);
         w->link = true;
     }
     if (ret == 0)
@@ -176,6 +176,11 @@ int q2_image_release_entry(struct q2_image *img, uint64_t raw, enum q2_free_reas
     struct q2_l2_entry e = decode(img, raw);
     if (e.host_offset == 0)
         return 0;
+    if (e.kind != Q2_CLUSTER_COMPRESSED &&
+        !q2_is_aligned(e.host_offset, img->cluster_size))
+        return q2_fail(err, -EIO,
+                       "'%s': L2 entry 0x%" PRIx64 ": host offset is not cluster aligned",
+                       img->disk.path, raw);
     return q2_alloc_free_later(
         img, e.host_offset,
         e.kind == Q2_CLUSTER_COMPRESSED ? e.n_bytes : img->cluster_size, why, err);
