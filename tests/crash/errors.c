@@ -120,7 +120,7 @@ static bool step(struct run *r, const struct op *op, const struct q2_fault_rule 
             return !snprintf(r->why, sizeof(r->why), "tried again: %.2000s", err.message);
     }
     if (op_is_flush(op))
-        model_flush(&r->stage.model);
+        stage_flushed(&r->stage);
     return true;
 }
 
@@ -129,7 +129,7 @@ static bool play(struct run *r, const struct q2_fault_rule *rule)
     struct q2_error err = Q2_ERROR_INIT;
     q2_fault_arm(r->f->fault, rule);
     for (unsigned i = 0; i < r->options->n_ops; i++) {
-        struct op op = op_random(&r->stage);
+        struct op op = i == 12 ? op_copy(&r->stage) : op_random(&r->stage);
         q2_fault_forget(r->f->fault);
         if (!step(r, &op, rule)) {
             size_t used = strlen(r->why);
@@ -178,7 +178,7 @@ static bool run_once(const struct fixture *f, const struct q2_fault_rule *rule,
     stage_open(&r.stage, &copy, seed);
     r.stage.most = r.stage.model.n_bytes / 16;
     r.stage.sectors = true;
-    judge_new(&r.judge, &copy, &r.stage.model);
+    judge_new(&r.judge, &copy, &r.stage);
     r.judge.repair_every = 5;
     bool good = play(&r, rule);
     *fired = r.fired;

@@ -9,12 +9,15 @@
 
 #include "check/repair.h"
 
-void judge_new(struct judge *j, const struct fixture *f, const struct model *model)
+void judge_new(struct judge *j, const struct fixture *f, const struct stage *stage)
 {
     struct q2_error err = Q2_ERROR_INIT;
     struct q2_image *img;
-    *j = (struct judge){
-        .f = f, .model = model, .repair_every = 1, .buf = malloc(model->n_bytes)};
+    *j = (struct judge){.f = f,
+                        .model = &stage->model,
+                        .vmstate = &stage->vmstate,
+                        .repair_every = 1,
+                        .buf = malloc(stage->model.n_bytes + VMSTATE_BYTES)};
     if (!j->buf || fixture_open(f, f->fault, false, &img, &err) < 0 ||
         q2_image_load_snapshots(img, &err) < 0)
         give_up("%s: %s", f->name, err.message);
@@ -75,6 +78,9 @@ static bool read_guest(struct judge *j, struct q2_io *io)
     bool same_size = img->disk.size == j->model->n_bytes;
     int ret = same_size ? q2_disk_read(&img->disk, 0, j->buf, j->model->n_bytes, &err)
                         : q2_fail(&err, -1, "%" PRIu64 " bytes", img->disk.size);
+    if (ret == 0)
+        ret = q2_image_read_vmstate(img, 0, j->buf + j->model->n_bytes, VMSTATE_BYTES,
+                                    &err);
     fixture_close(img);
     return ret == 0 || say(j, "the guest cannot be read", err.message);
 }
@@ -121,6 +127,8 @@ static bool content_allowed(struct judge *j, struct q2_io *io)
         return false;
     if (!model_allows(j->model, j->buf, why, sizeof(why)))
         return say(j, "guest data", why);
+    if (!model_allows(j->vmstate, j->buf + j->model->n_bytes, why, sizeof(why)))
+        return say(j, "VM state", why);
     return same_snapshots(j, io);
 }
 
@@ -178,5 +186,8 @@ bool judge_clean(struct judge *j, struct q2_io *image, bool may_leak)
         return false;
     if (!model_equals(j->model, 0, j->buf, j->model->n_bytes, why, sizeof(why)))
         return say(j, "guest data", why);
+    if (!model_equals(j->vmstate, 0, j->buf + j->model->n_bytes, VMSTATE_BYTES, why,
+                      sizeof(why)))
+        return say(j, "VM state", why);
     return same_snapshots(j, image);
 }

@@ -13,17 +13,17 @@ struct snapshot_content {
 
 struct judge {
     const struct fixture *f;
-    const struct model *model;
+    const struct model *model, *vmstate;
     struct snapshot_content *snapshots; // as they were at first
     unsigned n_snapshots;
-    uint8_t *buf;
+    uint8_t *buf; // the disk, and the VM state behind it
     char why[2048];
     unsigned repair_every; // so manieth dirty state is repaired too: it takes long
     uint64_t n_states, n_dirty, n_leaking; // seen
     uint64_t leaks;                        // clusters, in the last image that was judged
 };
 
-void judge_new(struct judge *j, const struct fixture *f, const struct model *model);
+void judge_new(struct judge *j, const struct fixture *f, const struct stage *s);
 void judge_clear(struct judge *j);
 
 // Nothing worse than leaks, or dirty and repaired without a loss (in the state itself);

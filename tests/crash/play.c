@@ -9,13 +9,16 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "image/raw.h"
+#include "io/memory.h"
+#include "ops/convert.h"
 
 static const char *const names[N_OP_KINDS] = {
     "write", "zero",  "zero and unmap", "discard", "write compressed",
     "read",  "flush", "reopen"};
 
 // Out of a hundred.
-static const unsigned weights[N_OP_KINDS] = {30, 8, 11, 14, 11, 8, 14, 4};
+static const unsigned weights[N_OP_KINDS] = {30, 8, 11, 14, 10, 3, 6, 14, 4, 0};
 
 static uint64_t next_random(struct stage *s, uint64_t limit)
 {
@@ -31,6 +34,12 @@ unsigned play_runs(unsigned otherwise)
     return runs ? (unsigned)strtoul(runs, NULL, 0) : otherwise;
 }
 
+void stage_flushed(struct stage *s)
+{
+    model_flush(&s->model);
+    model_flush(&s->vmstate);
+}
+
 void stage_open(struct stage *s, struct fixture *f, uint64_t seed)
 {
     struct q2_error err = Q2_ERROR_INIT;
@@ -41,9 +50,10 @@ void stage_open(struct stage *s, struct fixture *f, uint64_t seed)
         give_up("%s: %s", f->name, err.message);
     size_t size = (size_t)s->img->disk.size;
     s->most = size / 8;
-    s->buf = malloc(size);
+    s->buf = calloc(1, size + VMSTATE_BYTES);
     if (!s->buf || q2_disk_read(&s->img->disk, 0, s->buf, size, &err) < 0)
         give_up("%s: %s", f->name, err.message);
+    model_new(&s->vmstate, s->buf + size, VMSTATE_BYTES);
     model_new(&s->model, s->buf, size);
 }
 
@@ -52,6 +62,7 @@ void stage_close(struct stage *s)
     if (s->img)
         fixture_close(s->img);
     model_clear(&s->model);
+    model_clear(&s->vmstate);
     free(s->buf);
 }
 
@@ -84,6 +95,10 @@ struct op op_random(struct stage *s)
     if (op.kind == OP_PACKED && s->no_packed)
         op.kind = OP_WRITE;
     random_range(s, &op);
+    if (op.kind == OP_VMSTATE) {
+        op.offset = q2_align_down(next_random(s, VMSTATE_BYTES), SECTOR);
+        op.n_bytes = (size_t)q2_min_u64(op.n_bytes, VMSTATE_BYTES - op.offset);
+    }
     if (op.kind == OP_PACKED) {
         uint64_t cluster = s->img->cluster_size;
         op.offset = q2_align_down(op.offset, cluster);
@@ -91,6 +106,14 @@ struct op op_random(struct stage *s)
     }
     op.seed = next_random(s, UINT32_MAX) + 1;
     return op;
+}
+
+struct op op_copy(struct stage *s)
+{
+    return (struct op){.kind = OP_COPY,
+                       .number = ++s->n_ops,
+                       .n_bytes = s->model.n_bytes,
+                       .seed = next_random(s, UINT32_MAX) + 1};
 }
 
 const char *op_text(const struct op *op)
@@ -121,6 +144,19 @@ static void fill(const struct op *op, uint8_t *buf)
     }
 }
 
+// A whole disk: pieces of every kind, one of them zeros.
+static void fill_disk(const struct op *op, uint8_t *buf)
+{
+    size_t piece = q2_align_up(op->n_bytes / 16, SECTOR);
+    for (size_t at = 0; at < op->n_bytes; at += piece) {
+        struct op part = *op;
+        part.offset = at;
+        part.n_bytes = (size_t)q2_min_u64(piece, op->n_bytes - at);
+        part.seed += at / piece;
+        fill(&part, buf + at);
+    }
+}
+
 // What a discard lets go of: whole clusters, which read as zeros then. Version 2 has no
 // way to say so above a backing file, and does nothing.
 static void model_discard(struct stage *s, const struct op *op)
@@ -140,6 +176,14 @@ void op_model(struct stage *s, const struct op *op)
     case OP_PACKED:
         fill(op, s->buf);
         model_write(&s->model, op->offset, s->buf, op->n_bytes, op->number);
+        break;
+    case OP_COPY:
+        fill_disk(op, s->buf);
+        model_write(&s->model, 0, s->buf, op->n_bytes, op->number);
+        break;
+    case OP_VMSTATE:
+        fill(op, s->buf);
+        model_write(&s->vmstate, op->offset, s->buf, op->n_bytes, op->number);
         break;
     case OP_ZERO:
     case OP_ZERO_UNMAP:
@@ -161,8 +205,15 @@ static int read_and_compare(struct stage *s, const struct op *op, struct q2_erro
     int ret = q2_disk_read(&s->img->disk, op->offset, s->buf, op->n_bytes, err);
     if (ret < 0)
         return ret;
-    if (model_equals(&s->model, op->offset, s->buf, op->n_bytes, s->why, sizeof(s->why)))
-        return 0;
+    bool good =
+        model_equals(&s->model, op->offset, s->buf, op->n_bytes, s->why, sizeof(s->why));
+    if (good)
+        ret = q2_image_read_vmstate(s->img, 0, s->buf, VMSTATE_BYTES, err);
+    if (good && ret == 0)
+        good =
+            model_equals(&s->vmstate, 0, s->buf, VMSTATE_BYTES, s->why, sizeof(s->why));
+    if (good)
+        return ret;
     return q2_fail(err, -EUCLEAN, "%s", s->why);
 }
 
@@ -178,6 +229,24 @@ static int reopen(struct stage *s, struct q2_error *err)
     return fixture_open(s->f, s->f->fault, true, &s->img, err);
 }
 
+static int copy_disk(struct stage *s, const struct op *op, struct q2_error *err)
+{
+    const struct q2_convert_options options = {.n_threads = 1,
+                                               .sparse_grain = 4096,
+                                               .compress =
+                                                   op->seed % 3 == 0 && !s->no_packed};
+    struct q2_io *memory;
+    struct q2_disk *source;
+    fill_disk(op, s->buf);
+    if (q2_memory_open("source", s->buf, op->n_bytes, &memory, err) < 0 ||
+        q2_raw_open(memory, false, &source, err) < 0)
+        give_up("%s", err->message);
+    source->path = strdup("source");
+    int ret = q2_convert(&source, 1, &s->img->disk, &options, NULL, err);
+    q2_disk_close(source);
+    return ret;
+}
+
 int op_image(struct stage *s, const struct op *op, struct q2_error *err)
 {
     struct q2_disk *d = s->img ? &s->img->disk : NULL;
@@ -188,6 +257,11 @@ int op_image(struct stage *s, const struct op *op, struct q2_error *err)
     case OP_PACKED:
         fill(op, s->buf);
         return q2_disk_write_compressed(d, op->offset, s->buf, op->n_bytes, err);
+    case OP_COPY:
+        return copy_disk(s, op, err);
+    case OP_VMSTATE:
+        fill(op, s->buf);
+        return q2_image_write_vmstate(s->img, op->offset, s->buf, op->n_bytes, err);
     case OP_ZERO:
         return q2_disk_write_zeroes(d, op->offset, op->n_bytes, 0, err);
     case OP_ZERO_UNMAP:

@@ -12,11 +12,15 @@ enum op_kind {
     OP_ZERO_UNMAP,
     OP_DISCARD,
     OP_PACKED,
+    OP_VMSTATE, // written behind the disk
     OP_READ,
     OP_FLUSH,
     OP_REOPEN, // finish, close, open
+    OP_COPY,   // convert -n: the whole disk; never by chance
     N_OP_KINDS
 };
+
+#define VMSTATE_BYTES (UINT32_C(96) << 10)
 
 struct op {
     enum op_kind kind;
@@ -31,6 +35,7 @@ struct stage {
     struct fixture *f;
     struct q2_image *img;
     struct model model;
+    struct model vmstate; // nothing at first
     uint32_t n_ops;
     uint64_t random; // state of the generator
     size_t most;     // bytes of one request
@@ -46,14 +51,18 @@ unsigned play_runs(unsigned otherwise);
 // Opens the image of f and reads what is on it.
 void stage_open(struct stage *s, struct fixture *f, uint64_t seed);
 void stage_close(struct stage *s);
+// All that was done is durable.
+void stage_flushed(struct stage *s);
 
 struct op op_random(struct stage *s);
+// Converts another disk onto this one.
+struct op op_copy(struct stage *s);
 // "write 0x1200+512"
 const char *op_text(const struct op *op);
 // Does it to the model alone. Twice is once.
 void op_model(struct stage *s, const struct op *op);
 // Does it to the image alone; a read is compared with the model. OP_FLUSH and OP_REOPEN
-// do not tell the model that all is durable: model_flush does.
+// do not tell the model that all is durable: stage_flushed does.
 int op_image(struct stage *s, const struct op *op, struct q2_error *err);
 static inline bool op_is_flush(const struct op *op)
 {

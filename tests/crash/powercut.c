@@ -176,6 +176,7 @@ static void crash(struct run *r)
         give_up("%s", err.message);
     r->judge.repair_every = REPAIR_EVERY;
     model_become(&r->stage.model, r->judge.buf);
+    model_become(&r->stage.vmstate, r->judge.buf + r->stage.model.n_bytes);
     arm(r);
 }
 
@@ -195,7 +196,7 @@ static bool step(struct run *r, const struct op *op)
         if (!try_call(r, calls, i))
             return false;
     if (op_is_flush(op)) {
-        model_flush(&s->model);
+        stage_flushed(s);
         // Until now these cuts might have lost what the flush makes durable.
         return try_state(r, n, (struct choice){.kind = NONE});
     }
@@ -206,7 +207,7 @@ static bool run_ops(struct run *r)
 {
     const bool loud = getenv("Q2_VERBOSE") != NULL;
     for (unsigned i = 0; i < r->options->n_ops; i++) {
-        struct op op = op_random(&r->stage);
+        struct op op = i % 32 == 31 ? op_copy(&r->stage) : op_random(&r->stage);
         if (loud)
             printf("# %s\n", op_text(&op));
         if (!step(r, &op)) {
@@ -240,7 +241,7 @@ static void run_one(struct fixture *f, uint64_t seed, unsigned number,
     stage_open(&r.stage, f, seed);
     r.stage.most = r.stage.model.n_bytes / 16;
     r.stage.sectors = true; // nobody promises anything for parts of them
-    judge_new(&r.judge, f, &r.stage.model);
+    judge_new(&r.judge, f, &r.stage);
     r.judge.repair_every = REPAIR_EVERY;
     arm(&r);
     bool good = run_ops(&r) && run_end(&r);

@@ -53,7 +53,7 @@ static bool finish(struct stage *s)
     if (q2_disk_finish(&s->img->disk, &err) < 0)
         return !snprintf(s->why, sizeof(s->why), "finish: %.900s", err.message);
     struct judge j;
-    judge_new(&j, s->f, &s->model);
+    judge_new(&j, s->f, s);
     bool good = judge_clean(&j, s->f->memory, false);
     if (!good)
         snprintf(s->why, sizeof(s->why), "at the end: %.900s", j.why);
