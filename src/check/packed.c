@@ -21,22 +21,43 @@ static size_t most_bytes(const struct q2_scan *s, uint64_t offset)
     return (size_t)q2_min_u64(there, s->cluster_size);
 }
 
-int q2_scan_measure(struct q2_scan *s, uint64_t offset, size_t *n_bytes,
-                    struct q2_error *err)
+// *whole: a cluster's stream begins at offset, and *n_used bytes are of it. Else so many
+// were read before it broke, or before the end of the file.
+static int try_stream(struct q2_scan *s, uint64_t offset, bool *whole, size_t *n_used,
+                      struct q2_error *err)
 {
     struct q2_error why = Q2_ERROR_INIT;
-    size_t n = most_bytes(s, offset), n_used = 0;
-    *n_bytes = 0;
+    size_t n = most_bytes(s, offset);
+    *whole = false;
+    *n_used = 0;
     if (n == 0)
         return 0;
     uint8_t *buf = malloc(n + s->cluster_size);
     if (!buf)
         return q2_fail_memory(err, n + s->cluster_size);
     int ret = q2_io_read(s->io, offset, buf, n, err);
-    if (ret == 0 &&
-        q2_decompress_whole(buf, n, buf + n, s->cluster_size, &n_used, &why) == 0)
-        *n_bytes = n_used;
+    if (ret == 0)
+        *whole = q2_decompress_whole(buf, n, buf + n, s->cluster_size, n_used, &why) == 0;
     free(buf);
+    return ret;
+}
+
+int q2_scan_measure(struct q2_scan *s, uint64_t offset, size_t *n_bytes,
+                    struct q2_error *err)
+{
+    bool whole;
+    int ret = try_stream(s, offset, &whole, n_bytes, err);
+    if (!whole)
+        *n_bytes = 0;
+    return ret;
+}
+
+int q2_scan_is_cut(struct q2_scan *s, uint64_t offset, bool *yes, struct q2_error *err)
+{
+    bool whole;
+    size_t n_used;
+    int ret = try_stream(s, offset, &whole, &n_used, err);
+    *yes = ret == 0 && !whole && n_used == most_bytes(s, offset);
     return ret;
 }
 

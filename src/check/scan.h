@@ -295,6 +295,8 @@ int q2_scan_mend_entry(struct q2_scan *s, uint64_t offset, unsigned n_left,
 // How long the compressed cluster at offset is; 0: there is none.
 int q2_scan_measure(struct q2_scan *s, uint64_t offset, size_t *n_bytes,
                     struct q2_error *err);
+// Does the compressed data at offset go on behind the end of the file?
+int q2_scan_is_cut(struct q2_scan *s, uint64_t offset, bool *yes, struct q2_error *err);
 // Remembers the data of a sound entry.
 int q2_scan_note_stream(struct q2_scan *s, uint64_t offset, uint64_t n_bytes,
                         struct q2_error *err);

@@ -302,23 +302,26 @@ static int bad_entry(struct place *p, uint64_t index, uint64_t raw,
 static int judge_packed(const struct place *p, const struct q2_l2_entry *e,
                         enum q2_problem *problem, struct q2_error *err)
 {
-    bool cut = e->host_offset + e->n_bytes > q2_scan_end(p->s, e->host_offset),
-         good = true;
+    struct q2_scan *s = p->s;
+    bool cut = false, good = true;
     size_t n_bytes = 0;
     int ret = 0;
-    if (cut || p->s->inflate)
-        ret = q2_scan_measure(p->s, e->host_offset, &n_bytes, err);
-    // Data whose end is not in it can be read, as long as all of it is there.
-    if (ret == 0 && n_bytes == 0 && !cut && p->s->inflate)
-        ret = q2_scan_inflates(p->s, e, &good, err);
-    else if (ret == 0 && cut)
-        good = n_bytes > 0;
-    if (ret == 0 && n_bytes > 0 && p->s->inflate)
-        ret = q2_scan_note_stream(p->s, e->host_offset, n_bytes, err);
     *problem = Q2_N_PROBLEMS;
+    if (e->host_offset + e->n_bytes > q2_scan_end(s, e->host_offset))
+        ret = q2_scan_is_cut(s, e->host_offset, &cut, err);
+    if (ret < 0 || cut || !s->inflate) {
+        *problem = cut ? Q2_PROBLEM_REFERENCE_OUTSIDE : Q2_N_PROBLEMS;
+        return ret;
+    }
+    ret = q2_scan_measure(s, e->host_offset, &n_bytes, err);
+    // Data whose end is not in it can be read, as long as all of it is there.
+    if (ret == 0 && n_bytes == 0)
+        ret = q2_scan_inflates(s, e, &good, err);
+    else if (ret == 0)
+        ret = q2_scan_note_stream(s, e->host_offset, n_bytes, err);
     if (!good)
-        *problem = cut ? Q2_PROBLEM_REFERENCE_OUTSIDE : Q2_PROBLEM_COMPRESSED_BROKEN;
-    return ret < 0 ? ret : q2_scan_worked(p->s, 0, err);
+        *problem = Q2_PROBLEM_COMPRESSED_BROKEN;
+    return ret < 0 ? ret : q2_scan_worked(s, 0, err);
 }
 
 static int good_entry(struct place *p, uint64_t index, const uint64_t *l2,
