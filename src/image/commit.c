@@ -176,6 +176,12 @@ int q2_image_finish(struct q2_disk *d, struct q2_error *err)
     return ret;
 }
 
+static void trim_caches(struct q2_image *img)
+{
+    q2_cache_trim(img->l2_cache);
+    q2_cache_trim(img->refcount_cache);
+}
+
 int q2_image_trim(struct q2_image *img, struct q2_error *err)
 {
     int ret = 0;
@@ -185,12 +191,16 @@ int q2_image_trim(struct q2_image *img, struct q2_error *err)
         ret = q2_image_commit_all(img, err);
     else if (q2_cache_full(img->l2_cache) || q2_alloc_free_is_due(img))
         ret = q2_image_commit(img, err);
-    q2_image_shrink_caches(img);
+    trim_caches(img);
     return ret;
 }
 
 void q2_image_shrink_caches(struct q2_image *img)
 {
-    q2_cache_trim(img->l2_cache);
-    q2_cache_trim(img->refcount_cache);
+    struct q2_error ignored = Q2_ERROR_INIT; // reading works whether or not writing does
+    trim_caches(img);
+    // Full of what is to be written: each read would search it for something to drop.
+    if (q2_cache_full(img->l2_cache) && img->disk.writable && !img->corrupt &&
+        q2_image_commit(img, &ignored) == 0)
+        trim_caches(img);
 }

@@ -27,6 +27,14 @@ static int check_range(const struct q2_disk *d, uint64_t guest_offset, uint64_t 
                    d->path, n_bytes, guest_offset, d->size);
 }
 
+static int check_write(const struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
+                       struct q2_error *err)
+{
+    if (!d->writable)
+        return q2_fail(err, -EACCES, "'%s' is open for reading only", d->path);
+    return check_range(d, guest_offset, n_bytes, err);
+}
+
 int q2_disk_read(struct q2_disk *d, uint64_t guest_offset, void *buf, size_t n_bytes,
                  struct q2_error *err)
 {
@@ -174,7 +182,7 @@ static int flush_write(struct q2_disk *d, int ret, struct q2_error *err)
 int q2_disk_write(struct q2_disk *d, uint64_t guest_offset, const void *buf,
                   size_t n_bytes, struct q2_error *err)
 {
-    int ret = check_range(d, guest_offset, n_bytes, err);
+    int ret = check_write(d, guest_offset, n_bytes, err);
     if (ret == 0)
         ret = check_probed_raw(d, guest_offset, buf, n_bytes, err);
     if (ret < 0 || n_bytes == 0)
@@ -190,7 +198,7 @@ int q2_disk_write(struct q2_disk *d, uint64_t guest_offset, const void *buf,
 int q2_disk_write_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
                          unsigned flags, struct q2_error *err)
 {
-    int ret = check_range(d, guest_offset, n_bytes, err);
+    int ret = check_write(d, guest_offset, n_bytes, err);
     if (ret < 0 || n_bytes == 0)
         return ret;
     ret = d->ops->write_zeroes(d, guest_offset, n_bytes, flags, err);
@@ -200,7 +208,7 @@ int q2_disk_write_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t n_by
 int q2_disk_discard(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
                     struct q2_error *err)
 {
-    int ret = check_range(d, guest_offset, n_bytes, err);
+    int ret = check_write(d, guest_offset, n_bytes, err);
     if (ret < 0 || n_bytes == 0 || !d->ops->discard)
         return ret;
     ret = d->ops->discard(d, guest_offset, n_bytes, err);
@@ -241,7 +249,7 @@ static int pack(const void *buf, size_t n_bytes, uint32_t cluster_size, uint8_t 
 int q2_disk_write_compressed(struct q2_disk *d, uint64_t guest_offset, const void *buf,
                              size_t n_bytes, struct q2_error *err)
 {
-    int ret = check_range(d, guest_offset, n_bytes, err);
+    int ret = check_write(d, guest_offset, n_bytes, err);
     if (ret < 0)
         return ret;
     if (!d->ops->write_begin_compressed)

@@ -283,7 +283,7 @@ int q2_image_finish(struct q2_disk *d, struct q2_error *err);
 // With the lock held, before a writing operation looks at its first table: keeps the
 // caches and what waits to be freed in bounds. Fails for an image marked as corrupt.
 int q2_image_trim(struct q2_image *img, struct q2_error *err);
-// The same for reading: drops what is clean.
+// The same for reading, which never fails for it.
 void q2_image_shrink_caches(struct q2_image *img);
 
 // --- write.c, zero.c, discard.c ------------------------------------------------------
