@@ -14,8 +14,8 @@
 #include "ops/convert.h"
 
 static const char *const names[N_OP_KINDS] = {
-    "write", "zero",  "zero and unmap", "discard", "write compressed",
-    "read",  "flush", "reopen"};
+    "write",          "zero", "zero and unmap", "discard", "write compressed",
+    "write VM state", "read", "flush",          "reopen",  "convert"};
 
 // Out of a hundred.
 static const unsigned weights[N_OP_KINDS] = {30, 8, 11, 14, 10, 3, 6, 14, 4, 0};
