@@ -12,8 +12,7 @@ setup() {
 
 # image.qcow2 as a recipe makes it, damaged.
 recipe() { # FOLDER-NAME
-    rm -f ./*.raw
-    prepare "$RECIPES/$1" >/dev/null
+    prepare_image "$RECIPES/$1" >/dev/null
 }
 
 # --- every problem ----------------------------------------------------------------------

@@ -33,7 +33,7 @@ oracle() {
 }
 
 imgtool() {
-    python3 "$IMGTOOL" "$@"
+    python3 -S "$IMGTOOL" "$@" # it needs nothing that is installed besides Python itself
 }
 
 is_short() {
