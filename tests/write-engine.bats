@@ -102,6 +102,27 @@ same_as_qemu() { # IMAGE COMMAND...
     sound a.qcow2
 }
 
+@test "a raw disk loses what is discarded, unless that is ignored" {
+    truncate -s 4M a.raw
+    must io -f raw -c 'write -P 1 0 4M' a.raw
+    must io -f raw -d ignore -c 'discard 0 2M' a.raw
+    [ "$(disk_bytes a.raw)" -ge $((4 << 20)) ]
+    must io -f raw -d unmap -c 'discard 0 2M' a.raw
+    [ "$(disk_bytes a.raw)" -le $((2 << 20)) ]
+}
+
+@test "detect-zeroes: written zeros take no space" {
+    must oracle create -f qcow2 a.qcow2 16M
+    must oracle create -f qcow2 b.qcow2 16M
+    must io --image-opts -c 'write -P 1 0 1M' -c 'write -P 0 0 512k' \
+        driver=qcow2,discard=unmap,detect-zeroes=unmap,file.filename=a.qcow2
+    must qemu-io --image-opts -c 'write -P 1 0 1M' -c 'write -P 0 0 512k' \
+        driver=qcow2,discard=unmap,detect-zeroes=unmap,file.filename=b.qcow2
+    diff -u <(shape b.qcow2) <(shape a.qcow2)
+    holds a.qcow2 '0 0 512k' '1 512k 512k'
+    sound a.qcow2
+}
+
 @test "a region that is rewritten a hundred times with discards does not grow the file" {
     local i
     must oracle create -f qcow2 a.qcow2 64M

@@ -11,6 +11,7 @@ EXTRA_DIST += \
 
 check_PROGRAMS += \
 	tests/unit/bitmap \
+	tests/unit/cluster_set \
 	tests/unit/counters \
 	tests/unit/device \
 	tests/unit/endian \
