@@ -12,6 +12,8 @@
 
 // So many entries behind the damaged one are looked at.
 #define MAX_FOLLOWERS 8U
+// So many entries of one table are tried: more are no single damage.
+#define MAX_MENDED 16U
 // So much of the table is read.
 #define WINDOW_BYTES 65536U
 #define FIXED_BYTES 40U
@@ -133,7 +135,11 @@ int q2_scan_mend_entry(struct q2_scan *s, uint64_t offset, unsigned n_left,
     if (!w.bytes)
         return q2_fail_memory(err, WINDOW_BYTES);
     int ret = q2_io_read(s->io, offset, w.bytes, WINDOW_BYTES, err);
-    if (ret == 0 && !q2_scan_is_metadata(s, offset, 1)) {
+    uint64_t l1 = q2_load_be64(w.bytes);
+    bool hopeless = l1 == 0 || !q2_is_aligned(l1, s->cluster_size); // no length helps
+    if (ret == 0 && !hopeless && s->n_mended < MAX_MENDED &&
+        !q2_scan_is_metadata(s, offset, 1)) {
+        s->n_mended++;
         try_field(&w, "extra_data_size", AT_EXTRA_BYTES, 4, Q2_MAX_SNAPSHOT_EXTRA_BYTES,
                   m, &n_found);
         try_field(&w, "id_str_size", AT_ID_BYTES, 2, 128, m, &n_found);

@@ -105,6 +105,7 @@ struct q2_scan {
     struct q2_snapshot *snapshots;
     uint64_t *snapshot_offsets; // of the entries, in the file
     unsigned n_snapshots;
+    unsigned n_mended; // entries of the table that were tried with other lengths
     uint64_t snapshot_table_bytes;
 
     struct q2_scan_l1 *l1s;

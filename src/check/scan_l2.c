@@ -307,7 +307,9 @@ static int judge_packed(const struct place *p, const struct q2_l2_entry *e,
     size_t n_bytes = 0;
     int ret = 0;
     *problem = Q2_N_PROBLEMS;
-    if (e->host_offset + e->n_bytes > q2_scan_end(s, e->host_offset))
+    // What zstd has packed cannot be tried.
+    bool zlib = s->header.compression_type == Q2_COMPRESSION_ZLIB;
+    if (zlib && e->host_offset + e->n_bytes > q2_scan_end(s, e->host_offset))
         ret = q2_scan_is_cut(s, e->host_offset, &cut, err);
     if (ret < 0 || cut || !s->inflate) {
         *problem = cut ? Q2_PROBLEM_REFERENCE_OUTSIDE : Q2_N_PROBLEMS;

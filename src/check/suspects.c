@@ -69,8 +69,9 @@ int q2_scan_inflates(struct q2_scan *s, const struct q2_l2_entry *e, bool *yes,
                      struct q2_error *err)
 {
     struct q2_error why = Q2_ERROR_INIT;
-    *yes = false;
-    if (e->kind != Q2_CLUSTER_COMPRESSED || e->host_offset == 0 ||
+    // What zstd has packed cannot be tried: it is believed.
+    *yes = s->header.compression_type != Q2_COMPRESSION_ZLIB;
+    if (*yes || e->kind != Q2_CLUSTER_COMPRESSED || e->host_offset == 0 ||
         !q2_scan_in_file(s, e->host_offset, e->n_bytes) ||
         q2_scan_is_metadata(s, e->host_offset, e->n_bytes))
         return 0;
