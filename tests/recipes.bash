@@ -224,6 +224,7 @@ check_recipe() { # FOLDER
         { [ "$slug" = header-field ] && ! grep -qx 'exit 1' got-check; } ||
         fail "does not find $slug"
     program -r all --dry-run image.qcow2 >dry 2>&1 || true
+    says_what_for "$slug" "$1"
     cmp -s damaged.qcow2 image.qcow2 || fail "a check or a dry run writes"
     observe_repair >got-repair
     same_text "$1/expect-repair" got-repair
@@ -239,6 +240,19 @@ check_recipe() { # FOLDER
     else
         cmp -s damaged.qcow2 image.qcow2 || fail "a repair that heals nothing writes"
     fi
+}
+
+# Each edit of the plan says what it is for, and where the problem is healed, one is for it,
+# or for the header's field behind it.
+says_what_for() { # SLUG FOLDER
+    program -r all --dry-run --output=json image.qcow2 >plan 2>/dev/null || true
+    [ -s plan ] || echo '{"plan": {"edits": []}}' >plan
+    [ "$(jq -c '[.plan.edits[] | select(.action != "flush" and .problems == [])]' plan)" = '[]' ] ||
+        fail "for nothing: $(cat plan)"
+    ! grep -qx 'exit 0' "$2/expect-repair" ||
+        jq -e --arg slug "$1" 'any(.plan.edits[].problems[]?;
+            . == $slug or . == "header-field")' plan >/dev/null ||
+        fail "nothing for $1: $(cat plan)"
 }
 
 observe_losses_of_dry_run() { # FOLDER
