@@ -97,7 +97,7 @@ static void run_recipe(const struct recipe *r, unsigned options, unsigned n_ops)
 static uint64_t disk_size(unsigned cluster_bits)
 {
     if (cluster_bits < 12)
-        return (UINT64_C(1) << 20) + 1536;
+        return (UINT64_C(5) << 19) + 1536;
     return cluster_bits < 16 ? (UINT64_C(4) << 20) + 512
                              : UINT64_C(24) << (cluster_bits - 1);
 }
