@@ -19,12 +19,10 @@ static uint64_t entries_for(const struct q2_scan *s, uint64_t size)
     return (size >> span_bits) + ((size & ((UINT64_C(1) << span_bits) - 1)) != 0);
 }
 
-// Entries that the snapshot's L1 table has at least: the machine's state lies behind the
-// disk.
+// Entries that the disk of the snapshot needs.
 static uint64_t least_entries(const struct q2_scan *s, const struct q2_snapshot *sn)
 {
-    uint64_t size = sn->has_disk_size ? sn->disk_size : s->header.size;
-    return entries_for(s, size) + entries_for(s, sn->vm_state_size);
+    return entries_for(s, sn->has_disk_size ? sn->disk_size : s->header.size);
 }
 
 static struct q2_finding about(const struct q2_scan *s, unsigned index, const char *field,
@@ -50,21 +48,23 @@ int q2_scan_mend_l1_size(struct q2_scan *s, unsigned index, bool usable,
                          struct q2_error *err)
 {
     struct q2_snapshot *sn = &s->snapshots[index];
-    uint64_t least = least_entries(s, sn);
+    uint64_t least = least_entries(s, sn), wanted;
     uint8_t word[8];
-    if (sn->l1_size == least || (usable && sn->l1_size > least) ||
-        least > Q2_MAX_L1_BYTES / 8 || least == 0 ||
+    if (usable && sn->l1_size >= least)
+        return 0;
+    wanted = least + entries_for(s, sn->vm_state_size); // it lies behind the disk
+    if (sn->l1_size == wanted || wanted > Q2_MAX_L1_BYTES / 8 || wanted == 0 ||
         (sn->has_disk_size && sn->disk_size != s->header.size))
         return 0;
     int ret = q2_io_read(s->io, s->snapshot_offsets[index] + AT_L1_SIZE, word,
                          sizeof(word), err);
     if (ret < 0 || q2_load_be32(word) != sn->l1_size)
         return ret;
-    struct q2_finding f = about(s, index, "l1_size", AT_L1_SIZE, sn->l1_size, least);
-    q2_store_be32(word, (uint32_t)least);
+    struct q2_finding f = about(s, index, "l1_size", AT_L1_SIZE, sn->l1_size, wanted);
+    q2_store_be32(word, (uint32_t)wanted);
     f.edit_value = q2_load_be64(word);
     q2_scan_report(s, &s->findings, &f);
-    sn->l1_size = (uint32_t)least;
+    sn->l1_size = (uint32_t)wanted;
     return 0;
 }
 
