@@ -85,11 +85,13 @@ static bool read_guest(struct judge *j, struct q2_io *io)
     return ret == 0 || say(j, "the guest cannot be read", err.message);
 }
 
-static bool same_snapshot(struct judge *j, struct q2_io *io,
-                          const struct snapshot_content *s, struct q2_image *img)
+static bool same_snapshot(struct judge *j, const struct snapshot_content *s,
+                          struct q2_image *img)
 {
     struct q2_error err = Q2_ERROR_INIT;
-    uint8_t *bytes = malloc(s->n_bytes);
+    uint8_t *bytes = calloc(1, s->n_bytes);
+    if (!bytes)
+        give_up("no memory");
     int ret = q2_image_select_snapshot(img, s->id, &err);
     if (ret == 0)
         ret = q2_disk_read(&img->disk, 0, bytes, s->n_bytes, &err);
@@ -97,7 +99,6 @@ static bool same_snapshot(struct judge *j, struct q2_io *io,
     size_t at = 0;
     while (ret == 0 && !same && bytes[at] == s->bytes[at])
         at++;
-    (void)io;
     free(bytes);
     if (same)
         return true;
@@ -114,7 +115,7 @@ static bool same_snapshots(struct judge *j, struct q2_io *io)
         struct q2_image *img;
         if (fixture_open(j->f, io, false, &img, &err) < 0)
             return say(j, "does not open", err.message);
-        same = same_snapshot(j, io, &j->snapshots[i], img);
+        same = same_snapshot(j, &j->snapshots[i], img);
         fixture_close(img);
     }
     return same;

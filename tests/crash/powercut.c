@@ -22,8 +22,8 @@
 #define MAX_CALLS 24
 // One state of so many is saved.
 #define SAMPLE 97
-// A repair takes longer than all the rest.
-#define REPAIR_EVERY 5
+// So manieth dirty state is repaired, too: that takes longer than all the rest.
+#define REPAIR_EVERY 2
 
 struct options {
     uint64_t seed;
