@@ -12,6 +12,10 @@
 #define MAX_SEARCH_CLUSTERS 65536U
 #define MAX_FINDS 8U
 #define SEARCH_BYTES 4096U
+// Header extensions that are looked at, how long one may be, and the name of a format.
+#define MAX_EXTENSIONS 8U
+#define MAX_EXTENSION 768U
+#define MAX_FORMAT_NAME 15U
 
 // The header as it stands, damaged or not.
 struct raw {
@@ -77,6 +81,7 @@ static int add_small_fields(struct q2_candidates *c, const struct raw *r,
         unsigned at, n_bytes;
         uint64_t first, last;
     } ranges[] = {
+        {"magic", 0, 4, Q2_MAGIC, Q2_MAGIC},
         {"version", 4, 4, 2, 3},
         {"cluster_bits", 20, 4, Q2_MIN_CLUSTER_BITS, Q2_MAX_CLUSTER_BITS},
         {"crypt_method", 32, 4, 0, 0},
@@ -162,28 +167,49 @@ static bool extension_at(const struct raw *r, unsigned at)
     if (at + 8 > sizeof(r->bytes))
         return false;
     uint32_t type = q2_load_be32(r->bytes + at);
-    return type == Q2_EXT_END || type == Q2_EXT_BACKING_FORMAT ||
-           type == Q2_EXT_BITMAPS || type == Q2_EXT_CRYPTO || type == Q2_EXT_DATA_FILE;
+    if (type == Q2_EXT_END)
+        return q2_load_be32(r->bytes + at + 4) == 0;
+    return type == Q2_EXT_BACKING_FORMAT || type == Q2_EXT_BITMAPS ||
+           type == Q2_EXT_CRYPTO || type == Q2_EXT_DATA_FILE;
 }
 
-// The feature name table's length is a multiple of its entries' 48 bytes.
-static int add_feature_table(struct q2_candidates *c, const struct raw *r,
-                             struct q2_error *err)
+// Lengths with which another extension, or the end of them, follows the one at this
+// place.
+static int add_lengths_of(struct q2_candidates *c, const struct raw *r, unsigned at,
+                          struct q2_error *err)
 {
-    unsigned at = r->version >= 3 ? q2_load_be32(r->bytes + 100) : 0;
+    uint32_t type = q2_load_be32(r->bytes + at);
+    const char *text = (const char *)r->bytes + at + 8;
     int ret = 0;
-    for (unsigned i = 0; i < 8 && at >= 104 && at <= 1016 && ret == 0; i++) {
+    if (type == Q2_EXT_END)
+        return add(c, r, "extension length", at + 4, 4, 0, err);
+    if (type == Q2_EXT_BACKING_FORMAT) {
+        size_t n = strnlen(text, MAX_FORMAT_NAME);
+        return extension_at(r, at + 8 + (unsigned)q2_align_up(n, 8))
+                   ? add(c, r, "extension length", at + 4, 4, n, err)
+                   : 0;
+    }
+    unsigned step = type == Q2_EXT_FEATURE_TABLE ? 48 : 8;
+    for (unsigned n = step; n <= MAX_EXTENSION && ret == 0; n += step) {
+        if (extension_at(r, at + 8 + n))
+            ret = add(c, r, "extension length", at + 4, 4, n, err);
+    }
+    return ret;
+}
+
+static int add_extension_lengths(struct q2_candidates *c, const struct raw *r,
+                                 struct q2_error *err)
+{
+    uint64_t at = r->version >= 3 ? q2_load_be32(r->bytes + 100) : Q2_HEADER_V2_BYTES;
+    int ret = 0;
+    for (unsigned i = 0; i < MAX_EXTENSIONS && ret == 0; i++) {
+        if (at < Q2_HEADER_V2_BYTES || at > sizeof(r->bytes) - 8)
+            break;
         uint32_t type = q2_load_be32(r->bytes + at), n = q2_load_be32(r->bytes + at + 4);
-        if (type == Q2_EXT_FEATURE_TABLE) {
-            for (unsigned k = 1; k <= 16 && ret == 0; k++) {
-                if (extension_at(r, at + 8 + k * 48))
-                    ret = add(c, r, "feature name table length", at + 4, 4, k * 48, err);
-            }
+        ret = add_lengths_of(c, r, (unsigned)at, err);
+        if (type == Q2_EXT_END)
             break;
-        }
-        if (type == Q2_EXT_END || n > 1024)
-            break;
-        at += 8 + (unsigned)q2_align_up(n, 8);
+        at += 8 + q2_align_up(n, 8);
     }
     return ret;
 }
@@ -327,7 +353,7 @@ int q2_candidates_collect(struct q2_io *io, struct q2_candidates *c, struct q2_e
     if (ret == 0)
         ret = add_backing(c, &r, err);
     if (ret == 0)
-        ret = add_feature_table(c, &r, err);
+        ret = add_extension_lengths(c, &r, err);
     bool sizes_known =
         r.cluster_bits >= Q2_MIN_CLUSTER_BITS && r.cluster_bits <= Q2_MAX_CLUSTER_BITS;
     bool size_is_wrong = false;

@@ -45,6 +45,8 @@ void q2_header_view_copy(const struct q2_header_view *v, size_t offset, void *ou
     memset((uint8_t *)out + there, 0, n - there);
 }
 
+#define MAX_VERSION 15U
+
 static void load_fields(const uint8_t *p, struct q2_header *h)
 {
     *h = (struct q2_header){
@@ -81,8 +83,11 @@ static int check_identity(const uint8_t *p, const struct q2_header *h,
 {
     if (q2_load_be32(p + Q2_AT_MAGIC) != Q2_MAGIC)
         return q2_fail(err, -EINVAL, "Image is not in qcow2 format");
+    // What no version to come will be called is damage.
     if (h->version < 2 || h->version > 3)
-        return q2_fail(err, -ENOTSUP, "Unsupported qcow2 version %" PRIu32, h->version);
+        return q2_fail(err,
+                       h->version < 2 || h->version > MAX_VERSION ? -EINVAL : -ENOTSUP,
+                       "Unsupported qcow2 version %" PRIu32, h->version);
     if (h->cluster_bits < Q2_MIN_CLUSTER_BITS || h->cluster_bits > Q2_MAX_CLUSTER_BITS)
         return q2_fail(err, -EINVAL, "Unsupported cluster size: 2^%" PRIu32,
                        h->cluster_bits);
@@ -115,8 +120,8 @@ static int check_compression(const struct q2_header *h, struct q2_error *err)
     bool bit = h->incompatible_features & Q2_INCOMPAT_COMPRESSION;
 
     if (h->compression_type > Q2_COMPRESSION_ZSTD)
-        return q2_fail(err, -ENOTSUP, "qcow2: unknown compression type: %u",
-                       h->compression_type);
+        return q2_fail(err, bit ? -ENOTSUP : -EINVAL,
+                       "qcow2: unknown compression type: %u", h->compression_type);
     if (bit && h->compression_type == Q2_COMPRESSION_ZLIB)
         return q2_fail(
             err, -EINVAL,
