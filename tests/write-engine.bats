@@ -285,6 +285,25 @@ misled() { # IMAGE HOST-OFFSET
     done
 }
 
+@test "entries that lead between clusters mark the image as corrupt, in QEMU's words" {
+    local level value command
+    must oracle create -f qcow2 sound.qcow2 16M
+    must qemu-io -c 'write -P 1 0 128k' sound.qcow2
+    for command in 'write 0 512' 'read 0 512'; do
+        for value in 0x8000000000052a00 0x8000000000052a01; do
+            for level in l1 l2; do
+                cp sound.qcow2 theirs.qcow2
+                imgtool $level theirs.qcow2 0 $value
+                cp theirs.qcow2 ours.qcow2
+                qemu-io -c "$command" theirs.qcow2 >theirs 2>&1 && fail "QEMU did it"
+                "$QCOW2" io -c "$command" ours.qcow2 >ours 2>&1 && fail "it was done"
+                diff -u <(grep 'Marking' theirs) <(grep 'Marking' ours)
+                must cmp theirs.qcow2 ours.qcow2
+            done
+        done
+    done
+}
+
 @test "nothing is allocated where the header lies, whatever the refcounts say" {
     local command
     must oracle create -f qcow2 new.qcow2 16M

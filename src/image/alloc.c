@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/checked.h"
@@ -79,13 +78,10 @@ static int take(struct q2_image *img, uint64_t start, uint64_t n, const char *wh
                 struct q2_error *err)
 {
     uint64_t from = start << img->cluster_bits, to = (start + n) << img->cluster_bits;
-    char why[128];
+    if (start == 0)
+        return q2_overlap_corrupt(
+            img, err, "Preventing invalid allocation of %s at offset 0", what);
     // A refcount that calls a cluster of metadata free is wrong.
-    if (start == 0) {
-        snprintf(why, sizeof(why), "Preventing invalid allocation of %s at offset 0",
-                 what);
-        return q2_overlap_mark_corrupt(img, why, err);
-    }
     int ret = q2_overlap_check(img, 0, from, to - from, err);
     if (ret == 0)
         ret = q2_refcount_take(img, start, n, err);

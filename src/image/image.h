@@ -82,6 +82,7 @@ struct q2_image {
     bool discard_no_unref;                // v3 only
     unsigned overlap_check;               // bits of enum q2_overlap
     struct q2_places *places;             // of metadata, see overlap.c; NULL: not known
+    bool corrupt_told;                    // the monitor has heard of damage
     bool corrupt; // a write was about to hit metadata: nothing is written any more
 
     bool unpublished; // a new image without its header: order and flushes do not matter

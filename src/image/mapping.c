@@ -16,15 +16,14 @@ uint64_t q2_image_l1_entries(uint64_t size, unsigned cluster_bits, unsigned l2_b
     return (size >> shift) + ((size & ((UINT64_C(1) << shift) - 1)) != 0);
 }
 
-static int check_l2_offset(const struct q2_image *img, uint64_t l1_index,
-                           uint64_t l2_offset, struct q2_error *err)
+static int check_l2_offset(struct q2_image *img, uint64_t l1_index, uint64_t l2_offset,
+                           struct q2_error *err)
 {
     if (q2_is_aligned(l2_offset, img->cluster_size))
         return 0;
-    return q2_fail(err, -EIO,
-                   "'%s': L1 entry %" PRIu64 ": L2 table offset 0x%" PRIx64
-                   " is not cluster aligned",
-                   img->disk.path, l1_index, l2_offset);
+    return q2_overlap_corrupt(
+        img, err, "L2 table offset %#" PRIx64 " unaligned (L1 index: %#" PRIx64 ")",
+        l2_offset, l1_index);
 }
 
 static int get_l2(struct q2_image *img, uint64_t l1_index, uint64_t l2_offset,
@@ -64,6 +63,17 @@ static uint64_t count_alike(const struct q2_image *img, const uint64_t *l2,
     return n;
 }
 
+static int refuse_unaligned(struct q2_image *img, uint64_t host_offset,
+                            uint64_t guest_offset, struct q2_error *err)
+{
+    uint64_t l2_offset = img->l1[guest_offset / q2_image_l2_span(img)] & Q2_OFFSET_MASK;
+    return q2_overlap_corrupt(
+        img, err,
+        "Cluster allocation offset %#" PRIx64 " unaligned (L2 offset: %#" PRIx64
+        ", L2 index: %#" PRIx64 ")",
+        host_offset, l2_offset, q2_mapping_l2_index(img, guest_offset));
+}
+
 // Fills run from a table; in_cluster is the offset of the asked byte in its cluster.
 static int run_from_l2(struct q2_image *img, const uint64_t *l2, uint64_t guest_offset,
                        uint64_t n_bytes, struct q2_run *run, struct q2_error *err)
@@ -77,11 +87,7 @@ static int run_from_l2(struct q2_image *img, const uint64_t *l2, uint64_t guest_
 
     if (e.kind != Q2_CLUSTER_COMPRESSED) {
         if (!q2_is_aligned(e.host_offset, img->cluster_size))
-            return q2_fail(err, -EIO,
-                           "'%s': guest offset 0x%" PRIx64
-                           ": L2 entry's host offset 0x%" PRIx64
-                           " is not cluster aligned",
-                           img->disk.path, guest_offset, e.host_offset);
+            return refuse_unaligned(img, e.host_offset, guest_offset, err);
         n = count_alike(img, l2, index, max, &e);
     }
     run->kind = e.kind;

@@ -5,6 +5,7 @@
 #include "image/overlap.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -208,14 +209,29 @@ static const char *first_name(unsigned hit)
     return kinds[i].name;
 }
 
-int q2_overlap_mark_corrupt(struct q2_image *img, const char *why, struct q2_error *err)
+static void tell(struct q2_image *img, const char *why)
+{
+    const char *mark =
+        img->disk.writable ? "Marking image as corrupt" : "Image is corrupt";
+    const char *more = img->disk.writable ? "" : "non-fatal ";
+    if (!img->corrupt_told)
+        q2_monitor_note(img->disk.monitor,
+                        "qcow2: %s: %s; further %scorruption events will be suppressed",
+                        mark, why, more);
+    img->corrupt_told = true;
+}
+
+int q2_overlap_corrupt(struct q2_image *img, struct q2_error *err, const char *fmt, ...)
 {
     struct q2_error ignored = Q2_ERROR_INIT; // the caller hears of the worse error
-    if (!img->corrupt)
-        q2_monitor_note(img->disk.monitor,
-                        "qcow2: Marking image as corrupt: %s; further corruption events "
-                        "will be suppressed",
-                        why);
+    char why[256];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(why, sizeof(why), fmt, ap);
+    va_end(ap);
+    tell(img, why);
+    if (!img->disk.writable)
+        return q2_fail(err, -EIO, "'%s': %s", img->disk.path, why);
     img->corrupt = true;
     q2_image_set_incompatible(
         img, img->header.incompatible_features | Q2_INCOMPAT_CORRUPT, &ignored);
@@ -237,14 +253,13 @@ static int look(struct q2_image *img, unsigned guarded, uint64_t host_offset,
 int q2_overlap_check(struct q2_image *img, unsigned ignore, uint64_t host_offset,
                      uint64_t n_bytes, struct q2_error *err)
 {
-    char why[128];
     unsigned hit;
     int ret = look(img, img->overlap_check & ~ignore, host_offset, n_bytes, &hit, err);
     if (ret < 0 || hit == 0)
         return ret;
-    snprintf(why, sizeof(why), "Preventing invalid write on metadata (overlaps with %s)",
-             first_name(hit));
-    return q2_overlap_mark_corrupt(img, why, err);
+    return q2_overlap_corrupt(img, err,
+                              "Preventing invalid write on metadata (overlaps with %s)",
+                              first_name(hit));
 }
 
 bool q2_overlap_any(struct q2_image *img, uint64_t host_offset, uint64_t n_bytes)

@@ -15,8 +15,11 @@ int q2_overlap_check(struct q2_image *img, unsigned ignore, uint64_t host_offset
 // True as well where it cannot be told.
 bool q2_overlap_any(struct q2_image *img, uint64_t host_offset, uint64_t n_bytes);
 
-// Says why (once), marks the image as corrupt, and ends all writing to it. -EIO.
-int q2_overlap_mark_corrupt(struct q2_image *img, const char *why, struct q2_error *err);
+// Something that an entry or a refcount says cannot be true: says so (once), and fails
+// (-EIO). An image that is open for writing is marked as corrupt, and that was the last
+// that was written to it.
+int q2_overlap_corrupt(struct q2_image *img, struct q2_error *err, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 // A table of this kind now lies at host_offset, or no longer does.
 int q2_overlap_add(struct q2_image *img, enum q2_overlap kind, uint64_t host_offset,

@@ -30,16 +30,16 @@ static bool in_place(const struct q2_l2_entry *e)
            (e->kind == Q2_CLUSTER_NORMAL || e->kind == Q2_CLUSTER_ZERO_ALLOCATED);
 }
 
-static int check_entry(const struct q2_image *img, const struct q2_l2_entry *e,
+static int check_entry(struct q2_image *img, const struct q2_l2_entry *e,
                        uint64_t guest_offset, struct q2_error *err)
 {
     if (e->kind == Q2_CLUSTER_COMPRESSED ||
         q2_is_aligned(e->host_offset, img->cluster_size))
         return 0;
-    return q2_fail(err, -EIO,
-                   "'%s': guest offset 0x%" PRIx64 ": L2 entry's host offset 0x%" PRIx64
-                   " is not cluster aligned",
-                   img->disk.path, guest_offset, e->host_offset);
+    return q2_overlap_corrupt(
+        img, err, "%s offset %#" PRIx64 " unaligned (guest offset: %#" PRIx64 ")",
+        e->kind == Q2_CLUSTER_NORMAL ? "Data cluster" : "Preallocated zero cluster",
+        e->host_offset, guest_offset);
 }
 
 static uint64_t count_in_place(const struct q2_image *img, const struct span *s,
@@ -178,9 +178,8 @@ int q2_image_release_entry(struct q2_image *img, uint64_t raw, enum q2_free_reas
         return 0;
     if (e.kind != Q2_CLUSTER_COMPRESSED &&
         !q2_is_aligned(e.host_offset, img->cluster_size))
-        return q2_fail(err, -EIO,
-                       "'%s': L2 entry 0x%" PRIx64 ": host offset is not cluster aligned",
-                       img->disk.path, raw);
+        return q2_overlap_corrupt(img, err, "Cannot free unaligned cluster %#" PRIx64,
+                                  e.host_offset);
     return q2_alloc_free_later(
         img, e.host_offset,
         e.kind == Q2_CLUSTER_COMPRESSED ? e.n_bytes : img->cluster_size, why, err);
