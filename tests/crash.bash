@@ -53,4 +53,9 @@ for i in range(280): sys.stdout.buffer.write(bytes([i % 251 + 1, i // 251]) * 25
     image_with_snapshots v2-1k-base 256k 1024 compat=0.10,cluster_size=1k base.raw
     image_with_snapshots v3-4k-base 512k 4096 compat=1.1,cluster_size=4k base.raw
     image_with_snapshots v3-64k 4M 65536 compat=1.1,cluster_size=64k
+    # Counts of one bit leave no room for snapshots, nor for compressed clusters that share
+    # a host cluster.
+    must oracle create -q -f qcow2 -o compat=1.1,cluster_size=2k,refcount_bits=1 \
+        -b base.raw -F raw v3-2k-r1 512k
+    fill_image v3-2k-r1 2048 90
 }

@@ -11,11 +11,12 @@ setup() {
     q2_setup
 }
 
-# The content of an image and of its snapshots, one hash a line.
-contents() {
+# The content of an image's snapshots, one hash a line.
+snapshot_contents() {
     local name
-    for name in '' one two; do
-        must oracle convert -O raw ${name:+-l "$name"} "$1" content.raw || return 1
+    for name in one two; do
+        oracle snapshot -l "$1" | grep -q " $name " || continue
+        must oracle convert -O raw -l "$name" "$1" content.raw || return 1
         hash_of content.raw
     done
 }
@@ -24,13 +25,14 @@ contents() {
     local program image seed
     program=$(crash_program unit/random_ops)
     crash_images
+    [ "$(snapshot_contents v3-512 | wc -l)" -eq 2 ] || fail "the snapshots cannot be read"
     for seed in $(rows '1 2 3' '1'); do
         rm -rf out && mkdir out && ln base.raw out/
         Q2_SEED=$((${Q2_SEED:-1} + seed * 7919)) all_ok "$program" -n 600 -o out v*
         for image in v*; do
             must oracle check -q "out/$image"
             must oracle compare -q -f qcow2 -F raw "out/$image" "out/$image.raw"
-            [ "$(contents "$image" | tail -n 2)" = "$(contents "out/$image" | tail -n 2)" ] ||
+            [ "$(snapshot_contents "$image")" = "$(snapshot_contents "out/$image")" ] ||
                 fail "$image: a snapshot has changed"
             ! cmp -s "$image" "out/$image" || fail "$image: nothing was done"
         done

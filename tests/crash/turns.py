@@ -42,10 +42,10 @@ def raw_content(image, snapshot=None):
 
 
 def header_fields(image):
-    """(version, cluster size, has a backing file)"""
+    """(version, cluster size, has a backing file, has snapshots)"""
     with open(image, "rb") as file:
         head = file.read(72)
-    return head[7], 1 << int.from_bytes(head[20:24], "big"), any(head[8:16])
+    return head[7], 1 << int.from_bytes(head[20:24], "big"), any(head[8:16]), any(head[60:64])
 
 
 class Player:
@@ -55,10 +55,11 @@ class Player:
 
     def __init__(self, image, rng):
         self.image, self.rng = image, rng
-        self.version, self.cluster, backed = header_fields(image)
+        self.version, self.cluster, backed, snapshots = header_fields(image)
         self.can_discard = self.version > 2 or not backed
         self.model = raw_content(image)
-        self.snapshots = {name: raw_content(image, name) for name in ("one", "two")}
+        self.snapshots = {name: raw_content(image, name)
+                          for name in ("one", "two") if snapshots}
         self.log = []
 
     def a_range(self, unit):
