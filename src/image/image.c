@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
+#include "image/metadata.h"
 #include "image/overlap.h"
 
 static void image_release(struct q2_disk *d)
@@ -202,18 +203,22 @@ static int load_for_writing(struct q2_image *img, struct q2_error *err)
         img, img->header.autoclear_features & Q2_AUTOCLEAR_KNOWN, err);
 }
 
-static int load(struct q2_image *img, struct q2_error *err)
+int q2_image_load_metadata(struct q2_image *img, struct q2_error *err)
 {
     bool writable = img->disk.writable;
-    int ret = refuse_unwritten(&img->header, writable, err);
-    if (ret == 0 && writable)
-        ret = refuse_writing(&img->header, err);
+    int ret = writable ? refuse_writing(&img->header, err) : 0;
     if (ret == 0)
         ret =
             q2_image_load_l1(img, img->header.l1_table_offset, img->header.l1_size, err);
     if (ret == 0 && writable)
         ret = load_for_writing(img, err);
     return ret;
+}
+
+static int load(struct q2_image *img, struct q2_error *err)
+{
+    int ret = refuse_unwritten(&img->header, img->disk.writable, err);
+    return ret < 0 ? ret : q2_image_load_metadata(img, err);
 }
 
 int q2_image_open(struct q2_io *io, bool writable, bool image_only, struct q2_image **out,

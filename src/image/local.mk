@@ -20,9 +20,10 @@ libqcow2_a_SOURCES += \
 	src/image/raw.c src/image/raw.h \
 	src/image/read.c \
 	src/image/refcount.c \
+	src/image/resize.c src/image/resize.h \
 	src/image/runtime.h \
 	src/image/snapshots.c \
-	src/image/update.c \
+	src/image/update.c src/image/update.h \
 	src/image/vmstate.c \
 	src/image/write.c \
 	src/image/zero.c

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "image/image.h"
+#include "image/metadata.h"
 #include "image/probe.h"
 #include "image/raw.h"
 
@@ -66,10 +67,13 @@ static int open_qcow2(struct q2_io *io, const struct q2_open_options *o,
                       struct q2_disk **out, struct q2_error *err)
 {
     struct q2_image *img;
-    int ret = q2_image_open(io, o->writable, o->image_only, &img, err);
+    int ret =
+        q2_image_open(io, o->writable, o->image_only || o->metadata_only, &img, err);
     if (ret < 0)
         return ret;
-    if (o->runtime)
+    if (o->metadata_only)
+        ret = q2_image_load_metadata(img, err);
+    if (ret == 0 && o->runtime)
         ret = q2_image_configure(img, o->runtime, err);
     if (ret < 0) {
         img->disk.ops->release(&img->disk);
@@ -209,7 +213,7 @@ int q2_disk_open(const char *path, const struct q2_open_options *o, struct q2_di
     struct q2_disk *d = NULL;
     int ret = open_layer(path, o, &d, err);
     bool backing_off = o->runtime && o->runtime->backing_off;
-    if (ret == 0 && !o->no_backing && !o->image_only && !backing_off)
+    if (ret == 0 && !o->no_backing && !o->image_only && !o->metadata_only && !backing_off)
         ret = q2_disk_open_chain(d, o, err);
     if (ret < 0) {
         q2_disk_close(d);

@@ -17,6 +17,8 @@ struct q2_open_options {
     bool no_backing; // do not open the backing file (info, map of one layer)
     bool image_only; // description only: guest data cannot be read; no feature is refused
                      // for data access
+    bool metadata_only;   // metadata can be changed, guest data neither read nor written:
+                          // no feature is refused for that; no backing file is opened
     bool unsafe_share;    // -U
     const char *snapshot; // read this internal snapshot (name, id, or
                           // "snapshot.id=..,snapshot.name=..") in place of the active

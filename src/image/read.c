@@ -95,6 +95,21 @@ static int lookup(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes,
     return ret;
 }
 
+// Beside writers: has the range's data been put elsewhere since run was looked up? Then
+// the old place may hold other data already.
+static bool has_moved(struct q2_image *img, uint64_t guest_offset,
+                      const struct q2_run *run)
+{
+    struct q2_error ignored = Q2_ERROR_INIT;
+    struct q2_run now;
+    if (!img->disk.writable ||
+        (run->kind != Q2_CLUSTER_NORMAL && run->kind != Q2_CLUSTER_COMPRESSED))
+        return false;
+    return lookup(img, guest_offset, run->n_bytes, &now, &ignored) == 0 &&
+           (now.kind != run->kind || now.host_offset != run->host_offset ||
+            now.n_bytes != run->n_bytes);
+}
+
 int q2_image_read(struct q2_disk *d, uint64_t guest_offset, void *buf, size_t n_bytes,
                   struct q2_error *err)
 {
@@ -103,8 +118,11 @@ int q2_image_read(struct q2_disk *d, uint64_t guest_offset, void *buf, size_t n_
     while (n_bytes > 0) {
         struct q2_run run;
         int ret = lookup(img, guest_offset, n_bytes, &run, err);
-        if (ret == 0)
-            ret = read_run(img, guest_offset, &run, at, err);
+        if (ret < 0)
+            return ret;
+        ret = read_run(img, guest_offset, &run, at, err);
+        if (has_moved(img, guest_offset, &run))
+            continue;
         if (ret < 0)
             return ret;
         guest_offset += run.n_bytes;

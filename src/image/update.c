@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 // Changing single fields of the header. All of them lie in its first sector, so that
 // nothing can tear the write, and each is durable before anything depends on it.
-#include "image/image.h"
+#include "image/update.h"
 
 #include "base/endian.h"
 
+#define HEADER_SIZE 24U           // size, crypt_method; l1_size and its offset follow
+#define HEADER_SNAPSHOTS 60U      // nb_snapshots, snapshots_offset
 #define HEADER_L1 36U             // l1_size, l1_table_offset
 #define HEADER_REFCOUNT_TABLE 48U // offset, clusters
 #define HEADER_INCOMPATIBLE 72U
@@ -75,6 +77,52 @@ int q2_image_switch_l1(struct q2_image *img, uint64_t offset, uint32_t n_entries
     if (written) {
         img->header.l1_size = n_entries;
         img->header.l1_table_offset = offset;
+    }
+    return ret;
+}
+
+int q2_image_switch_size(struct q2_image *img, uint64_t size, struct q2_error *err)
+{
+    uint8_t field[8];
+    bool written;
+    if (size == img->header.size)
+        return 0;
+    q2_store_be64(field, size);
+    int ret = write_field(img, HEADER_SIZE, field, sizeof(field), &written, err);
+    if (written)
+        img->header.size = size;
+    return ret;
+}
+
+int q2_image_switch_snapshots(struct q2_image *img, uint32_t n, uint64_t offset,
+                              struct q2_error *err)
+{
+    uint8_t field[12];
+    bool written;
+    q2_store_be32(field, n);
+    q2_store_be64(field + 4, offset);
+    int ret = write_field(img, HEADER_SNAPSHOTS, field, sizeof(field), &written, err);
+    if (written) {
+        img->header.nb_snapshots = n;
+        img->header.snapshots_offset = offset;
+    }
+    return ret;
+}
+
+int q2_image_switch_active(struct q2_image *img, uint64_t size, uint64_t l1_offset,
+                           uint32_t n_entries, struct q2_error *err)
+{
+    uint8_t field[24];
+    bool written;
+    q2_store_be64(field, size);
+    q2_store_be32(field + 8, img->header.crypt_method);
+    q2_store_be32(field + 12, n_entries);
+    q2_store_be64(field + 16, l1_offset);
+    int ret = write_field(img, HEADER_SIZE, field, sizeof(field), &written, err);
+    if (written) {
+        img->header.size = size;
+        img->header.l1_size = n_entries;
+        img->header.l1_table_offset = l1_offset;
     }
     return ret;
 }

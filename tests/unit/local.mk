@@ -16,6 +16,7 @@ check_PROGRAMS += \
 	tests/unit/device \
 	tests/unit/endian \
 	tests/unit/engine \
+	tests/unit/engine_moves \
 	tests/unit/engine_order \
 	tests/unit/entry \
 	tests/unit/error \
@@ -37,4 +38,5 @@ check_PROGRAMS += \
 
 # These stand on the images in memory of the crash tests.
 tests_unit_engine_SOURCES = tests/unit/engine.c $(Q2_CRASH_SOURCES)
+tests_unit_engine_moves_SOURCES = tests/unit/engine_moves.c $(Q2_CRASH_SOURCES)
 tests_unit_engine_order_SOURCES = tests/unit/engine_order.c $(Q2_CRASH_SOURCES)
