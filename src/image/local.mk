@@ -14,6 +14,7 @@ libqcow2_a_SOURCES += \
 	src/image/image.c src/image/image.h \
 	src/image/l1.c \
 	src/image/mapping.c \
+	src/image/metadata.h \
 	src/image/open.c src/image/open.h \
 	src/image/overlap.c src/image/overlap.h \
 	src/image/probe.c src/image/probe.h \
@@ -21,8 +22,10 @@ libqcow2_a_SOURCES += \
 	src/image/read.c \
 	src/image/refcount.c \
 	src/image/resize.c src/image/resize.h \
+	src/image/replace_header.c \
 	src/image/runtime.h \
 	src/image/snapshots.c \
+	src/image/switch_refcounts.c \
 	src/image/update.c src/image/update.h \
 	src/image/vmstate.c \
 	src/image/write.c \
