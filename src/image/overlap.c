@@ -81,21 +81,20 @@ static void join_ranges(struct q2_places *p)
     p->n_l1s = n;
 }
 
-// The L2 tables of a snapshot, a piece of its L1 table at a time.
-static int add_inactive_tables(struct q2_image *img, const struct q2_snapshot *s,
-                               struct q2_error *err)
+// The L2 tables that the L1 tables in the range name, a piece at a time.
+static int add_inactive_tables(struct q2_image *img, const struct range *r,
+                               uint64_t file_size, struct q2_error *err)
 {
-    uint64_t piece[4096], at = s->l1_table_offset, left = s->l1_size, file_size;
-    int ret = q2_io_get_size(img->disk.file, &file_size, err);
-    while (ret == 0 && left > 0 && at < file_size) {
-        size_t n = (size_t)q2_min_u64(left, sizeof(piece) / 8);
+    uint64_t piece[4096], end = q2_min_u64(r->end, file_size);
+    int ret = 0;
+    for (uint64_t at = q2_align_down(r->start, 8); at < end && ret == 0;) {
+        size_t n = (size_t)q2_min_u64(q2_div_round_up(end - at, 8), sizeof(piece) / 8);
         ret = q2_io_read(img->disk.file, at, piece, n * 8, err);
         if (ret < 0)
             break;
         q2_table_decode(piece, piece, n);
         ret = add_tables(img, piece, n, Q2_OVERLAP_INACTIVE_L2, err);
         at += n * 8;
-        left -= n;
     }
     return ret;
 }
@@ -103,22 +102,28 @@ static int add_inactive_tables(struct q2_image *img, const struct q2_snapshot *s
 static int add_snapshots(struct q2_image *img, struct q2_error *err)
 {
     struct q2_places *p = img->places;
+    uint64_t file_size;
     int ret = q2_image_load_snapshots(img, err);
+    if (ret == 0)
+        ret = q2_io_get_size(img->disk.file, &file_size, err);
     if (ret < 0 || img->n_snapshots == 0)
         return ret;
     p->l1s = malloc(img->n_snapshots * sizeof(*p->l1s));
     if (!p->l1s)
         return q2_fail_memory(err, img->n_snapshots * sizeof(*p->l1s));
-    for (unsigned i = 0; i < img->n_snapshots && ret == 0; i++) {
+    for (unsigned i = 0; i < img->n_snapshots; i++) {
         const struct q2_snapshot *s = &img->snapshots[i];
+        struct range r = {.start = s->l1_table_offset};
         p->snapshot_table_bytes += q2_snapshot_bytes(s);
-        p->l1s[p->n_l1s++] =
-            (struct range){.start = s->l1_table_offset,
-                           .end = s->l1_table_offset + (uint64_t)s->l1_size * 8};
-        if (img->overlap_check & Q2_OVERLAP_INACTIVE_L2)
-            ret = add_inactive_tables(img, s, err);
+        if (q2_add_u64(r.start, (uint64_t)s->l1_size * 8, &r.end))
+            p->l1s[p->n_l1s++] = r;
     }
+    // Joined, each byte of the file is read once, however many tables claim it.
     join_ranges(p);
+    for (size_t i = 0; i < p->n_l1s && ret == 0; i++) {
+        if (img->overlap_check & Q2_OVERLAP_INACTIVE_L2)
+            ret = add_inactive_tables(img, &p->l1s[i], file_size, err);
+    }
     return ret;
 }
 
