@@ -123,22 +123,38 @@ static void try_field(const struct window *w, const char *field, unsigned at,
     memcpy(w->bytes + at, now, n_bytes);
 }
 
+// Is it worth trying? No length helps where the L1 table's place makes no sense. Seen
+// from its first bytes: there may be very many such entries.
+static int worth_trying(struct q2_scan *s, uint64_t offset, bool *yes,
+                        struct q2_error *err)
+{
+    uint8_t place[8];
+    *yes = false;
+    if (s->n_mended >= MAX_MENDED || q2_scan_is_metadata(s, offset, 1))
+        return 0;
+    int ret = q2_io_read(s->io, offset, place, sizeof(place), err);
+    uint64_t l1 = ret == 0 ? q2_load_be64(place) : 0;
+    *yes = l1 != 0 && q2_is_aligned(l1, s->cluster_size);
+    return ret;
+}
+
 int q2_scan_mend_entry(struct q2_scan *s, uint64_t offset, unsigned n_left,
                        struct q2_mended *m, bool *mended, struct q2_error *err)
 {
+    bool worth;
+    int ret = worth_trying(s, offset, &worth, err);
+    *mended = false;
+    if (ret < 0 || !worth)
+        return ret;
     struct window w = {.s = s,
                        .n_entries = (unsigned)q2_min_u64(n_left, MAX_FOLLOWERS + 1),
                        .last = n_left <= MAX_FOLLOWERS + 1,
                        .bytes = malloc(WINDOW_BYTES)};
     unsigned n_found = 0;
-    *mended = false;
     if (!w.bytes)
         return q2_fail_memory(err, WINDOW_BYTES);
-    int ret = q2_io_read(s->io, offset, w.bytes, WINDOW_BYTES, err);
-    uint64_t l1 = q2_load_be64(w.bytes);
-    bool hopeless = l1 == 0 || !q2_is_aligned(l1, s->cluster_size); // no length helps
-    if (ret == 0 && !hopeless && s->n_mended < MAX_MENDED &&
-        !q2_scan_is_metadata(s, offset, 1)) {
+    ret = q2_io_read(s->io, offset, w.bytes, WINDOW_BYTES, err);
+    if (ret == 0) {
         s->n_mended++;
         try_field(&w, "extra_data_size", AT_EXTRA_BYTES, 4, Q2_MAX_SNAPSHOT_EXTRA_BYTES,
                   m, &n_found);

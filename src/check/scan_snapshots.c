@@ -29,20 +29,20 @@ static int read_entry(struct q2_scan *s, uint64_t offset, unsigned index,
                       struct q2_error *err)
 {
     const size_t most = 40 + Q2_MAX_SNAPSHOT_EXTRA_BYTES + 2 * 65535 + 8;
-    uint8_t *buf = malloc(most);
-    if (!buf)
-        return q2_fail_memory(err, most);
     int ret = -ENODATA;
     for (size_t want = 512; ret == -ENODATA; want = most) {
+        uint8_t *buf = malloc(want);
+        if (!buf)
+            return q2_fail_memory(err, want);
         ret = q2_io_read(s->io, offset, buf, want, err);
         if (ret == 0 && m && m->field)
             memcpy(buf + (m->at & ~7U), m->bytes, sizeof(m->bytes));
         if (ret == 0)
             ret = q2_snapshot_decode(buf, want, index, out, used, err);
+        free(buf);
         if (want == most)
             break;
     }
-    free(buf);
     return ret;
 }
 
