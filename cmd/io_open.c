@@ -81,14 +81,8 @@ static int open_disk(struct q2_shell *shell, struct q2_image_name *name,
 
 static void warn_of_probing(const struct q2_shell *shell)
 {
-    const struct q2_disk *d = shell->disk;
-    if (d->probed_raw && !shell->mode.read_only)
-        fprintf(stderr,
-                "WARNING: Image format was not specified for '%s' and probing guessed "
-                "raw.\n         Automatically detecting the format is dangerous for raw "
-                "images, write operations on block 0 will be restricted.\n         "
-                "Specify the 'raw' format explicitly to remove the restrictions.\n",
-                d->path);
+    if (!shell->mode.read_only)
+        q2_warn_of_probing(shell->disk);
 }
 
 int q2_shell_cannot_open(const struct q2_shell *shell, const char *title,

@@ -7,7 +7,7 @@
 
 #include "base/checked.h"
 #include "cmd/io.h"
-#include "io/io.h"
+#include "ops/resize.h"
 
 static int discard(struct q2_shell *shell, const struct q2_shell_report *r,
                    struct q2_error *err)
@@ -67,26 +67,16 @@ static int run_aio_flush(struct q2_shell *shell, const struct q2_shell_command *
     return 0;
 }
 
-// The new space of a raw disk; other formats say why they are not resized.
-static int resize(struct q2_disk *d, uint64_t size, bool allocate, struct q2_error *err)
+static int parse_preallocation(const char *mode, enum q2_preallocation *value,
+                               struct q2_error *err)
 {
-    if (strcmp(d->ops->format, "raw") != 0)
-        return q2_fail(err, -ENOTSUP, "Resizing is not supported yet by this version");
-    int rc = q2_io_set_size(d->file, size, err);
-    if (!rc && allocate && size > d->size)
-        rc = q2_io_allocate(d->file, d->size, size - d->size, err);
-    if (!rc)
-        d->size = q2_align_up(size, 512);
-    return rc;
-}
-
-static int parse_preallocation(const char *mode, bool *allocate, struct q2_error *err)
-{
-    *allocate = !strcmp(mode, "falloc") || !strcmp(mode, "full");
-    if (*allocate || !strcmp(mode, "off"))
+    static const char *const modes[] = {"off", "metadata", "falloc", "full"};
+    for (unsigned i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
+        if (strcmp(mode, modes[i]))
+            continue;
+        *value = (enum q2_preallocation)i;
         return 0;
-    if (!strcmp(mode, "metadata"))
-        return q2_fail(err, -ENOTSUP, "Unsupported preallocation mode '%s'", mode);
+    }
     return q2_fail(err, -EINVAL, "Invalid preallocation mode '%s'", mode);
 }
 
@@ -94,13 +84,13 @@ static int run_truncate(struct q2_shell *shell, const struct q2_shell_command *s
                         int argc, char **argv)
 {
     struct q2_error err = Q2_ERROR_INIT;
-    bool allocate = false;
+    enum q2_preallocation mode = Q2_PREALLOC_OFF;
     uint64_t size;
     int letter, rc = 0;
     while (!rc && (letter = getopt(argc, argv, "m:")) != -1) {
         if (letter != 'm')
             return q2_shell_usage(self);
-        rc = parse_preallocation(optarg, &allocate, &err);
+        rc = parse_preallocation(optarg, &mode, &err);
     }
     if (!rc && optind != argc - 1)
         return q2_shell_usage(self);
@@ -109,7 +99,7 @@ static int run_truncate(struct q2_shell *shell, const struct q2_shell_command *s
     if (!rc && !q2_shell_writable(shell))
         return -EROFS;
     if (!rc)
-        rc = resize(shell->disk, size, allocate, &err);
+        rc = q2_resize(shell->disk, size, mode, NULL, &err);
     if (rc)
         q2_shell_print_error(shell, &err);
     return rc;
@@ -168,6 +158,6 @@ const struct q2_shell_command q2_shell_transfer_commands[] = {
      run_discard},
     {"flush", "f", 0, 0, false, "", "make all that was written durable", NULL, run_flush},
     {"truncate", "t", 1, -1, false, "[-m prealloc_mode] off", "resize the disk",
-     " -m  off, falloc or full: how new space is backed\n", run_truncate},
+     " -m  off, metadata, falloc or full: how new space is backed\n", run_truncate},
     {.name = NULL},
 };

@@ -56,6 +56,7 @@ qcow2_SOURCES += \
 	cmd/output.h \
 	cmd/progress.c \
 	cmd/progress.h \
+	cmd/resize.c \
 	cmd/signals.c \
 	cmd/signals.h \
 	cmd/values.c

@@ -165,6 +165,18 @@ int q2_open_named(const char *text, bool image_opts,
     return rc;
 }
 
+void q2_warn_of_probing(const struct q2_disk *d)
+{
+    if (!d->probed_raw)
+        return;
+    fprintf(stderr,
+            "WARNING: Image format was not specified for '%s' and probing guessed "
+            "raw.\n         Automatically detecting the format is dangerous for raw "
+            "images, write operations on block 0 will be restricted.\n         "
+            "Specify the 'raw' format explicitly to remove the restrictions.\n",
+            d->path);
+}
+
 // --- files ---------------------------------------------------------------------------
 
 static bool same_file(const struct stat *a, const struct stat *b)

@@ -13,4 +13,5 @@ libqcow2_a_SOURCES += \
 	src/ops/info.c src/ops/info.h \
 	src/ops/map.c src/ops/map.h \
 	src/ops/open_rw.c src/ops/open_rw.h \
-	src/ops/preallocate.c src/ops/preallocate.h
+	src/ops/preallocate.c src/ops/preallocate.h \
+	src/ops/resize.c src/ops/resize.h

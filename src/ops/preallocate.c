@@ -29,23 +29,51 @@ static int write_zeros(struct q2_io *io, uint64_t host_offset, uint64_t n_bytes,
     return ret;
 }
 
-static int back_with_space(struct q2_disk *d, uint64_t host_offset, uint64_t n_bytes,
-                           enum q2_preallocation mode, const struct q2_monitor *mon,
-                           struct q2_error *err)
+int q2_preallocate_file(struct q2_io *io, uint64_t offset, uint64_t n_bytes,
+                        enum q2_preallocation mode, const struct q2_monitor *mon,
+                        struct q2_error *err)
 {
     if (mode == Q2_PREALLOC_FALLOC)
-        return q2_io_allocate(d->file, host_offset, n_bytes, err);
+        return q2_io_allocate(io, offset, n_bytes, err);
     if (mode == Q2_PREALLOC_FULL)
-        return write_zeros(d->file, host_offset, n_bytes, mon, err);
+        return write_zeros(io, offset, n_bytes, mon, err);
     return 0;
 }
 
-int q2_preallocate(struct q2_disk *d, enum q2_preallocation mode,
-                   const struct q2_monitor *mon, struct q2_error *err)
+// A cluster that was in use before may be handed out again: its old content must not
+// show.
+static int clear_used(struct q2_io *io, uint64_t host_offset, uint64_t n_bytes,
+                      struct q2_error *err)
+{
+    uint64_t file_size;
+    int ret = q2_io_get_size(io, &file_size, err);
+    if (ret < 0 || host_offset >= file_size)
+        return ret;
+    return q2_io_zero(io, host_offset, q2_min_u64(n_bytes, file_size - host_offset),
+                      false, err);
+}
+
+static int back_with_space(struct q2_disk *d, const struct q2_write *w, bool clear,
+                           enum q2_preallocation mode, const struct q2_monitor *mon,
+                           struct q2_error *err)
+{
+    uint64_t host_offset = w->host_offset - w->head;
+    uint64_t n_bytes = w->head + w->n_bytes + w->tail;
+    int ret = 0;
+    if (clear && !w->fresh && mode != Q2_PREALLOC_FULL)
+        ret = clear_used(d->file, host_offset, n_bytes, err);
+    if (ret == 0)
+        ret = q2_preallocate_file(d->file, host_offset, n_bytes, mode, mon, err);
+    return ret;
+}
+
+static int preallocate(struct q2_disk *d, uint64_t from, bool clear,
+                       enum q2_preallocation mode, const struct q2_monitor *mon,
+                       struct q2_error *err)
 {
     if (mode == Q2_PREALLOC_OFF)
         return 0;
-    for (uint64_t at = 0; at < d->size;) {
+    for (uint64_t at = from; at < d->size;) {
         struct q2_write w;
         if (q2_monitor_cancelled(mon))
             return q2_fail(err, -ECANCELED, "Preallocation was stopped");
@@ -53,8 +81,7 @@ int q2_preallocate(struct q2_disk *d, enum q2_preallocation mode,
                                       &w, err);
         if (ret < 0)
             return ret;
-        ret = back_with_space(d, w.host_offset - w.head, w.head + w.n_bytes + w.tail,
-                              mode, mon, err);
+        ret = back_with_space(d, &w, clear, mode, mon, err);
         if (ret == 0)
             ret = d->ops->write_finish(d, &w, err);
         else
@@ -62,7 +89,19 @@ int q2_preallocate(struct q2_disk *d, enum q2_preallocation mode,
         if (ret < 0)
             return ret;
         at += w.n_bytes;
-        q2_monitor_progress(mon, at, d->size);
+        q2_monitor_progress(mon, at - from, d->size - from);
     }
     return 0;
+}
+
+int q2_preallocate(struct q2_disk *d, enum q2_preallocation mode,
+                   const struct q2_monitor *mon, struct q2_error *err)
+{
+    return preallocate(d, 0, false, mode, mon, err);
+}
+
+int q2_preallocate_from(struct q2_disk *d, uint64_t from, enum q2_preallocation mode,
+                        const struct q2_monitor *mon, struct q2_error *err)
+{
+    return preallocate(d, from, true, mode, mon, err);
 }

@@ -1,0 +1,267 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: MIT
+# resize: as in QEMU's transcripts; what is new reads as zeros, what is cut off is free, and
+# QEMU finds all of it sound.
+
+load helpers
+
+setup() {
+    q2_setup
+}
+
+size_of() {
+    oracle info --output=json "$1" | json_value '["virtual-size"]'
+}
+
+# The disk reads like the raw file, for QEMU and for the program.
+reads_like() {
+    same "$1" "$2" && must "$QCOW2" compare "$1" "$2"
+}
+
+@test "resizes, as in the transcripts" {
+    must oracle create -f qcow2 -o preallocation=metadata pm.qcow2 64M
+    must oracle create -f qcow2 -o compat=0.10 v2.qcow2 64M
+    must oracle create -f qcow2 a.qcow2 64M
+    must oracle snapshot -c first a.qcow2
+    truncate -s 16M r.raw
+    replay <<'TRANSCRIPT'
+$ qemu-img resize pm.qcow2 128M
+Image resized.
+[exit 0]
+
+$ qemu-img resize pm.qcow2 +64M
+Image resized.
+[exit 0]
+
+$ qemu-img resize pm.qcow2 64M
+stderr: qemu-img: Use the --shrink option to perform a shrink operation.
+stderr: qemu-img: warning: Shrinking an image will delete all data beyond the shrunken image's end. Before performing such an operation, make sure there is no important data there.
+[exit 1]
+
+$ qemu-img resize --shrink pm.qcow2 64M
+Image resized.
+[exit 0]
+
+$ qemu-img resize --shrink pm.qcow2 -- -16M
+Image resized.
+[exit 0]
+
+$ qemu-img resize --preallocation=metadata pm.qcow2 +32M
+Image resized.
+[exit 0]
+
+$ qemu-img resize --preallocation=falloc pm.qcow2 +4M
+Image resized.
+[exit 0]
+
+$ qemu-img resize pm.qcow2 64M+
+stderr: qemu-img: Parameter 'size' expects a non-negative number below 2^64
+stderr: Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-
+stderr: and exabytes, respectively.
+[exit 1]
+
+$ qemu-img resize pm.qcow2 100P
+stderr: qemu-img: Failed to grow the L1 table: File too large
+[exit 1]
+
+$ qemu-img resize v2.qcow2 +1
+stderr: qemu-img: The new size must be a multiple of 512
+[exit 1]
+
+$ qemu-img resize a.qcow2 +16M
+Image resized.
+[exit 0]
+
+$ qemu-img resize --shrink a.qcow2 8M
+Image resized.
+[exit 0]
+
+$ qemu-img resize r.raw 32M
+Image resized.
+stderr: WARNING: Image format was not specified for 'r.raw' and probing guessed raw.
+stderr:          Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.
+stderr:          Specify the 'raw' format explicitly to remove the restrictions.
+[exit 0]
+
+$ qemu-img resize -f raw r.raw 32M
+Image resized.
+[exit 0]
+
+$ qemu-img resize -f raw --shrink r.raw 8M
+Image resized.
+[exit 0]
+
+$ qemu-img resize
+stderr: qemu-img: Expecting image file name and size
+stderr: Try 'qemu-img resize --help' for more information
+[exit 1]
+TRANSCRIPT
+    [ "$(size_of pm.qcow2)" -eq $((84 << 20)) ]
+    [ "$(size_of a.qcow2)" -eq $((8 << 20)) ]
+    [ "$(stat -c %s r.raw)" -eq $((8 << 20)) ]
+    clean pm.qcow2
+    clean a.qcow2
+}
+
+@test "a refusal changes nothing" {
+    must oracle create -f qcow2 -o compat=0.10 v2.qcow2 4M
+    must oracle snapshot -c one v2.qcow2
+    must oracle create -f qcow2 v3.qcow2 4M
+    cp v2.qcow2 v2.before
+    cp v3.qcow2 v3.before
+    one_error 1 "$QCOW2" resize v2.qcow2 8M
+    [ "$message" = "qcow2: Can't resize a v2 image which has snapshots" ] || fail "$message"
+    one_error 1 "$QCOW2" resize --shrink v2.qcow2 2M
+    for size in 8E 0 -4M -5M 16E 100P; do
+        must_exit 1 "$QCOW2" resize --shrink v3.qcow2 "$size"
+    done
+    one_error 1 "$QCOW2" resize --preallocation=falloc --shrink v3.qcow2 1M
+    [ "$message" = "qcow2: Preallocation can only be used for growing images" ] || fail "$message"
+    one_error 1 "$QCOW2" resize --preallocation=some v3.qcow2 8M
+    [ "$message" = "qcow2: Invalid preallocation mode 'some'" ] || fail "$message"
+    same_bytes v2.qcow2 v2.before
+    same_bytes v3.qcow2 v3.before
+}
+
+@test "sizes that QEMU refuses are refused with its words, others give its sizes" {
+    local size
+    for size in 8191P 9E 16E 99999P -1 -4M 0 +0 1k +1 1.5M 0x10000 x '' '+ 1' 5M -1M; do
+        must oracle create -f qcow2 want.qcow2 4M
+        cp want.qcow2 got.qcow2
+        local want=0 got=0
+        "$ORACLE" resize --shrink want.qcow2 "$size" >want.out 2>&1 || want=$?
+        qemu-img resize --shrink got.qcow2 "$size" >got.out 2>&1 || got=$?
+        diff -u want.out got.out || fail "$size"
+        [ "$want" -eq "$got" ] || fail "$size: exit $got, not $want"
+        [ "$(size_of want.qcow2)" -eq "$(size_of got.qcow2)" ] || fail "$size: other size"
+    done
+}
+
+@test "grown and shrunk images of all kinds read right and are sound" {
+    local cluster compat options
+    for cluster in $(rows '512 1k 4k 64k 2M' '512 4k 64k'); do
+        for compat in 0.10 1.1; do
+            must oracle create -f qcow2 -o "cluster_size=$cluster,compat=$compat" x.qcow2 3M
+            truncate -s 3M x.raw
+            scribble qcow2 x.qcow2 5 --size 3M --count 40 --no-discard
+            scribble raw x.raw 5 --size 3M --count 40 --no-discard
+            local size
+            for size in 8M 1000k 2001k 700k 12M 513k 513k 1M; do
+                must "$QCOW2" resize --shrink x.qcow2 "$size"
+                truncate -s "$size" x.raw
+                clean x.qcow2 || fail "$cluster $compat $size"
+                reads_like x.qcow2 x.raw || fail "$cluster $compat $size"
+                # What the next shrinking cuts off is not only zeros.
+                must qemu-io -f qcow2 -c 'write -P 7 500k 12k' x.qcow2
+                must qemu-io -f raw -c 'write -P 7 500k 12k' x.raw
+            done
+            written_right x.qcow2 x.raw || fail "$cluster $compat"
+        done
+    done
+}
+
+@test "shrinking gives the space back, in the file too" {
+    must oracle create -f qcow2 x.qcow2 64M
+    must qemu-io -f qcow2 -c 'write -P 5 0 64M' x.qcow2
+    must "$QCOW2" resize --shrink x.qcow2 1M
+    [ "$(stat -c %s x.qcow2)" -le $((2 << 20)) ] || fail "$(stat -c %s x.qcow2) bytes"
+    clean x.qcow2
+    must qemu-io -f qcow2 -c 'read -P 5 0 1M' x.qcow2
+}
+
+@test "snapshots keep their size and their data" {
+    must oracle create -f qcow2 x.qcow2 4M
+    must qemu-io -f qcow2 -c 'write -P 1 0 4M' x.qcow2
+    must oracle snapshot -c four x.qcow2
+    must qemu-io -f qcow2 -c 'write -P 2 3M 512k' x.qcow2
+    must "$QCOW2" resize --shrink x.qcow2 1M
+    clean x.qcow2
+    must "$QCOW2" resize x.qcow2 8G
+    clean x.qcow2
+    must qemu-io -f qcow2 -c 'read -P 1 0 1M' -c 'read -P 0 1M 7M' x.qcow2
+    must oracle snapshot -a four x.qcow2
+    [ "$(size_of x.qcow2)" -eq $((4 << 20)) ]
+    must qemu-io -f qcow2 -c 'read -P 1 0 4M' x.qcow2
+    clean x.qcow2
+}
+
+@test "a longer backing file does not show through what is added" {
+    local compat cluster
+    truncate -s 6M base.raw
+    must qemu-io -f raw -c 'write -P 9 0 6M' base.raw
+    for cluster in 512 4k 64k; do
+        for compat in 0.10 1.1; do
+            must oracle create -f qcow2 -b base.raw -F raw \
+                -o "cluster_size=$cluster,compat=$compat" x.qcow2 2000k
+            must "$QCOW2" resize x.qcow2 5M
+            must qemu-io -f qcow2 -c 'read -P 9 0 2000k' -c 'read -P 0 2000k 3120k' x.qcow2
+            clean x.qcow2
+            must "$QCOW2" resize --shrink x.qcow2 1M
+            must "$QCOW2" resize --preallocation=metadata x.qcow2 8M
+            must qemu-io -f qcow2 -c 'read -P 9 0 1M' -c 'read -P 0 1M 7M' x.qcow2
+            clean x.qcow2 || fail "$cluster $compat"
+        done
+    done
+}
+
+@test "what is preallocated is mapped, and reads as zeros where other data has been" {
+    local mode
+    for mode in metadata falloc full; do
+        must oracle create -f qcow2 -o cluster_size=4k x.qcow2 4M
+        must qemu-io -f qcow2 -c 'write -P 3 0 4M' x.qcow2
+        must qemu-io -f qcow2 -c 'discard 1M 1M' x.qcow2
+        must "$QCOW2" resize --preallocation=$mode x.qcow2 6001k
+        clean x.qcow2
+        must qemu-io -f qcow2 -c 'read -P 3 0 1M' -c 'read -P 3 2M 2M' \
+            -c 'read -P 0 4M 1905k' x.qcow2
+        [ "$(oracle map --output=json -s 4M x.qcow2 | grep -c '"data": false')" -eq 0 ] ||
+            fail "$mode: $(oracle map --output=json x.qcow2)"
+    done
+    [ "$(disk_bytes x.qcow2)" -ge $((4800 << 10)) ]
+}
+
+@test "raw files: every size, and their preallocation" {
+    truncate -s 1M x.raw
+    must qemu-io -f raw -c 'write -P 3 0 1M' x.raw
+    must "$QCOW2" resize -f raw x.raw +1000
+    [ "$(stat -c %s x.raw)" -eq $((1048576 + 1000)) ]
+    must "$QCOW2" resize -f raw --preallocation=falloc x.raw 2M
+    [ "$(disk_bytes x.raw)" -ge $((2 << 20)) ]
+    must "$QCOW2" resize -f raw --preallocation=full x.raw 3M
+    must qemu-io -f raw -c 'read -P 3 0 1M' -c 'read -P 0 1M 2M' x.raw
+    [ "$(disk_bytes x.raw)" -ge $((3 << 20)) ]
+    one_error 1 "$QCOW2" resize -f raw --preallocation=metadata x.raw 4M
+    must "$QCOW2" resize -f raw --shrink x.raw -2.5M
+    [ "$(stat -c %s x.raw)" -eq $((512 << 10)) ]
+}
+
+@test "L1 tables grow to their largest, and the disk can be written at its end" {
+    must oracle create -f qcow2 -o cluster_size=512 x.qcow2 1M
+    must qemu-io -f qcow2 -c 'write -P 4 512k 64k' x.qcow2
+    must "$QCOW2" resize x.qcow2 128G
+    must "$QCOW2" io -f qcow2 -c 'write -P 6 137438952448 1k' x.qcow2
+    must qemu-io -f qcow2 -c 'read -P 4 512k 64k' -c 'read -P 6 137438952448 1k' \
+        -c 'read -P 0 1M 64k' x.qcow2
+    clean x.qcow2
+    one_error 1 "$QCOW2" resize x.qcow2 +512
+    [ "$message" = "qcow2: Failed to grow the L1 table: File too large" ] || fail "$message"
+    clean x.qcow2
+}
+
+@test "io truncates qcow2 images" {
+    must oracle create -f qcow2 x.qcow2 1M
+    must "$QCOW2" io -f qcow2 -c 'write -P 1 0 1M' -c 'truncate 3M' -c 'write -P 2 2M 1M' \
+        -c 'truncate 2560k' -c 'truncate -m metadata 4M' x.qcow2
+    must qemu-io -f qcow2 -c 'read -P 1 0 1M' -c 'read -P 0 1M 1M' -c 'read -P 2 2M 512k' \
+        -c 'read -P 0 2560k 1536k' x.qcow2
+    [ "$(size_of x.qcow2)" -eq $((4 << 20)) ]
+    clean x.qcow2
+}
+
+@test "the machine's state does not become guest data" {
+    must oracle create -f qcow2 x.qcow2 1M
+    must qemu-io -f qcow2 -c 'write -b -P 8 0 64k' x.qcow2
+    must "$QCOW2" resize x.qcow2 2G
+    must "$QCOW2" io -f qcow2 -c 'read -P 0 511M 2M' x.qcow2
+    clean x.qcow2
+}
