@@ -146,7 +146,8 @@ static int record_after(struct fault *f, struct q2_fault_call *c, struct q2_erro
 // Is it this call's turn to fail?
 static bool must_fail(struct fault *f, enum q2_fault_kind kind)
 {
-    if (!f->armed || (f->rule.kinds != 0 && !(f->rule.kinds & (1U << kind))))
+    unsigned kinds = f->rule.kinds ? f->rule.kinds : ~(1U << Q2_FAULT_READ);
+    if (!f->armed || !(kinds & (1U << kind)))
         return false;
     uint64_t number = f->n_counted++;
     if (number < f->rule.n_pass || (number > f->rule.n_pass && !f->rule.forever))
@@ -178,6 +179,8 @@ static int do_request(struct fault *f, const struct request *r, struct q2_error 
         return q2_io_allocate(f->below, r->offset, r->n_bytes, err);
     case Q2_FAULT_FLUSH:
         return q2_io_flush(f->below, err);
+    case Q2_FAULT_READ:
+        break;
     }
     return 0;
 }
@@ -234,7 +237,15 @@ static int request(struct q2_io *io, const struct request *r, struct q2_error *e
 static int fault_read(struct q2_io *io, uint64_t offset, void *buf, size_t n_bytes,
                       struct q2_error *err)
 {
-    return q2_io_read_exact(fault_of(io)->below, offset, buf, n_bytes, err);
+    struct fault *f = fault_of(io);
+    pthread_mutex_lock(&f->lock);
+    int code = must_fail(f, Q2_FAULT_READ) ? f->rule.code : 0;
+    pthread_mutex_unlock(&f->lock);
+    return code < 0
+               ? q2_fail_errno(err, code,
+                               "Could not read %zu bytes at offset %" PRIu64 " of '%s'",
+                               n_bytes, offset, io->name)
+               : q2_io_read_exact(f->below, offset, buf, n_bytes, err);
 }
 
 static int fault_write(struct q2_io *io, uint64_t offset, const void *buf, size_t n_bytes,

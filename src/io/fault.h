@@ -17,6 +17,7 @@ enum q2_fault_kind {
     Q2_FAULT_SET_SIZE,
     Q2_FAULT_ALLOCATE,
     Q2_FAULT_FLUSH,
+    Q2_FAULT_READ, // for rules: reads are not in the record
 };
 
 // One call that changes the file, or makes changes durable.
@@ -30,7 +31,8 @@ struct q2_fault_call {
     uint8_t *before, *after; // content of the n_bytes (zeros behind the end); NULL: none
 };
 
-// Which calls fail. Kinds are counted that are set in kinds (1 << kind; 0: all).
+// Which calls fail. Kinds are counted that are set in kinds (1 << kind; 0: all but
+// reads).
 struct q2_fault_rule {
     uint64_t n_pass; // that many still succeed
     int code;        // negative errno; 0: nothing is done, but success is claimed

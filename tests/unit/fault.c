@@ -155,6 +155,10 @@ static void test_failing(void)
     has_str(err.message, "Could not flush", "and says so");
     is_int(q2_io_flush(fault, &err), -EIO, "and fails again");
     is_state(7, none, "baaa|", "a flush that failed makes nothing durable");
+    const struct q2_fault_rule reads = {.code = -EIO, .kinds = 1U << Q2_FAULT_READ};
+    q2_fault_arm(fault, &reads);
+    is_int(q2_io_read(fault, 0, buf, SECTOR, &err), -EIO, "a read fails");
+    is_int(q2_io_read(fault, 0, buf, SECTOR, &err), 0, "once");
     const struct q2_fault_rule liar = {.forever = true, .kinds = 1U << Q2_FAULT_FLUSH};
     q2_fault_arm(fault, &liar);
     is_int(q2_io_flush(fault, &err), 0, "a flush may also lie");
