@@ -8,13 +8,16 @@
 #include "base/endian.h"
 #include "check/repair.h"
 
-// A lost L2 table under repair.
+// A lost L2 table, or a lost part of one, under repair.
 struct lost {
     struct q2_plan *p;
     struct q2_scan *s;
     const struct q2_finding *f;
-    uint64_t *entries; // what is known of them; 0: nothing
-    uint64_t n, n_found;
+    bool part;         // the rest of the table is sound
+    uint64_t table;    // its place
+    uint64_t first, n; // entries that are lost
+    uint64_t *entries; // what is known of the whole table; 0: nothing
+    uint64_t n_found;  // of those that are lost
     uint64_t times;    // L1 entries of all states that name it
     bool in_place;     // its cluster is its own: only the content is lost
     bool nothing_else; // all that is missing is known: what is not was never there
@@ -65,7 +68,7 @@ static uint64_t times_named(const struct q2_scan *s, uint64_t table)
 static uint64_t explained(const struct lost *l)
 {
     uint64_t n = 0;
-    for (uint64_t i = 0; i < l->n; i++) {
+    for (uint64_t i = l->first; i < l->first + l->n; i++) {
         struct q2_l2_entry e =
             q2_l2_decode(l->entries[i], l->s->cluster_bits, l->s->header.version);
         if (e.kind == Q2_CLUSTER_COMPRESSED)
@@ -77,24 +80,45 @@ static uint64_t explained(const struct lost *l)
     return n;
 }
 
+// Is this the only finding of its kind, and are there no others?
+static bool is_alone(const struct lost *l)
+{
+    unsigned n = 0;
+    for (size_t i = 0; i < l->s->findings.n && n < 2; i++)
+        n += l->s->findings.list[i].problem == l->f->problem;
+    return n == 1 && l->s->n_suspects == (l->part ? 0 : 1);
+}
+
+static int find_place(struct lost *l, struct q2_error *err)
+{
+    struct q2_scan *s = l->s;
+    uint64_t cluster = l->table >> s->cluster_bits, stored = 0;
+    l->times = 1;
+    l->in_place = l->part;
+    if (l->f->problem != Q2_PROBLEM_L2_GARBAGE)
+        return 0;
+    int ret = q2_scan_stored(s, cluster, &stored, err);
+    l->times = times_named(s, l->table);
+    l->in_place |=
+        stored == l->times && q2_counters_get(s->references, cluster) == stored;
+    return ret;
+}
+
 static int investigate(struct lost *l, struct q2_error *err)
 {
     struct q2_scan *s = l->s;
-    uint64_t table = l->f->entry & Q2_OFFSET_MASK, stored = 0;
+    uint64_t n_found;
     int ret = 0;
     // In a dirty image refcounts are what a crash leaves, and no evidence.
     if (!(s->header.incompatible_features & Q2_INCOMPAT_DIRTY))
-        ret = q2_scan_shared_table(s, l->f->guest_offset, l->entries, &l->n_found, err);
-    if (ret < 0)
-        return ret;
-    l->times = 1;
-    if (l->f->problem == Q2_PROBLEM_L2_GARBAGE) {
-        ret = q2_scan_stored(s, table >> s->cluster_bits, &stored, err);
-        l->times = times_named(s, table);
-        l->in_place = stored == l->times &&
-                      q2_counters_get(s->references, table >> s->cluster_bits) == stored;
-    }
-    l->nothing_else = l->in_place && !s->header.backing_file && s->n_suspects == 1 &&
+        ret = q2_scan_shared_table(s, l->f->guest_offset, l->table, l->entries, &n_found,
+                                   err);
+    for (uint64_t i = l->first; i < l->first + l->n; i++)
+        l->n_found += l->entries[i] != 0;
+    if (ret == 0)
+        ret = find_place(l, err);
+    l->nothing_else = l->in_place && !s->header.backing_file && is_alone(l) &&
+                      l->f->problem == Q2_PROBLEM_L2_GARBAGE &&
                       s->surplus == explained(l) * l->times;
     return ret;
 }
@@ -103,11 +127,11 @@ static int note_run(const struct lost *l, uint64_t first, uint64_t n,
                     struct q2_error *err)
 {
     struct q2_finding f = *l->f;
-    f.guest_offset += first << l->s->cluster_bits;
+    f.guest_offset += (first - l->first) << l->s->cluster_bits;
     f.guest_bytes = n << l->s->cluster_bits;
     f.lossy = true;
     if (l->in_place) // shared with whoever names this table
-        f.edit_offset = (f.entry & Q2_OFFSET_MASK) + first * 8;
+        f.edit_offset = l->table + first * 8;
     int ret = q2_plan_note(l->p, &f, err);
     return ret < 0 || !l->in_place ? ret : q2_plan_note_sharers(l->p, l->s, &f, err);
 }
@@ -116,15 +140,16 @@ static int note_run(const struct lost *l, uint64_t first, uint64_t n,
 static int note_losses(const struct lost *l, struct q2_error *err)
 {
     int ret = 0;
-    if (l->nothing_else) {
+    if (l->nothing_else || l->n_found == l->n) {
         struct q2_finding f = *l->f;
         f.lossy = false;
         f.recovered = true;
         return q2_plan_note(l->p, &f, err);
     }
-    for (uint64_t i = 0, n; i < l->n && ret == 0; i += n) {
+    uint64_t end = l->first + l->n;
+    for (uint64_t i = l->first, n; i < end && ret == 0; i += n) {
         bool known = l->entries[i] != 0;
-        for (n = 1; i + n < l->n && (l->entries[i + n] != 0) == known; n++)
+        for (n = 1; i + n < end && (l->entries[i + n] != 0) == known; n++)
             ;
         if (!known)
             ret = note_run(l, i, n, err);
@@ -135,33 +160,47 @@ static int note_losses(const struct lost *l, struct q2_error *err)
 // The table as it is known, in its own cluster or in a new one.
 static int write_table(const struct lost *l, struct q2_error *err)
 {
-    uint64_t rest = 0, place = l->f->entry & Q2_OFFSET_MASK;
+    uint64_t rest = 0, place;
     int ret = l->nothing_else ? 0 : filler(l->p, l->s, &rest, err);
-    uint8_t *table = ret == 0 ? malloc(l->s->cluster_size) : NULL;
+    uint8_t *table = ret == 0 ? malloc(l->n * 8) : NULL;
     if (ret == 0 && !table)
-        ret = q2_fail_memory(err, l->s->cluster_size);
+        ret = q2_fail_memory(err, l->n * 8);
     for (uint64_t i = 0; i < l->n && table; i++)
-        q2_store_be64(table + i * 8, l->entries[i] ? l->entries[i] : rest);
-    if (ret == 0)
-        ret = l->in_place
-                  ? q2_io_write(l->p->overlay, place, table, l->s->cluster_size, err)
-                  : q2_edit_append(l->p, table, &place, err);
+        q2_store_be64(table + i * 8,
+                      l->entries[l->first + i] ? l->entries[l->first + i] : rest);
+    if (ret == 0 && l->in_place)
+        ret = q2_io_write(l->p->overlay, l->table + l->first * 8, table, l->n * 8, err);
+    else if (ret == 0)
+        ret = q2_edit_append(l->p, table, &place, err);
     free(table);
     if (ret == 0)
         ret = q2_io_flush(l->p->overlay, err);
-    return ret < 0 || l->in_place ? ret
-                                  : q2_edit_entry(l->p->overlay, l->f->edit_offset,
-                                                  place | Q2_FLAG_COPIED, err);
+    if (ret < 0)
+        return ret;
+    if (l->f->problem == Q2_PROBLEM_L2_CUT)
+        return q2_plan_appended(l->p, l->table, l->s->cluster_size, err);
+    return l->in_place ? 0
+                       : q2_edit_entry(l->p->overlay, l->f->edit_offset,
+                                       place | Q2_FLAG_COPIED, err);
 }
 
 int q2_heal_lost_table(struct q2_plan *p, struct q2_scan *s, const struct q2_finding *f,
                        bool *healed, struct q2_error *err)
 {
-    struct lost l = {.p = p, .s = s, .f = f, .n = UINT64_C(1) << s->l2_bits};
+    struct lost l = {.p = p,
+                     .s = s,
+                     .f = f,
+                     .part = !f->in_l1,
+                     .table = f->entry & Q2_OFFSET_MASK,
+                     .n = UINT64_C(1) << s->l2_bits};
     *healed = false;
     l.entries = calloc(l.n, sizeof(*l.entries));
     if (!l.entries)
         return q2_fail_memory(err, l.n * sizeof(*l.entries));
+    if (l.part) {
+        l.first = (f->edit_offset - l.table) / 8;
+        l.n = f->edit_count;
+    }
     int ret = investigate(&l, err);
     if (ret == 0 && (l.n_found > 0 || l.nothing_else)) {
         ret = write_table(&l, err);

@@ -174,7 +174,9 @@ static int heal_entry(struct q2_plan *p, struct q2_scan *s, const struct q2_find
 {
     uint64_t value = f->edit_value;
     bool healed = false;
-    int ret = l1 && f->lossy ? q2_heal_lost_table(p, s, f, &healed, err) : 0;
+    bool table =
+        l1 || f->problem == Q2_PROBLEM_L2_GARBAGE || f->problem == Q2_PROBLEM_L2_CUT;
+    int ret = table && f->lossy ? q2_heal_lost_table(p, s, f, &healed, err) : 0;
     if (ret < 0 || healed)
         return ret;
     if (f->needs_zero_cluster && l1) {
@@ -285,10 +287,46 @@ static bool references_are_doubtful(const struct q2_scan *s)
     return s->rebuild;
 }
 
+// Does healing this make the file longer?
+static bool grows_file(const struct q2_scan *s, const struct q2_finding *f)
+{
+    return (f->lossy && (f->in_l1 || s->header.backing_file)) ||
+           f->problem == Q2_PROBLEM_SNAPSHOT_INCOMPLETE ||
+           f->problem == Q2_PROBLEM_SNAPSHOT_TABLE ||
+           f->problem == Q2_PROBLEM_SNAPSHOT_L1;
+}
+
+// Before a file that was cut short grows again, entries that lead behind its old end are
+// made to lead behind any end. After a power cut in the middle of the repair they would
+// seem to be sound.
+static int mark_cut_off(struct q2_plan *p, const struct q2_scan *s, bool *changed,
+                        struct q2_error *err)
+{
+    bool grows = false;
+    for (size_t i = 0; i < s->findings.n && !grows; i++)
+        grows = grows_file(s, &s->findings.list[i]);
+    for (size_t i = 0; i < s->findings.n && grows; i++) {
+        const struct q2_finding *f = &s->findings.list[i];
+        uint64_t near = (2 * s->file_clusters + Q2_NEAR_CLUSTERS) << s->cluster_bits;
+        bool reads_zero = !f->in_l1 && (f->entry & Q2_FLAG_ZERO);
+        if (f->problem != Q2_PROBLEM_REFERENCE_OUTSIDE || f->edit_offset == 0 ||
+            reads_zero || f->offset < s->file_size || f->offset >= near)
+            continue;
+        int ret = q2_edit_entry(p->overlay, f->edit_offset,
+                                q2_scan_cut_mark(s->cluster_size), err);
+        if (ret < 0)
+            return ret;
+        *changed = true;
+    }
+    return *changed ? q2_io_flush(p->overlay, err) : 0;
+}
+
 static int round_all(struct q2_plan *p, struct q2_scan *s, const struct q2_monitor *mon,
                      bool *changed, struct q2_error *err)
 {
-    int ret = heal_cut(p, s, changed, err);
+    int ret = mark_cut_off(p, s, changed, err);
+    if (ret == 0 && !*changed)
+        ret = heal_cut(p, s, changed, err);
     if (ret == 0 && !*changed)
         ret = heal_simple(p, &s->findings, Q2_PROBLEM_SNAPSHOT_FIELD, changed, err);
     if (ret == 0 && !*changed)
@@ -318,8 +356,8 @@ static int round_all(struct q2_plan *p, struct q2_scan *s, const struct q2_monit
 static int round_leaks(struct q2_plan *p, struct q2_scan *s, bool flags_were_right,
                        bool *changed, struct q2_error *err)
 {
-    if (p->leaks_kept || (s->leaks > 0 && references_are_doubtful(s))) {
-        p->leaks_kept = true;
+    if (p->leaks_kept || references_are_doubtful(s)) {
+        p->leaks_kept |= s->leaks > 0;
         return 0;
     }
     int ret = q2_heal_refcounts(p, s, Q2_REPAIR_MODE_LEAKS, changed, err);

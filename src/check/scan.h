@@ -182,6 +182,13 @@ static inline bool q2_scan_clean(const struct q2_scan *s)
 size_t q2_scan_report(struct q2_scan *s, struct q2_findings *to,
                       const struct q2_finding *f);
 
+// So many clusters behind twice the file a cut-off entry may lead.
+#define Q2_NEAR_CLUSTERS 65536U
+// The value of an entry whose target was cut off, as a repair leaves it for a moment.
+static inline uint64_t q2_scan_cut_mark(uint32_t cluster_size)
+{
+    return Q2_OFFSET_MASK & ~(uint64_t)(cluster_size - 1);
+}
 // Where the file ended, as far as what lies at offset is concerned: what a repair has put
 // behind the old end does not make whole what it divided.
 uint64_t q2_scan_end(const struct q2_scan *s, uint64_t offset);
@@ -331,9 +338,10 @@ int q2_scan_claim_fits(struct q2_scan *s, struct q2_counters *claims, uint64_t v
 // Has the L2 table an entry in common with another state's table for this place?
 int q2_scan_is_kin(struct q2_scan *s, uint64_t table, uint64_t guest_offset, bool *yes,
                    struct q2_error *err);
-// Entries for a whole L2 table (out: as many as it has); 0 where nothing is known.
-int q2_scan_shared_table(struct q2_scan *s, uint64_t guest_offset, uint64_t *out,
-                         uint64_t *n_found, struct q2_error *err);
+// Entries for a whole L2 table (out: as many as it has), by other tables than own; 0
+// where nothing is known.
+int q2_scan_shared_table(struct q2_scan *s, uint64_t guest_offset, uint64_t own,
+                         uint64_t *out, uint64_t *n_found, struct q2_error *err);
 // Makes room for one more item in a list; *list may move.
 int q2_scan_grow(void **list, size_t *max, size_t n, size_t item, struct q2_error *err);
 int q2_scan_suspect(struct q2_scan *s, const struct q2_suspect *suspect,

@@ -215,8 +215,8 @@ static int drop_disputed(struct q2_scan *s, uint64_t *out, const bool *disputed,
     return ret;
 }
 
-int q2_scan_shared_table(struct q2_scan *s, uint64_t guest_offset, uint64_t *out,
-                         uint64_t *n_found, struct q2_error *err)
+int q2_scan_shared_table(struct q2_scan *s, uint64_t guest_offset, uint64_t own,
+                         uint64_t *out, uint64_t *n_found, struct q2_error *err)
 {
     uint64_t index = guest_offset >> (s->l2_bits + s->cluster_bits);
     size_t n = (size_t)1 << s->l2_bits;
@@ -226,7 +226,7 @@ int q2_scan_shared_table(struct q2_scan *s, uint64_t guest_offset, uint64_t *out
     for (size_t i = 0; i < n; i++)
         out[i] = 0;
     for (unsigned t = 0; t < s->n_l1s && ret == 0; t++) {
-        uint64_t table = table_of(s, &s->l1s[t], index, 0);
+        uint64_t table = table_of(s, &s->l1s[t], index, own);
         if (table != 0)
             ret = gather(s, table, out, disputed, err);
     }

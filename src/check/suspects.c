@@ -12,8 +12,6 @@
 #define MAX_RIVALS 4096U
 // With more damaged L1 entries no tables are compared.
 #define MAX_KIN 1024U
-// Entries that lead farther behind the end of the file were never right.
-#define MAX_CUT_CLUSTERS 65536U
 
 // Is this host cluster in use by its refcount, and by nothing else that was found?
 int q2_scan_is_orphan(struct q2_scan *s, uint64_t offset, uint64_t *stored, bool *yes,
@@ -327,9 +325,12 @@ static int was_cut_off(struct q2_scan *s, const struct q2_suspect *x,
     *yes = false;
     if (f->problem != Q2_PROBLEM_REFERENCE_OUTSIDE)
         return 0;
+    *yes = x->entry == q2_scan_cut_mark(s->cluster_size);
+    if (*yes)
+        return 0;
     if (!x->is_l1 && (x->entry & Q2_FLAG_COMPRESSED))
         cluster = f->offset >> s->cluster_bits;
-    if (cluster > 2 * s->file_clusters + MAX_CUT_CLUSTERS)
+    if (cluster > 2 * s->file_clusters + Q2_NEAR_CLUSTERS)
         return 0;
     int ret = q2_scan_stored(s, cluster, &stored, err);
     if (ret == 0)
