@@ -40,7 +40,11 @@ recipe() { # FOLDER-NAME
 }
 
 @test "every problem is found, healed, and the repair can be taken back" {
-    run_recipes "$RECIPES"/*
+    local folders=()
+    mapfile -t folders < <(cd "$RECIPES" && ls)
+    # In short mode without the variants.
+    if is_short; then mapfile -t folders < <(slugs); fi
+    run_recipes "${folders[@]/#/$RECIPES/}"
 }
 
 @test "the examples of the manual do what they say" {
@@ -1086,8 +1090,8 @@ little_memory() {
 
 @test "a file that claims 256 GiB and holds nothing is checked in 64 MiB of memory" {
     local kind option code
-    for kind in empty holes scattered shared snapshots; do
-        imgtool hostile h.qcow2 $kind
+    for kind in $(rows 'empty holes scattered shared snapshots' 'empty holes snapshots'); do
+        imgtool hostile h.qcow2 "$kind"
         for option in '' '-r all --dry-run'; do
             echo "$kind $option"
             code=0
