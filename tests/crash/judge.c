@@ -179,6 +179,14 @@ bool judge_state(struct judge *j, struct q2_io *state)
            content_allowed(j, state);
 }
 
+bool judge_structure(struct judge *j, struct q2_io *state)
+{
+    bool dirty, still_dirty;
+    if (!scan_is(j, state, true, true, &dirty))
+        return false;
+    return !dirty || (repair(j, state) && scan_is(j, state, false, false, &still_dirty));
+}
+
 bool judge_clean(struct judge *j, struct q2_io *image, bool may_leak)
 {
     char why[1024];

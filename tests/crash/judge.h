@@ -29,6 +29,8 @@ void judge_clear(struct judge *j);
 // Nothing worse than leaks, or dirty and repaired without a loss (in the state itself);
 // guest and snapshots as they may be. j->buf has the guest's content then. False: j->why.
 bool judge_state(struct judge *j, struct q2_io *state);
+// The same, without a look at what it holds.
+bool judge_structure(struct judge *j, struct q2_io *state);
 // Of an image after a clean end: no leak either, not dirty, the content is exactly the
 // model's. may_leak: leaks are fine.
 bool judge_clean(struct judge *j, struct q2_io *image, bool may_leak);

@@ -13,12 +13,14 @@ Q2_CRASH_SOURCES = \
 check_PROGRAMS += \
 	tests/crash/errors \
 	tests/crash/powercut \
+	tests/crash/resizing \
 	tests/crash/threads \
 	tests/unit/random_ops \
 	tests/unit/steady
 
 tests_crash_errors_SOURCES = tests/crash/errors.c $(Q2_CRASH_SOURCES)
 tests_crash_powercut_SOURCES = tests/crash/powercut.c $(Q2_CRASH_SOURCES)
+tests_crash_resizing_SOURCES = tests/crash/resizing.c $(Q2_CRASH_SOURCES)
 tests_crash_threads_SOURCES = tests/crash/threads.c $(Q2_CRASH_SOURCES)
 tests_unit_random_ops_SOURCES = tests/unit/random_ops.c $(Q2_CRASH_SOURCES)
 tests_unit_steady_SOURCES = tests/unit/steady.c \
