@@ -31,6 +31,7 @@ struct q2_command {
     int (*run)(struct q2_command_line *line, struct q2_error *err);
 };
 
+extern const struct q2_command q2_cmd_amend;
 extern const struct q2_command q2_cmd_check;
 extern const struct q2_command q2_cmd_compare;
 extern const struct q2_command q2_cmd_convert;

@@ -66,6 +66,40 @@ static const struct q2_key_row raw_rows[] = {
      "Extent size hint for the image file, 0 to disable"},
 };
 
+static const struct q2_key_row amend_rows[] = {
+    {Q2_KEY_BACKING_FILE, Q2_TYPE_TEXT, false, "backing_file", NULL,
+     "File name of a base image"},
+    {Q2_KEY_BACKING_FORMAT, Q2_TYPE_TEXT, false, "backing_fmt", NULL,
+     "Image format of the base image"},
+    {Q2_KEY_COMPAT, Q2_TYPE_TEXT, false, "compat", NULL,
+     "Compatibility level (v2 [0.10] or v3 [1.1])"},
+    {Q2_KEY_DATA_FILE, Q2_TYPE_TEXT, false, "data_file", NULL,
+     "File name of an external data file"},
+    {Q2_KEY_DATA_FILE_RAW, Q2_TYPE_BOOL, false, "data_file_raw", NULL,
+     "The external data file must stay valid as a raw image"},
+    {Q2_KEY_ENCRYPT_ITER_TIME, Q2_TYPE_NUMBER, false, "encrypt.iter-time", NULL,
+     "Time to spend in PBKDF in milliseconds"},
+    {Q2_KEY_ENCRYPT_KEYSLOT, Q2_TYPE_NUMBER, false, "encrypt.keyslot", NULL,
+     "Select a single keyslot to modify explicitly"},
+    {Q2_KEY_ENCRYPT_NEW_SECRET, Q2_TYPE_TEXT, false, "encrypt.new-secret", NULL,
+     "New secret to set in the matching keyslots. Empty string to erase"},
+    {Q2_KEY_ENCRYPT_OLD_SECRET, Q2_TYPE_TEXT, false, "encrypt.old-secret", NULL,
+     "Select all keyslots that match this password"},
+    {Q2_KEY_ENCRYPT_STATE, Q2_TYPE_TEXT, false, "encrypt.state", NULL,
+     "Select new state of affected keyslots (active/inactive)"},
+    {Q2_KEY_LAZY_REFCOUNTS, Q2_TYPE_BOOL, false, "lazy_refcounts", NULL,
+     "Postpone refcount updates"},
+    {Q2_KEY_REFCOUNT_BITS, Q2_TYPE_NUMBER, false, "refcount_bits", NULL,
+     "Width of a reference count entry in bits"},
+    {Q2_KEY_SIZE, Q2_TYPE_SIZE, false, "size", NULL, "Virtual disk size"},
+};
+
+const struct q2_key_row *q2_key_amend_rows(size_t *n)
+{
+    *n = sizeof(amend_rows) / sizeof(amend_rows[0]);
+    return amend_rows;
+}
+
 const struct q2_key_row *q2_key_rows(const char *format, size_t *n)
 {
     bool raw = !strcmp(format, "raw");
@@ -109,4 +143,10 @@ int q2_key_print_help(const char *format, bool file_named, struct q2_error *err)
         printf("\nThe protocol level may support further options.\n"
                "Specify the target filename to include those options.\n");
     return 0;
+}
+
+void q2_key_print_amend_help(void)
+{
+    printf("Amend options for 'qcow2':\n");
+    print_rows_sorted(amend_rows, sizeof(amend_rows) / sizeof(amend_rows[0]), false);
 }

@@ -32,6 +32,10 @@ enum q2_create_key {
     Q2_KEY_REFCOUNT_BITS,
     Q2_KEY_NOCOW,
     Q2_KEY_EXTENT_SIZE_HINT,
+    Q2_KEY_ENCRYPT_KEYSLOT, // from here on: amend alone
+    Q2_KEY_ENCRYPT_NEW_SECRET,
+    Q2_KEY_ENCRYPT_OLD_SECRET,
+    Q2_KEY_ENCRYPT_STATE,
     Q2_KEYS
 };
 
@@ -48,6 +52,10 @@ struct q2_key_row {
 
 // The rows of a known format, in the order in which they are printed.
 const struct q2_key_row *q2_key_rows(const char *format, size_t *n);
+
+// Those that amend takes; of qcow2.
+const struct q2_key_row *q2_key_amend_rows(size_t *n);
+void q2_key_print_amend_help(void);
 
 // The keys of a format; with those of the file system when a file is named.
 int q2_key_print_help(const char *format, bool file_named, struct q2_error *err);

@@ -68,15 +68,30 @@ static int set_row(struct q2_new_image *image, const struct q2_key_row *row,
     return 0;
 }
 
+static const struct q2_key_row *find_name(const struct q2_key_row *rows, size_t n,
+                                          const char *name)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!strcmp(rows[i].name, name))
+            return &rows[i];
+    return NULL;
+}
+
 static int set_named(struct q2_new_image *image, const char *name, const char *text,
                      struct q2_error *err)
 {
-    size_t n;
+    size_t n, n_amend;
     const struct q2_key_row *rows = q2_key_rows(image->format, &n);
-    for (size_t i = 0; i < n; i++)
-        if (!strcmp(rows[i].name, name))
-            return set_row(image, &rows[i], text, err);
-    return q2_fail(err, -EINVAL, "Invalid parameter '%s'", name);
+    const struct q2_key_row *row = find_name(rows, n, name);
+    const struct q2_key_row *amend_rows = q2_key_amend_rows(&n_amend);
+    bool only_new = image->amends && row;
+    if (image->amends)
+        row = find_name(amend_rows, n_amend, name);
+    if (row)
+        return set_row(image, row, text, err);
+    q2_fail(err, -EINVAL, "Invalid parameter '%s'", name);
+    return only_new ? q2_hint(err, "This option is only supported for image creation")
+                    : err->code;
 }
 
 int q2_new_image_set(struct q2_new_image *image, enum q2_create_key key, const char *text,

@@ -2,6 +2,7 @@
 # The program: dispatch, options, output, one file per command.
 
 qcow2_SOURCES += \
+	cmd/amend.c \
 	cmd/check.c \
 	cmd/check_chain.c \
 	cmd/check_chain.h \

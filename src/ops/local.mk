@@ -2,6 +2,11 @@
 # The ops layer: what a user asks for.
 
 libqcow2_a_SOURCES += \
+	src/ops/amend.c src/ops/amend.h \
+	src/ops/amend_refcounts.c \
+	src/ops/amend_steps.h \
+	src/ops/amend_tables.c \
+	src/ops/amend_zeroes.c \
 	src/ops/check.c src/ops/check.h \
 	src/ops/check_edits.c src/ops/check_edits.h \
 	src/ops/check_progress.c src/ops/check_progress.h \
