@@ -11,6 +11,7 @@ Q2_CRASH_SOURCES = \
 	tests/crash/play.c tests/crash/play.h
 
 check_PROGRAMS += \
+	tests/crash/amending \
 	tests/crash/errors \
 	tests/crash/powercut \
 	tests/crash/resizing \
@@ -18,6 +19,7 @@ check_PROGRAMS += \
 	tests/unit/random_ops \
 	tests/unit/steady
 
+tests_crash_amending_SOURCES = tests/crash/amending.c $(Q2_CRASH_SOURCES)
 tests_crash_errors_SOURCES = tests/crash/errors.c $(Q2_CRASH_SOURCES)
 tests_crash_powercut_SOURCES = tests/crash/powercut.c $(Q2_CRASH_SOURCES)
 tests_crash_resizing_SOURCES = tests/crash/resizing.c $(Q2_CRASH_SOURCES)

@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: MIT
+// Cuts the power behind every write of an amendment: version up and down, refcounts of
+// every width, lazy refcounts on and off. Whatever is left must be sound, at worst with
+// leaks, and read as before in the active state and in every snapshot. Between the
+// amendments a guest works on the image. Now and then a write fails instead, and
+// amendments that are refused must not have written anything.
+//
+//   amending                  images made here
+//   amending [-o FOLDER] IMAGE...
+//                             images from files; FOLDER gets a sample of the states
+//
+// The environment's Q2_SEED plays other operations, and the same ones again.
+#include "ops/amend.h"
+#include "tests/crash/judge.h"
+#include "tests/unit/test.h"
+
+#include <errno.h>
+
+#define MAX_RECORD (UINT32_C(64) << 20)
+#define N_AMENDMENTS 12
+#define OPS_BETWEEN 8
+// States of one call in which sectors are there or not by chance.
+#define N_RANDOM 3
+// Calls of one amendment behind which the power is cut; all that stand beside a flush.
+#define MAX_CALLS 40
+// One state of so many is saved.
+#define SAMPLE 61
+
+struct run {
+    struct fixture *f;
+    struct stage stage;
+    struct judge judge;
+    uint64_t random;
+    bool lies; // flushes do nothing: this must be noticed
+    const char *folder;
+    unsigned n_saved, n_done, n_refused, n_failed;
+    char what[128];
+    char why[4096];
+};
+
+// Which of the unflushed sectors are there.
+struct choice {
+    enum { NONE, ALL, ALONE, SOME } kind;
+    size_t last; // call
+    uint64_t random;
+    unsigned percent;
+};
+
+static uint64_t below(struct run *r, uint64_t limit)
+{
+    return (test_random(&r->random) >> 20) % limit;
+}
+
+static bool keep(void *opaque, size_t call, uint64_t sector)
+{
+    struct choice *c = opaque;
+    (void)sector;
+    if (c->kind != SOME)
+        return c->kind == ALL || (c->kind == ALONE && call == c->last);
+    return (test_random(&c->random) >> 33) % 100 < c->percent;
+}
+
+static void save_some(struct run *r, struct q2_io *state)
+{
+    char path[4096];
+    if (!r->folder || r->judge.n_states % SAMPLE != 1 || r->n_saved >= 12)
+        return;
+    snprintf(path, sizeof(path), "%s/%s-cut%02u", r->folder, r->f->name, r->n_saved++);
+    fixture_save(r->f, state, path);
+}
+
+static bool try_state(struct run *r, size_t n_calls, struct choice c)
+{
+    struct q2_error err = Q2_ERROR_INIT;
+    struct q2_io *state;
+    c.last = n_calls - 1;
+    if (q2_fault_state(r->f->fault, n_calls, keep, &c, &state, &err) < 0)
+        give_up("%s", err.message);
+    save_some(r, state);
+    bool good = judge_state(&r->judge, state);
+    q2_io_close(state);
+    if (!good)
+        snprintf(r->why, sizeof(r->why),
+                 "%s: cut behind call %zu, choice %d (%u%%): %.2000s", r->what,
+                 n_calls - 1, (int)c.kind, c.percent, r->judge.why);
+    return good;
+}
+
+static bool try_call(struct run *r, const struct q2_fault_call *calls, size_t i)
+{
+    static const unsigned percents[N_RANDOM] = {50, 85, 15};
+    if (calls[i].kind == Q2_FAULT_FLUSH)
+        return try_state(r, i + 1, (struct choice){.kind = NONE});
+    bool good = try_state(r, i + 1, (struct choice){.kind = ALL}) &&
+                try_state(r, i + 1, (struct choice){.kind = ALONE});
+    for (int k = 0; k < N_RANDOM && good; k++)
+        good = try_state(r, i + 1,
+                         (struct choice){.kind = SOME,
+                                         .random = test_random(&r->random) | 1,
+                                         .percent = percents[k]});
+    return good;
+}
+
+static bool try_calls(struct run *r)
+{
+    size_t n;
+    const struct q2_fault_call *calls = q2_fault_calls(r->f->fault, &n);
+    size_t stride = n / MAX_CALLS + 1, turn = below(r, stride);
+    for (size_t i = 0; i < n; i++) {
+        bool edge = calls[i].kind == Q2_FAULT_FLUSH || i + 1 == n ||
+                    calls[i + 1].kind == Q2_FAULT_FLUSH;
+        if ((edge || i % stride == turn) && !try_call(r, calls, i))
+            return false;
+    }
+    return n == 0 || try_state(r, n, (struct choice){.kind = NONE});
+}
+
+static struct q2_amend_options choose(struct run *r)
+{
+    static const unsigned widths[] = {1, 2, 4, 8, 16, 32, 64};
+    struct q2_amend_options o = {.set_version = false};
+    const struct q2_header *h = &r->stage.img->header;
+    unsigned kind = (unsigned)below(r, 10);
+    o.set_lazy_refcounts = kind >= 8;
+    o.lazy_refcounts = below(r, 2);
+    o.set_refcount_bits = kind >= 4 && kind < 8;
+    o.refcount_bits = widths[below(r, sizeof(widths) / sizeof(widths[0]))];
+    o.set_version = kind < 4 || (h->version == 2 && below(r, 2));
+    o.version = h->version == 2 ? 3 : 2;
+    if (o.set_version && o.version == 2) { // else nothing but refusals
+        o.set_refcount_bits = true;
+        o.refcount_bits = 16;
+        o.set_lazy_refcounts = false;
+    }
+    snprintf(r->what, sizeof(r->what), "%s%s%s",
+             o.set_version ? (o.version == 2 ? "version 2, " : "version 3, ") : "",
+             o.set_lazy_refcounts ? (o.lazy_refcounts ? "lazy, " : "not lazy, ") : "",
+             o.set_refcount_bits ? "bits " : "");
+    if (o.set_refcount_bits)
+        snprintf(r->what + strlen(r->what), 8, "%u", (unsigned)o.refcount_bits);
+    return o;
+}
+
+static void arm(struct run *r, bool fails)
+{
+    const struct q2_fault_rule lie = {.forever = true, .kinds = 1U << Q2_FAULT_FLUSH};
+    const struct q2_fault_rule fail = {.n_pass = below(r, 12), .code = -EIO};
+    q2_fault_arm(r->f->fault, r->lies ? &lie : fails ? &fail : NULL);
+}
+
+static bool reopen(struct run *r)
+{
+    struct q2_error err = Q2_ERROR_INIT;
+    fixture_close(r->stage.img);
+    if (fixture_open(r->f, r->f->fault, true, &r->stage.img, &err) == 0)
+        return true;
+    r->stage.img = NULL;
+    return !snprintf(r->why, sizeof(r->why), "%s: does not open: %.2000s", r->what,
+                     err.message);
+}
+
+static bool is_sound(struct run *r, bool may_leak)
+{
+    if (may_leak ? judge_state(&r->judge, r->f->memory)
+                 : judge_clean(&r->judge, r->f->memory, false))
+        return true;
+    return !snprintf(r->why, sizeof(r->why), "%s: afterwards: %.2000s", r->what,
+                     r->judge.why);
+}
+
+static bool refused(struct run *r, const struct q2_error *err)
+{
+    size_t n;
+    q2_fault_calls(r->f->fault, &n);
+    r->n_refused++;
+    return n == 0 ||
+           !snprintf(r->why, sizeof(r->why), "%s: refused after %zu calls: %.2000s",
+                     r->what, n, err->message);
+}
+
+// Amends; with all cuts in it, or with a write that fails.
+static bool amend(struct run *r)
+{
+    struct q2_error err = Q2_ERROR_INIT;
+    struct q2_disk *d = &r->stage.img->disk;
+    struct q2_amend_options o = choose(r);
+    bool fails = !r->lies && below(r, 4) == 0;
+    if (getenv("Q2_VERBOSE"))
+        printf("# %s%s\n", r->what, fails ? ", fails" : "");
+    q2_fault_forget(r->f->fault);
+    arm(r, fails);
+    int ret = q2_amend(d, &o, NULL, &err);
+    if (ret == 0)
+        ret = q2_disk_finish(d, &err);
+    bool failed = q2_fault_n_failed(r->f->fault) > 0 && !r->lies;
+    arm(r, false);
+    r->n_failed += failed;
+    r->n_done += ret == 0;
+    if (failed)
+        return is_sound(r, true) && reopen(r);
+    if (ret == -EINVAL || ret == -ENOTSUP)
+        return refused(r, &err) && reopen(r);
+    if (ret < 0)
+        return !snprintf(r->why, sizeof(r->why), "%s: %.2000s", r->what, err.message);
+    return try_calls(r) && is_sound(r, r->n_failed > 0) && reopen(r);
+}
+
+static bool play(struct run *r, enum op_kind last)
+{
+    struct q2_error err = Q2_ERROR_INIT;
+    for (unsigned i = 0; i <= OPS_BETWEEN; i++) {
+        struct op op = op_random(&r->stage);
+        if (i == OPS_BETWEEN)
+            op.kind = last;
+        op_model(&r->stage, &op);
+        if (op_image(&r->stage, &op, &err) < 0)
+            return !snprintf(r->why, sizeof(r->why), "%s: %.2000s", op_text(&op),
+                             err.message);
+        q2_fault_forget(r->f->fault);
+    }
+    stage_flushed(&r->stage);
+    return true;
+}
+
+static bool run_one(struct fixture *f, uint64_t seed, bool lies, const char *folder)
+{
+    struct run r = {.f = f, .random = seed * 2 + 1, .lies = lies, .folder = folder};
+    stage_open(&r.stage, f, seed);
+    r.stage.most = r.stage.model.n_bytes / 8;
+    r.stage.sectors = true;
+    judge_new(&r.judge, f, &r.stage);
+    bool good = true;
+    for (unsigned i = 0; i < N_AMENDMENTS && good; i++) {
+        arm(&r, false);
+        good = play(&r, OP_REOPEN) && amend(&r);
+    }
+    if (!lies) {
+        ok(good,
+           "%s: %u amendments, %u refused, %u failed, %" PRIu64 " states, %" PRIu64
+           " with leaks",
+           f->name, r.n_done, r.n_refused, r.n_failed, r.judge.n_states,
+           r.judge.n_leaking);
+        if (!good)
+            printf("#   %s\n", r.why);
+    }
+    judge_clear(&r.judge);
+    stage_close(&r.stage);
+    return good;
+}
+
+// True if all was sound.
+static bool run_matrix(uint64_t seed, unsigned n_runs, bool lies)
+{
+    static const struct recipe recipes[] = {
+        {.version = 3, .cluster_bits = 9, .refcount_order = 4},
+        {.version = 3, .cluster_bits = 9, .refcount_order = 4, .backing = true},
+        {.version = 2, .cluster_bits = 9, .refcount_order = 4},
+        {.version = 2, .cluster_bits = 10, .refcount_order = 4, .backing = true},
+        {.version = 3, .cluster_bits = 12, .refcount_order = 0, .backing = true},
+        {.version = 3, .cluster_bits = 12, .refcount_order = 5, .lazy_refcounts = true},
+        {.version = 3, .cluster_bits = 16, .refcount_order = 6, .backing = true},
+        // More clusters than one cluster of refcount table can describe.
+        {.version = 3, .cluster_bits = 9, .refcount_order = 6, .size = 2200 << 10},
+    };
+    bool good = true;
+    for (unsigned k = 0; k < n_runs; k++) {
+        for (size_t i = 0; i < sizeof(recipes) / sizeof(*recipes); i++) {
+            struct fixture f;
+            struct recipe r = recipes[i];
+            if (r.size == 0)
+                r.size = r.cluster_bits < 12 ? 192 << 10 : UINT64_C(24) << r.cluster_bits;
+            fixture_make(&f, &r, MAX_RECORD);
+            good = run_one(&f, seed + k * 100 + i, lies, NULL) && good;
+            fixture_clear(&f);
+        }
+    }
+    return good;
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t seed = getenv("Q2_SEED") ? strtoull(getenv("Q2_SEED"), NULL, 0) : 1;
+    unsigned n_runs = play_runs(2);
+    const char *folder = NULL;
+    bool named = false;
+    printf("# Q2_SEED=%" PRIu64 "\n", seed);
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "-o") == 0 && i + 1 < argc) {
+            folder = argv[++i];
+            continue;
+        }
+        struct fixture f;
+        named = true;
+        for (unsigned k = 0; k < n_runs; k++) {
+            fixture_load(&f, argv[i], MAX_RECORD);
+            run_one(&f, seed + k * 100 + (unsigned)i, false, folder);
+            fixture_clear(&f);
+        }
+    }
+    if (named)
+        return done_testing();
+    run_matrix(seed, n_runs, false);
+    ok(!run_matrix(seed, 1, true), "flushes that do nothing are noticed");
+    return done_testing();
+}
