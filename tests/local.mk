@@ -66,7 +66,7 @@ check-damage: qcow2
 .PHONY: check-crash
 check-crash: qcow2 $(check_PROGRAMS)
 	@seed=$${Q2_SEED:-$$(date +%s)}; echo "Q2_SEED=$$seed"; \
-		$(Q2_TEST_ENV) Q2_SEED=$$seed Q2_CRASH_RUNS=$${Q2_CRASH_RUNS:-20} \
+		$(Q2_TEST_ENV) Q2_SEED=$$seed Q2_CRASH_RUNS=$${Q2_CRASH_RUNS:-10} \
 		$(BASH) $(srcdir)/tests/run --log-dir test-logs --unit '$(check_PROGRAMS)' \
 		-- powercut amending errors random_ops crash random
 

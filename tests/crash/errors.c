@@ -270,12 +270,12 @@ int main(int argc, char **argv)
             struct fixture f;
             named = true;
             fixture_load(&f, argv[i], 0);
-            for (unsigned k = 0; k < play_runs(1); k++)
+            for (unsigned k = 0; k < (play_runs(1) + 4) / 5; k++)
                 run_image(&f, o.seed + (unsigned)i + k * 1000, o.every, &o);
             fixture_clear(&f);
         }
     }
-    for (unsigned k = 0; k < play_runs(1) && !named; k++)
+    for (unsigned k = 0; k < (play_runs(1) + 4) / 5 && !named; k++)
         run_matrix(&o, o.seed + k * 1000);
     return done_testing();
 }

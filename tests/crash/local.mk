@@ -13,6 +13,7 @@ Q2_CRASH_SOURCES = \
 check_PROGRAMS += \
 	tests/crash/amending \
 	tests/crash/errors \
+	tests/crash/new_image \
 	tests/crash/powercut \
 	tests/crash/resizing \
 	tests/crash/threads \
@@ -21,6 +22,7 @@ check_PROGRAMS += \
 
 tests_crash_amending_SOURCES = tests/crash/amending.c $(Q2_CRASH_SOURCES)
 tests_crash_errors_SOURCES = tests/crash/errors.c $(Q2_CRASH_SOURCES)
+tests_crash_new_image_SOURCES = tests/crash/new_image.c $(Q2_CRASH_SOURCES)
 tests_crash_powercut_SOURCES = tests/crash/powercut.c $(Q2_CRASH_SOURCES)
 tests_crash_resizing_SOURCES = tests/crash/resizing.c $(Q2_CRASH_SOURCES)
 tests_crash_threads_SOURCES = tests/crash/threads.c $(Q2_CRASH_SOURCES)
