@@ -39,6 +39,7 @@ struct q2_write {
     size_t head, tail;    // bytes of old content to copy before and behind it
     bool fresh; // the whole host range (head and tail too) reads as zeros now: zeros need
                 // not be written
+    bool taken; // the host clusters were allocated for it: cancel gives them back
     bool link;  // the mapping changes at finish
     size_t compressed_bytes; // 0: plain
 };
@@ -59,6 +60,7 @@ struct q2_disk_ops {
     int (*write_begin_compressed)(struct q2_disk *d, uint64_t guest_offset,
                                   size_t compressed_bytes, struct q2_write *w,
                                   struct q2_error *err);
+    // On failure what begin took is given back, or linked in part.
     int (*write_finish)(struct q2_disk *d, const struct q2_write *w,
                         struct q2_error *err);
     // Gives back what begin took.

@@ -10,6 +10,9 @@
 #include "image/metadata.h"
 #include "image/overlap.h"
 
+// What a power cut does not tear.
+#define SECTOR_BYTES 512U
+
 static void image_release(struct q2_disk *d)
 {
     struct q2_image *img = q2_image_of(d);
@@ -312,16 +315,23 @@ int q2_image_new(struct q2_io *io, struct q2_header *header, struct q2_image **o
     return 0;
 }
 
+// The first sector, with the magic, goes last: what is behind it (the end of a long
+// backing file name) is there by then.
 int q2_image_write_header(struct q2_image *img, struct q2_error *err)
 {
+    struct q2_io *file = img->disk.file;
     size_t used;
     uint8_t *buf = malloc(img->cluster_size);
     if (!buf)
         return q2_fail_memory(err, img->cluster_size);
     int ret = q2_header_encode(&img->header, buf, &used, err);
+    size_t n = (size_t)q2_min_u64(q2_align_up(used, SECTOR_BYTES), img->cluster_size);
+    if (ret == 0 && n > SECTOR_BYTES)
+        ret = q2_io_write(file, SECTOR_BYTES, buf + SECTOR_BYTES, n - SECTOR_BYTES, err);
     if (ret == 0)
-        ret = q2_io_write(img->disk.file, 0, buf,
-                          q2_min_u64(q2_align_up(used, 512), img->cluster_size), err);
+        ret = q2_io_flush(file, err);
+    if (ret == 0)
+        ret = q2_io_write(file, 0, buf, SECTOR_BYTES, err);
     free(buf);
     return ret;
 }

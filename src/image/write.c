@@ -134,7 +134,7 @@ static int begin_locked(struct q2_image *img, uint64_t guest_offset, size_t n_by
     } else {
         ret = q2_alloc_run(img, count_to_allocate(img, &s), "data cluster", &host_offset,
                            &n, &w->fresh, err);
-        w->link = true;
+        w->link = w->taken = true;
     }
     if (ret == 0)
         fill_write(img, guest_offset, n_bytes, host_offset, n, w);
@@ -161,6 +161,7 @@ int q2_image_write_begin_compressed(struct q2_disk *d, uint64_t guest_offset,
     *w = (struct q2_write){.guest_offset = guest_offset,
                            .n_bytes = img->cluster_size,
                            .compressed_bytes = compressed_bytes,
+                           .taken = true,
                            .link = true};
     pthread_mutex_lock(&img->lock);
     int ret = find_span(img, guest_offset, 1, true, &s, err);
@@ -201,13 +202,23 @@ static int link_entry(struct q2_image *img, struct q2_table *t, uint64_t index,
     return 0;
 }
 
+static void give_back(struct q2_image *img, const struct q2_write *w)
+{
+    if (w->taken)
+        q2_alloc_undo(img, w->host_offset - w->head,
+                      w->compressed_bytes ? w->compressed_bytes
+                                          : w->head + w->n_bytes + w->tail);
+}
+
 static int finish_locked(struct q2_image *img, const struct q2_write *w,
                          struct q2_error *err)
 {
     struct q2_table *t;
     int ret = q2_mapping_l2_for_write(img, w->guest_offset, &t, err);
-    if (ret < 0)
+    if (ret < 0) {
+        give_back(img, w);
         return ret;
+    }
     uint64_t index = q2_mapping_l2_index(img, w->guest_offset);
     struct q2_l2_entry e = {.kind = Q2_CLUSTER_NORMAL, .copied = true};
     if (w->compressed_bytes > 0) {
@@ -236,26 +247,10 @@ int q2_image_write_finish(struct q2_disk *d, const struct q2_write *w,
     return ret;
 }
 
-// True if the entry at the write's guest offset already has this host cluster (a zero
-// cluster that was to be filled in place): then nothing was allocated.
-static bool owned_before(struct q2_image *img, const struct q2_write *w)
-{
-    struct q2_error ignored = Q2_ERROR_INIT;
-    struct q2_run run;
-    return w->compressed_bytes == 0 &&
-           (q2_mapping_lookup(img, w->guest_offset, 1, &run, &ignored) < 0 ||
-            run.host_offset == w->host_offset);
-}
-
 void q2_image_write_cancel(struct q2_disk *d, const struct q2_write *w)
 {
     struct q2_image *img = q2_image_of(d);
-    if (!w->link)
-        return;
     pthread_mutex_lock(&img->lock);
-    if (!owned_before(img, w))
-        q2_alloc_undo(img, w->host_offset - w->head,
-                      w->compressed_bytes ? w->compressed_bytes
-                                          : w->head + w->n_bytes + w->tail);
+    give_back(img, w);
     pthread_mutex_unlock(&img->lock);
 }
