@@ -40,5 +40,6 @@ extern const struct q2_command q2_cmd_info;
 extern const struct q2_command q2_cmd_io;
 extern const struct q2_command q2_cmd_map;
 extern const struct q2_command q2_cmd_resize;
+extern const struct q2_command q2_cmd_snapshot;
 
 #endif

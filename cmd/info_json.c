@@ -59,11 +59,11 @@ static json_t *children(struct builder *b, const struct q2_info *info)
     return list;
 }
 
-static json_t *snapshots(struct builder *b, const struct q2_info *info)
+static json_t *snapshots(struct builder *b, const struct q2_snapshot *all, unsigned n)
 {
     json_t *list = json_array();
-    for (unsigned i = 0; i < info->n_snapshots; i++) {
-        const struct q2_snapshot *s = &info->snapshots[i];
+    for (unsigned i = 0; i < n; i++) {
+        const struct q2_snapshot *s = &all[i];
         json_t *item = json_object();
         if (s->has_icount && s->icount != UINT64_MAX)
             put_number(b, item, "icount", s->icount);
@@ -206,7 +206,7 @@ json_t *q2_info_to_json(const struct q2_info *info)
     if (info->header.backing_format)
         put_text(&b, top, "backing-filename-format", info->header.backing_format);
     if (info->n_snapshots)
-        put(&b, top, "snapshots", snapshots(&b, info));
+        put(&b, top, "snapshots", snapshots(&b, info->snapshots, info->n_snapshots));
     put_number(&b, top, "virtual-size", info->virtual_size);
     put_text(&b, top, "filename", info->filename);
     if (info->is_qcow2)
@@ -220,5 +220,15 @@ json_t *q2_info_to_json(const struct q2_info *info)
     if (!b.failed)
         return top;
     json_decref(top);
+    return NULL;
+}
+
+json_t *q2_snapshots_to_json(const struct q2_snapshot *all, unsigned n)
+{
+    struct builder b = {.failed = false};
+    json_t *list = snapshots(&b, all, n);
+    if (!b.failed)
+        return list;
+    json_decref(list);
     return NULL;
 }

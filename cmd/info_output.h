@@ -12,6 +12,9 @@ json_t *q2_info_to_json(const struct q2_info *info);
 
 int q2_info_print(const struct q2_info *info, struct q2_error *err);
 
+// The array of internal snapshots in it. NULL: no memory.
+json_t *q2_snapshots_to_json(const struct q2_snapshot *all, unsigned n);
+
 // The table of internal snapshots, with its heading.
 void q2_output_snapshots(const struct q2_snapshot *snapshots, unsigned n);
 

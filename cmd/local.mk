@@ -60,4 +60,5 @@ qcow2_SOURCES += \
 	cmd/resize.c \
 	cmd/signals.c \
 	cmd/signals.h \
+	cmd/snapshot.c \
 	cmd/values.c

@@ -11,4 +11,5 @@ dist_man_MANS += \
 	man/qcow2-info.1 \
 	man/qcow2-io.1 \
 	man/qcow2-map.1 \
-	man/qcow2-resize.1
+	man/qcow2-resize.1 \
+	man/qcow2-snapshot.1

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: MIT
 # resize: as in QEMU's transcripts; what is new reads as zeros, what is cut off is free, and
 # QEMU finds all of it sound.
+#
+# shellcheck disable=SC2154 # message is set by the helpers
 
 load helpers
 
@@ -138,7 +140,7 @@ TRANSCRIPT
 }
 
 @test "grown and shrunk images of all kinds read right and are sound" {
-    local cluster compat options
+    local cluster compat
     for cluster in $(rows '512 1k 4k 64k 2M' '512 4k 64k'); do
         for compat in 0.10 1.1; do
             must oracle create -f qcow2 -o "cluster_size=$cluster,compat=$compat" x.qcow2 3M

@@ -26,6 +26,8 @@ libqcow2_a_SOURCES += \
 	src/image/runtime.h \
 	src/image/snapshots.c \
 	src/image/switch_refcounts.c \
+	src/image/tree.c src/image/tree.h \
+	src/image/tree_tables.c src/image/tree_tables.h \
 	src/image/update.c src/image/update.h \
 	src/image/vmstate.c \
 	src/image/write.c \

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: MIT
+// snapshot: internal snapshots are listed, made, applied, deleted.
+#include <errno.h>
+#include <stdio.h>
+
+#include "cmd/info_output.h"
+#include "cmd/opening.h"
+#include "cmd/options.h"
+#include "cmd/output.h"
+#include "cmd/progress.h"
+#include "ops/snapshot.h"
+
+static const struct q2_option snapshot_options[] = {
+    {"list", "l", NULL, 'l', "Action", "list the snapshots (default)"},
+    {"create", "c", "NAME", 'c', "Action", "make a snapshot of this name"},
+    {"apply", "a", "SNAPSHOT", 'a', "Action", "go back to this id or name"},
+    {"delete", "d", "NAME", 'd', "Action", "delete the snapshot of this name"},
+    Q2_ROW_FORMAT,
+    Q2_ROW_IMAGE_OPTS,
+    Q2_ROW_OUTPUT,
+    Q2_ROW_PROGRESS,
+    Q2_ROW_QUIET,
+    Q2_ROW_SHARE,
+    Q2_ROW_OBJECT,
+    Q2_ROW_END,
+};
+
+struct settings {
+    const char *format;
+    int action;       // its letter; 0: not given
+    const char *name; // of the snapshot
+    bool json, progress, quiet, shared, image_opts;
+};
+
+static int choose_action(struct q2_command_line *line, int letter, const char *name,
+                         struct q2_error *err)
+{
+    struct settings *s = line->settings;
+    if (s->action)
+        return q2_options_misuse(line, err, "Cannot mix '-l', '-a', '-c', '-d'");
+    s->action = letter;
+    s->name = name;
+    return 0;
+}
+
+static int take_option(struct q2_command_line *line, int code, const char *value,
+                       struct q2_error *err)
+{
+    struct settings *s = line->settings;
+    switch (code) {
+    case 'l':
+    case 'c':
+    case 'a':
+    case 'd':
+        return choose_action(line, code, value, err);
+    case 'f':
+        s->format = value;
+        break;
+    case 'p':
+        s->progress = true;
+        break;
+    case 'q':
+        s->quiet = true;
+        break;
+    case 'U':
+        s->shared = true;
+        break;
+    case Q2_OPTION_IMAGE_OPTS:
+        s->image_opts = true;
+        break;
+    case Q2_OPTION_OUTPUT:
+        return q2_value_output(line, value, &s->json, err);
+    }
+    return 0;
+}
+
+static int list_snapshots(const char *path, const struct settings *s,
+                          struct q2_error *err)
+{
+    const struct q2_open_options options = {
+        .format = s->format, .image_only = true, .unsafe_share = s->shared};
+    const struct q2_snapshot *snapshots;
+    struct q2_disk *d;
+    unsigned n;
+    int rc = q2_open_named(path, s->image_opts, &options, NULL, &d, err);
+    if (rc)
+        return rc;
+    rc = q2_snapshot_list(d, &snapshots, &n, err);
+    if (!rc && s->json)
+        rc = q2_output_json(q2_snapshots_to_json(snapshots, n)) ? q2_fail_memory(err, 0)
+                                                                : 0;
+    else if (!rc && n > 0)
+        q2_output_snapshots(snapshots, n);
+    q2_disk_close(d);
+    return rc;
+}
+
+static int act(struct q2_disk *d, const struct settings *s, const struct q2_monitor *mon,
+               struct q2_error *err)
+{
+    int rc;
+    switch (s->action) {
+    case 'c':
+        rc = q2_snapshot_create(d, s->name, mon, err);
+        return rc ? q2_context(err, "Could not create snapshot '%s'", s->name) : 0;
+    case 'a':
+        rc = q2_snapshot_apply(d, s->name, mon, err);
+        return rc ? q2_context(err, "Could not apply snapshot '%s'", s->name) : 0;
+    default:
+        rc = q2_snapshot_delete(d, s->name, mon, err);
+        return rc ? q2_context(err, "Could not delete snapshot '%s'", s->name) : 0;
+    }
+}
+
+static int change_snapshots(const struct q2_command_line *line, const char *path,
+                            const struct settings *s, struct q2_error *err)
+{
+    const struct q2_open_options options = {.format = s->format,
+                                            .writable = true,
+                                            .metadata_only = true,
+                                            .unsafe_share = s->shared};
+    struct q2_progress progress;
+    struct q2_disk *d;
+    q2_progress_start(&progress, line, false, s->quiet, 1);
+    int rc = q2_open_named(path, s->image_opts, &options, &progress.monitor, &d, err);
+    if (rc)
+        return rc;
+    q2_warn_of_probing(d);
+    q2_progress_start(&progress, line, s->progress, s->quiet, 1);
+    rc = act(d, s, &progress.monitor, err);
+    q2_progress_end(&progress, !rc);
+    q2_disk_close(d);
+    return rc;
+}
+
+static int snapshot_run(struct q2_command_line *line, struct q2_error *err)
+{
+    struct settings s = {.format = NULL};
+    line->settings = &s;
+    int rc = q2_options_parse(line, take_option, err);
+    if (!rc)
+        rc = q2_options_one_image(line, err);
+    if (rc)
+        return rc < 0;
+    if (!s.action || s.action == 'l')
+        return list_snapshots(line->operands[0], &s, err) < 0;
+    return change_snapshots(line, line->operands[0], &s, err) < 0;
+}
+
+const struct q2_command q2_cmd_snapshot = {
+    .name = "snapshot",
+    .summary = "List, make, apply and delete internal snapshots",
+    .operands = "FILE",
+    .options = snapshot_options,
+    .examples = {"snapshot -c before-upgrade vm.qcow2", "snapshot -l vm.qcow2"},
+    .writes = true,
+    .run = snapshot_run,
+};
