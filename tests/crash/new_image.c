@@ -16,7 +16,7 @@ struct run {
     struct stage stage; // of the finished image
     struct judge judge;
     uint64_t random;
-    const char *backing_name;
+    char backing_name[1024]; // a long one: the header needs more than a sector
     uint64_t n_states, n_whole;
     char why[4096];
 };
@@ -125,7 +125,7 @@ static void run(const struct recipe *recipe)
     q2_io_close(r.f.memory);
     must(q2_memory_open("image", NULL, 0, &r.f.memory, &err), &err);
     must(q2_fault_open(r.f.memory, MAX_RECORD, &r.f.fault, &err), &err);
-    r.backing_name = "base";
+    memset(r.backing_name, 'n', recipe->cluster_bits > 9 ? 1000 : 60);
     make(&r, recipe);
     q2_fault_calls(r.f.fault, &n);
     stage_open(&r.stage, &r.f, 1);
