@@ -321,7 +321,7 @@ static int was_cut_off(struct q2_scan *s, const struct q2_suspect *x,
                        const struct q2_finding *f, bool *yes, struct q2_error *err)
 {
     uint64_t stored = 0, cluster = (x->entry & Q2_OFFSET_MASK) >> s->cluster_bits;
-    bool known;
+    bool known = false;
     *yes = false;
     if (f->problem != Q2_PROBLEM_REFERENCE_OUTSIDE)
         return 0;
