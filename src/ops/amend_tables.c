@@ -206,6 +206,8 @@ int q2_amend_visit_tables(const struct q2_amend_tables *t,
         if (ret == 0 && q2_monitor_cancelled(v->mon))
             ret = q2_fail(err, -ECANCELED, "Interrupted");
     }
+    if (ret == 0 && t->n == 0)
+        q2_monitor_progress(v->mon, 1, 1);
     free(buf);
     return ret;
 }
