@@ -16,6 +16,7 @@ check_PROGRAMS += \
 	tests/crash/new_image \
 	tests/crash/powercut \
 	tests/crash/resizing \
+	tests/crash/snapshots \
 	tests/crash/threads \
 	tests/unit/random_ops \
 	tests/unit/steady
@@ -25,6 +26,7 @@ tests_crash_errors_SOURCES = tests/crash/errors.c $(Q2_CRASH_SOURCES)
 tests_crash_new_image_SOURCES = tests/crash/new_image.c $(Q2_CRASH_SOURCES)
 tests_crash_powercut_SOURCES = tests/crash/powercut.c $(Q2_CRASH_SOURCES)
 tests_crash_resizing_SOURCES = tests/crash/resizing.c $(Q2_CRASH_SOURCES)
+tests_crash_snapshots_SOURCES = tests/crash/snapshots.c $(Q2_CRASH_SOURCES)
 tests_crash_threads_SOURCES = tests/crash/threads.c $(Q2_CRASH_SOURCES)
 tests_unit_random_ops_SOURCES = tests/unit/random_ops.c $(Q2_CRASH_SOURCES)
 tests_unit_steady_SOURCES = tests/unit/steady.c \
