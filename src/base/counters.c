@@ -269,11 +269,11 @@ static struct page *page_from(struct q2_counters *c, uint64_t number)
     return c->sorted ? low < c->n_pages ? c->sorted[low] : NULL : best;
 }
 
-// Skips whole words of zeros.
-static uint32_t skip_zeros(const struct page *p, uint32_t i)
+// The first counter from i on that is not zero; end or more: there is none before end.
+static uint32_t skip_zeros(const struct page *p, uint32_t i, uint32_t end)
 {
     unsigned per_word = 64 / p->width;
-    while (i < PAGE_COUNTERS && get(p, i) == 0)
+    while (i < end && get(p, i) == 0)
         i = i % per_word == 0 && p->words[i / per_word] == 0 ? i + per_word : i + 1;
     return i;
 }
@@ -284,7 +284,7 @@ bool q2_counters_any(const struct q2_counters *c, uint64_t index, uint64_t n)
         uint32_t i = (uint32_t)(index & PAGE_MASK);
         uint32_t here = (uint32_t)q2_min_u64(n, PAGE_COUNTERS - i);
         const struct page *p = find_page(c, index >> PAGE_BITS);
-        if (p && skip_zeros(p, i) < i + here)
+        if (p && skip_zeros(p, i, i + here) < i + here)
             return true;
         index += here;
         n -= here;
@@ -311,7 +311,7 @@ bool q2_counters_next(struct q2_counters *c, uint64_t from, uint64_t *start, uin
     for (struct page *p = page_from(c, number); p; p = page_from(c, p->number + 1)) {
         if (p->number != number)
             i = 0;
-        i = skip_zeros(p, i);
+        i = skip_zeros(p, i, PAGE_COUNTERS);
         if (i < PAGE_COUNTERS) {
             *start = (p->number << PAGE_BITS) + i;
             *value = get(p, i);

@@ -63,6 +63,24 @@ static void report_reserved(struct q2_scan *s, uint64_t index)
     q2_scan_report(s, &s->findings, &f);
 }
 
+// Counts are compared in stretches of this many bytes of a block; where all are zero, and
+// nothing is referenced, there is nothing to compare.
+#define STRETCH_BYTES 512U
+
+static uint64_t stretch_counts(const struct q2_scan *s)
+{
+    return (STRETCH_BYTES * UINT64_C(8)) >> s->format->order;
+}
+
+// The stretch of the block that begins with count i; first: the cluster of count 0.
+static bool is_empty_stretch(const struct q2_scan *s, const struct q2_table *t,
+                             uint64_t first, uint64_t i)
+{
+    const uint8_t *bytes = t->data;
+    return q2_is_zero(bytes + (i << s->format->order) / 8, STRETCH_BYTES) &&
+           !q2_counters_any(s->references, first + i, stretch_counts(s));
+}
+
 // Do the counts in this block fit what was found? Then it is a block, and whoever else
 // points to its cluster is wrong.
 static int makes_sense(struct q2_scan *s, uint64_t index, bool *sense,
@@ -75,6 +93,10 @@ static int makes_sense(struct q2_scan *s, uint64_t index, bool *sense,
     if (ret < 0 || !t)
         return ret;
     for (uint64_t i = 0; i < per_block; i++) {
+        if (i % stretch_counts(s) == 0 && is_empty_stretch(s, t, first, i)) {
+            i += stretch_counts(s) - 1;
+            continue;
+        }
         uint64_t stored = s->format->get(t->data, i);
         uint64_t counted = q2_counters_get(s->references, first + i);
         n_used += stored > 0 || counted > 0;
@@ -149,12 +171,15 @@ static void report_table(struct q2_scan *s)
     s->rebuild = true;
 }
 
+// So many blocks are looked at.
+#define MAX_SAMPLE 64U
+
 // A table whose entries are blocks that make sense is the table; else its place is
 // somebody else's.
 static int table_is_real(struct q2_scan *s, bool *real, struct q2_error *err)
 {
     uint64_t n_used = 0, n_good = 0;
-    for (uint64_t i = 0; i < s->refcount_table_size; i++) {
+    for (uint64_t i = 0; i < s->refcount_table_size && n_used < MAX_SAMPLE; i++) {
         bool sense = false;
         if (s->refcount_table[i] == 0)
             continue;
@@ -262,23 +287,15 @@ static int compare_one(struct q2_scan *s, struct run *r, uint64_t cluster,
     return counted == 0 ? add_orphan(s, cluster, err) : 0;
 }
 
-// Counts are compared in stretches of this many bytes of a block; where all are zero, and
-// nothing is referenced, there is nothing to compare.
-#define STRETCH_BYTES 512U
-
 static int compare_block(struct q2_scan *s, struct run *r, uint64_t first,
                          const struct q2_table *t, struct q2_error *err)
 {
-    const uint8_t *bytes = t->data;
-    uint64_t per_stretch = (STRETCH_BYTES * UINT64_C(8)) >> s->format->order;
     uint64_t per_block = UINT64_C(1) << block_bits(s);
     int ret = 0;
-    for (uint64_t k = 0; k < per_block && ret == 0; k += per_stretch) {
-        const uint8_t *stretch = bytes + (k << s->format->order) / 8;
-        if (q2_is_zero(stretch, STRETCH_BYTES) &&
-            !q2_counters_any(s->references, first + k, per_stretch))
+    for (uint64_t k = 0; k < per_block && ret == 0; k += stretch_counts(s)) {
+        if (is_empty_stretch(s, t, first, k))
             continue;
-        for (uint64_t i = k; i < k + per_stretch && ret == 0; i++) {
+        for (uint64_t i = k; i < k + stretch_counts(s) && ret == 0; i++) {
             uint64_t stored = s->format->get(t->data, i);
             uint64_t counted = q2_counters_get(s->references, first + i);
             if (stored > 0 || counted > 0)
