@@ -180,6 +180,8 @@ static int check_layers(const struct q2_command_line *line, struct q2_check_sett
 static int output_layers(struct q2_check_settings *s)
 {
     json_t *out = s->layers;
+    if (s->quiet) // as QEMU
+        return 0;
     if (!s->chain && json_array_size(out) > 0)
         out = json_incref(json_array_get(s->layers, 0));
     else if (json_array_size(out) > 0)

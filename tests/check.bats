@@ -672,6 +672,15 @@ hold_open_to_read() { # IMAGE
     [ ! -s err ]
 }
 
+@test "with -q nothing is printed as JSON either, as by QEMU" {
+    base
+    must_exit 0 qemu-img check -q --output=json image.qcow2
+    [ "$(qemu-img check -q --output=json image.qcow2)" = "$(oracle check -q --output=json image.qcow2)" ]
+    imgtool refcount image.qcow2 0x4000 9
+    must_exit 3 qemu-img check -q --output=json --details image.qcow2
+    [ -z "$(qemu-img check -q --output=json --details image.qcow2 2>/dev/null)" ]
+}
+
 @test "options that do not go together" {
     base
     cp image.qcow2 before
