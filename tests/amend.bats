@@ -464,6 +464,19 @@ long_name() {
     holds a.qcow2
 }
 
+@test "a reserved bit of version 2 that would be a zero flag in version 3" {
+    must oracle create -q -f qcow2 -o compat=0.10 a.qcow2 1M
+    must qemu-io -c 'write -P 9 0 64k' a.qcow2
+    must oracle convert -O raw a.qcow2 want.raw
+    imgtool l2 a.qcow2 0 '^1'
+    refuses compat=1.1 a.qcow2 \
+        'Cannot upgrade an image with zero cluster entries in version 2; check the image first'
+    must qcow2 check -r all a.qcow2
+    amends compat=1.1 a.qcow2
+    clean a.qcow2
+    same a.qcow2 want.raw
+}
+
 @test "a dirty image is repaired first, and says so" {
     must oracle create -q -f qcow2 -o lazy_refcounts=on a.qcow2 1M
     must qemu-io -c 'write -P 9 0 64k' a.qcow2

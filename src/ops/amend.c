@@ -169,6 +169,22 @@ static int check_downgrade(struct q2_image *img, const struct q2_amend_options *
     return ret;
 }
 
+// A bit that means nothing in version 2 would turn data into zeros.
+static int check_reserved_bits(struct q2_image *img, struct q2_error *err)
+{
+    struct q2_amend_tables tables;
+    bool found = false;
+    int ret = q2_amend_find_tables(img, &tables, err);
+    if (ret == 0)
+        ret = q2_amend_has_entry(&tables, Q2_FLAG_ZERO, Q2_FLAG_COMPRESSED, &found, err);
+    q2_amend_clear_tables(&tables);
+    if (ret == 0 && found)
+        ret = q2_fail(err, -EINVAL,
+                      "Cannot upgrade an image with zero cluster entries in version 2; "
+                      "check the image first");
+    return ret;
+}
+
 // --- headers -------------------------------------------------------------------------
 
 static void make_version_2(struct q2_header *h)
@@ -229,8 +245,11 @@ static int check(struct q2_image *img, const struct q2_amend_options *o,
         ret = check_names(img, o, err);
     if (ret == 0 && version_then(img, o) < img->header.version)
         ret = check_downgrade(img, o, err);
-    if (ret == 0 && version_then(img, o) > img->header.version)
+    if (ret == 0 && version_then(img, o) > img->header.version) {
         ret = change_header(img, make_version_3, true, err);
+        if (ret == 0)
+            ret = check_reserved_bits(img, err);
+    }
     if (ret == 0 && o->set_data_file)
         ret = change_data_file(img, o->data_file, true, err);
     if (ret == 0 && order_then(img, o) < img->header.refcount_order)
