@@ -305,11 +305,10 @@ int q2_tree_lower(struct q2_image *img, struct q2_tree_change *c, struct q2_erro
     return visit_counts(img, c->lost, change_counts, &delta, err);
 }
 
-static void punch(struct q2_image *img, uint64_t cluster, uint64_t n)
+static void punch(struct q2_image *img, uint64_t offset, uint64_t n_bytes)
 {
     struct q2_error ignored = Q2_ERROR_INIT; // the space stays, that is all
-    uint64_t offset = cluster << img->cluster_bits, n_bytes = n << img->cluster_bits;
-    if (n > 0 && !q2_overlap_any(img, offset, n_bytes))
+    if (!q2_overlap_any(img, offset, n_bytes))
         q2_io_discard(img->disk.file, offset, n_bytes, &ignored);
 }
 
@@ -320,14 +319,15 @@ static int punch_free(struct q2_image *img, const void *block, uint64_t index,
     (void)value;
     (void)opaque;
     (void)err;
-    uint64_t done = 0; // clusters before it are looked after
-    for (uint64_t i = 0; i < n && block; i++) {
-        if (img->refcounts->get(block, index + i) == 0)
-            continue;
-        punch(img, cluster + done, i - done);
-        done = i + 1;
+    for (uint64_t i = 0, run; i < n && block; i += run) {
+        run = q2_refcount_next_used(img->refcounts, block, index + i, index + n) -
+              (index + i);
+        if (run > 0)
+            punch(img, (cluster + i) << img->cluster_bits, run << img->cluster_bits);
+        else
+            run = q2_refcount_next_zero(img->refcounts, block, index + i, index + n) -
+                  (index + i);
     }
-    punch(img, cluster + done, n - done);
     return 0;
 }
 
