@@ -541,9 +541,15 @@ long_name() {
 
 @test "power cuts in amendments, above snapshots: sound, as QEMU finds too" {
     crash_images
-    # Headers that reach beyond their first sector, and a detour through their cluster.
-    must oracle create -q -f qcow2 -o cluster_size=4k -b "$(long_name 300)" -F raw long-v3 128k
-    must oracle create -q -f qcow2 -o cluster_size=2k,compat=0.10 -b "$(long_name 250)" -F raw long-v2 128k
+    # Headers that reach beyond their first sector, with an extension that nobody knows.
+    local spec file
+    for spec in v3,4k,150,1.1 v3,16k,2,1.1 v2,2k,170,0.10 v2,8k,190,0.10; do
+        IFS=, read -r -a s <<<"$spec"
+        file=long-${s[0]}-${s[1]}
+        must oracle create -q -f qcow2 -o "cluster_size=${s[1]},compat=${s[3]}" \
+            -b "$(printf './/%.0s' $(seq "${s[2]}"))base.raw" -F raw "$file" 256k
+        [ "$file" != long-v3-16k ] || imgtool extension "$file" feature_table --type 0x12345678
+    done
     mkdir states && ln base.raw states/
     Q2_CRASH_RUNS=${Q2_CRASH_RUNS:-2} all_ok "$(crash_program crash/amending)" -o states v* long*
     [ "$(find states -name '*-cut*' | wc -l)" -ge 16 ] || fail "no sample of the states"

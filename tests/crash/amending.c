@@ -34,6 +34,7 @@ struct run {
     bool lies; // flushes do nothing: this must be noticed
     const char *folder;
     unsigned n_saved, n_done, n_refused, n_failed;
+    struct q2_header header; // as it was at first
     char what[128];
     char why[4096];
 };
@@ -69,6 +70,50 @@ static void save_some(struct run *r, struct q2_io *state)
     fixture_save(r->f, state, path);
 }
 
+static void load_header(struct q2_io *io, struct q2_header *out)
+{
+    struct q2_error err = Q2_ERROR_INIT;
+    struct q2_image *img;
+    if (q2_image_open(io, false, true, &img, &err) < 0 ||
+        q2_header_copy(&img->header, out, &err) < 0)
+        give_up("%s", err.message);
+    img->disk.ops->release(&img->disk);
+}
+
+static bool same_text(const char *a, const char *b)
+{
+    return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
+// What a header has and no amendment changes: names, and what nobody knows.
+static bool same_header(const struct q2_header *a, const struct q2_header *b)
+{
+    bool same = same_text(a->backing_file, b->backing_file) &&
+                same_text(a->backing_format, b->backing_format);
+    for (unsigned i = 0; i < a->n_extensions && same; i++) {
+        const struct q2_extension *x = &a->extensions[i], *y = b->extensions;
+        unsigned k = 0;
+        if (x->type == Q2_EXT_FEATURE_TABLE)
+            continue;
+        while (k < b->n_extensions && y[k].type != x->type)
+            k++;
+        same = k < b->n_extensions && y[k].n_bytes == x->n_bytes &&
+               memcmp(y[k].data, x->data, x->n_bytes) == 0;
+    }
+    return same;
+}
+
+static bool header_stays(struct run *r, struct q2_io *state)
+{
+    struct q2_header h;
+    load_header(state, &h);
+    bool same = same_header(&r->header, &h);
+    q2_header_clear(&h);
+    if (!same)
+        snprintf(r->judge.why, sizeof(r->judge.why), "names or extensions have changed");
+    return same;
+}
+
 static bool try_state(struct run *r, size_t n_calls, struct choice c)
 {
     struct q2_error err = Q2_ERROR_INIT;
@@ -77,7 +122,7 @@ static bool try_state(struct run *r, size_t n_calls, struct choice c)
     if (q2_fault_state(r->f->fault, n_calls, keep, &c, &state, &err) < 0)
         give_up("%s", err.message);
     save_some(r, state);
-    bool good = judge_state(&r->judge, state);
+    bool good = judge_state(&r->judge, state) && header_stays(r, state);
     q2_io_close(state);
     if (!good)
         snprintf(r->why, sizeof(r->why),
@@ -198,7 +243,7 @@ static bool amend(struct run *r)
     r->n_done += ret == 0;
     if (failed)
         return is_sound(r, true) && reopen(r);
-    if (ret == -EINVAL || ret == -ENOTSUP)
+    if (ret == -EINVAL || ret == -ENOTSUP || ret == -ENOSPC)
         return refused(r, &err) && reopen(r);
     if (ret < 0)
         return !snprintf(r->why, sizeof(r->why), "%s: %.2000s", r->what, err.message);
@@ -229,6 +274,7 @@ static bool run_one(struct fixture *f, uint64_t seed, bool lies, const char *fol
     r.stage.most = r.stage.model.n_bytes / 8;
     r.stage.sectors = true;
     judge_new(&r.judge, f, &r.stage);
+    load_header(f->memory, &r.header);
     bool good = true;
     for (unsigned i = 0; i < N_AMENDMENTS && good; i++) {
         arm(&r, false);
@@ -243,6 +289,7 @@ static bool run_one(struct fixture *f, uint64_t seed, bool lies, const char *fol
         if (!good)
             printf("#   %s\n", r.why);
     }
+    q2_header_clear(&r.header);
     judge_clear(&r.judge);
     stage_close(&r.stage);
     return good;
