@@ -21,7 +21,7 @@ void q2_tree_sort(struct q2_tree_change *c);
 // Words from one entry to the next.
 static inline unsigned q2_tree_stride(const struct q2_image *img)
 {
-    return img->header.incompatible_features & Q2_INCOMPAT_EXTENDED_L2 ? 2 : 1;
+    return (img->header.incompatible_features & Q2_INCOMPAT_EXTENDED_L2) != 0 ? 2 : 1;
 }
 
 #endif
