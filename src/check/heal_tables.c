@@ -8,6 +8,9 @@
 #include "base/endian.h"
 #include "check/repair.h"
 
+// More of them are not put together: each costs a look at all L1 tables.
+#define MAX_TABLES 4096U
+
 // A lost L2 table, or a lost part of one, under repair.
 struct lost {
     struct q2_plan *p;
@@ -194,6 +197,9 @@ int q2_heal_lost_table(struct q2_plan *p, struct q2_scan *s, const struct q2_fin
                      .table = f->entry & Q2_OFFSET_MASK,
                      .n = UINT64_C(1) << s->l2_bits};
     *healed = false;
+    if (p->n_tables >= MAX_TABLES)
+        return 0;
+    p->n_tables++;
     l.entries = calloc(l.n, sizeof(*l.entries));
     if (!l.entries)
         return q2_fail_memory(err, l.n * sizeof(*l.entries));

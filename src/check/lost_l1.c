@@ -11,6 +11,8 @@
 
 // So many orphans are read.
 #define MAX_LOOKED_AT 4096U
+// For so many snapshots.
+#define MAX_DOUBTS 64U
 #define AT_L1_SIZE 8U
 
 static uint64_t entries_for(const struct q2_scan *s, uint64_t size)
@@ -119,27 +121,39 @@ static int try_place(struct q2_scan *s, uint64_t offset, uint64_t n, uint64_t *f
     return ret;
 }
 
-// Is there a reason to doubt the place? *known: the finding that says so already.
-static int is_doubtful(struct q2_scan *s, unsigned index, bool *yes, size_t *known,
-                       struct q2_error *err)
+// A snapshot whose L1 table is looked for. known: the finding that says so already.
+struct doubt {
+    bool yes;
+    size_t known;
+};
+
+// Which snapshots' tables are there reasons to doubt? The caller frees the list.
+static int list_doubts(struct q2_scan *s, struct doubt **out, struct q2_error *err)
 {
-    const struct q2_scan_l1 *l1 = &s->l1s[index + 1];
-    uint64_t stored;
-    *yes = l1->entries == NULL;
-    *known = SIZE_MAX;
-    for (size_t i = 0; i < s->findings.n; i++) {
-        const struct q2_finding *f = &s->findings.list[i];
-        if (f->snapshot != (int)index || !(f->has & Q2_HAS_SNAPSHOT))
-            continue;
-        if (f->problem == Q2_PROBLEM_SNAPSHOT_L1 && f->index == index)
-            *known = i;
-        *yes |= f->in_l1 || f->problem == Q2_PROBLEM_SNAPSHOT_L1;
+    struct doubt *d = calloc(s->n_snapshots + 1, sizeof(*d));
+    int ret = d ? 0 : q2_fail_memory(err, (s->n_snapshots + 1) * sizeof(*d));
+    for (unsigned i = 0; i < s->n_snapshots && ret == 0; i++) {
+        const struct q2_scan_l1 *l1 = &s->l1s[i + 1];
+        uint64_t cluster = l1->offset >> s->cluster_bits, stored;
+        ret = q2_scan_stored(s, cluster, &stored, err);
+        d[i] = (struct doubt){.yes = !l1->entries ||
+                                     stored < q2_counters_get(s->references, cluster),
+                              .known = SIZE_MAX};
     }
-    if (*yes)
-        return 0;
-    uint64_t cluster = l1->offset >> s->cluster_bits;
-    int ret = q2_scan_stored(s, cluster, &stored, err);
-    *yes = stored < q2_counters_get(s->references, cluster);
+    for (size_t i = 0; i < s->findings.n && ret == 0; i++) {
+        const struct q2_finding *f = &s->findings.list[i];
+        if (!(f->has & Q2_HAS_SNAPSHOT) || f->snapshot < 0 ||
+            (unsigned)f->snapshot >= s->n_snapshots)
+            continue;
+        if (f->problem == Q2_PROBLEM_SNAPSHOT_L1)
+            d[f->snapshot] = (struct doubt){.yes = true, .known = i};
+        else
+            d[f->snapshot].yes |= f->in_l1;
+    }
+    if (ret < 0)
+        free(d);
+    else
+        *out = d;
     return ret;
 }
 
@@ -156,18 +170,14 @@ static unsigned owner_of(const struct q2_scan *s, unsigned index, uint64_t found
     return index;
 }
 
-static int find_l1(struct q2_scan *s, unsigned index, struct q2_error *err)
+static int find_l1(struct q2_scan *s, unsigned index, size_t known, struct q2_error *err)
 {
     const struct q2_snapshot *sn = &s->snapshots[index];
     uint64_t n = sn->l1_size, found = 0;
     unsigned n_found = 0;
-    size_t known;
-    bool doubtful;
-    if (q2_scan_is_blank(sn))
+    int ret = 0;
+    if (q2_scan_is_blank(sn) || n == 0 || n > Q2_MAX_L1_BYTES / 8)
         return 0;
-    int ret = is_doubtful(s, index, &doubtful, &known, err);
-    if (ret < 0 || !doubtful || n == 0 || n > Q2_MAX_L1_BYTES / 8)
-        return ret;
     for (size_t i = 0; i < s->n_orphans && i < MAX_LOOKED_AT && ret == 0; i++)
         ret = try_place(s, s->orphans[i] << s->cluster_bits, n, &found, &n_found, err);
     if (ret < 0 || n_found != 1 || found == sn->l1_table_offset)
@@ -184,12 +194,19 @@ static int find_l1(struct q2_scan *s, unsigned index, struct q2_error *err)
 
 int q2_scan_find_l1s(struct q2_scan *s, struct q2_error *err)
 {
-    int ret = 0;
+    struct doubt *doubts = NULL;
+    unsigned n = 0;
     // In a dirty image refcounts are what a crash leaves, and no evidence.
-    if (s->surplus == 0 || s->too_many_orphans ||
+    if (s->surplus == 0 || s->too_many_orphans || s->n_l1s != s->n_snapshots + 1 ||
         (s->header.incompatible_features & Q2_INCOMPAT_DIRTY))
         return 0;
-    for (unsigned i = 0; i < s->n_snapshots && i + 1 < s->n_l1s && ret == 0; i++)
-        ret = find_l1(s, i, err);
+    int ret = list_doubts(s, &doubts, err);
+    for (unsigned i = 0; i < s->n_snapshots && n < MAX_DOUBTS && ret == 0; i++) {
+        if (!doubts[i].yes)
+            continue;
+        n++;
+        ret = find_l1(s, i, doubts[i].known, err);
+    }
+    free(doubts);
     return ret;
 }

@@ -12,6 +12,8 @@
 
 // More of them are not remembered.
 #define MAX_STREAMS 65536U
+// So many bytes are read in search of data that nobody names.
+#define MAX_SEARCHED_BYTES (UINT64_C(1) << 30)
 
 // The longest data an entry can name, from offset on, inside the file.
 static size_t most_bytes(const struct q2_scan *s, uint64_t offset)
@@ -94,12 +96,14 @@ static int try_place(struct q2_scan *s, uint64_t offset, struct q2_error *err)
 {
     size_t n_bytes = 0;
     bool missed = false;
-    if (s->n_unnamed >= Q2_MAX_UNNAMED || is_known(s, offset) ||
-        q2_scan_is_metadata(s, offset, 1))
+    if (s->n_unnamed >= Q2_MAX_UNNAMED || s->searched_bytes > MAX_SEARCHED_BYTES ||
+        is_known(s, offset) || q2_scan_is_metadata(s, offset, 1))
         return 0;
     int ret = q2_scan_has_surplus(s, offset, 1, &missed, err);
-    if (ret == 0 && missed)
+    if (ret == 0 && missed) {
+        s->searched_bytes += s->cluster_size;
         ret = q2_scan_measure(s, offset, &n_bytes, err);
+    }
     if (ret == 0 && n_bytes > 0)
         ret = q2_scan_has_surplus(s, offset, n_bytes, &missed, err);
     if (ret == 0 && n_bytes > 0 && missed && !q2_scan_is_metadata(s, offset, n_bytes))

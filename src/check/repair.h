@@ -19,6 +19,7 @@ struct q2_plan {
     bool complete;        // a scan of the overlay finds nothing that could be healed
     bool leaks_kept;      // leaks mode: leaks may be what damaged entries lost; not freed
     struct q2_scan after; // the scan of the overlay
+    unsigned n_tables;    // lost L2 tables that were put together
     bool inflate;         // try every compressed cluster
     char **names;         // of snapshots that findings in healed point to
     size_t n_names, max_names;

@@ -130,6 +130,7 @@ struct q2_scan {
     size_t n_streams, max_streams;
     struct q2_stream unnamed[Q2_MAX_UNNAMED]; // the first of those that nobody names
     unsigned n_unnamed;
+    uint64_t searched_bytes; // in search of them
 
     // Bytes looked at, and to be looked at, of tables and of data; for progress.
     uint64_t work, work_total, data_left;

@@ -10,8 +10,8 @@
 
 // So many other suspects are looked at.
 #define MAX_RIVALS 4096U
-// With more damaged L1 entries no tables are compared.
-#define MAX_KIN 1024U
+// So many pairs of a damaged L1 entry and an orphan are compared.
+#define MAX_KIN 65536U
 
 // Is this host cluster in use by its refcount, and by nothing else that was found?
 int q2_scan_is_orphan(struct q2_scan *s, uint64_t offset, uint64_t *stored, bool *yes,
@@ -348,7 +348,8 @@ static int look_for(struct q2_scan *s, const struct q2_suspect *x, size_t n_riva
     // In a dirty image refcounts are what a crash leaves, and no evidence.
     bool dirty = (s->header.incompatible_features & Q2_INCOMPAT_DIRTY) != 0;
     int ret = dirty ? 0 : try_shared(s, x, a, err);
-    if (ret == 0 && a->n != 1 && !dirty && x->is_l1 && n_rivals < MAX_KIN) {
+    if (ret == 0 && a->n != 1 && !dirty && x->is_l1 &&
+        n_rivals * q2_min_u64(s->n_orphans, MAX_RIVALS) <= MAX_KIN) {
         a->n = 0;
         ret = try_kin(s, x, a, err);
     }
