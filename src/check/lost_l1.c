@@ -52,7 +52,9 @@ int q2_scan_mend_l1_size(struct q2_scan *s, unsigned index, bool usable,
     struct q2_snapshot *sn = &s->snapshots[index];
     uint64_t least = least_entries(s, sn), wanted;
     uint8_t word[8];
-    if (usable && sn->l1_size >= least)
+    // An old entry in a newer image does not say how large its disk was.
+    if ((usable && sn->l1_size >= least) ||
+        (s->header.version >= 3 && !sn->has_disk_size))
         return 0;
     wanted = least + entries_for(s, sn->vm_state_size); // it lies behind the disk
     if (sn->l1_size == wanted || wanted > Q2_MAX_L1_BYTES / 8 || wanted == 0 ||
