@@ -64,25 +64,29 @@ static int copy_edge(struct q2_disk *d, uint64_t guest_offset, uint64_t host_off
         return q2_fail_memory(err, n_bytes);
     int ret = read_edge(d, guest_offset, buf, n_bytes, err);
     if (ret == 0 && !(fresh && q2_is_zero(buf, n_bytes)))
-        ret = q2_io_write(d->file, host_offset, buf, n_bytes, err);
+        ret = q2_disk_store(d, guest_offset, host_offset, buf, n_bytes, err);
     free(buf);
     return ret;
 }
 
-static int write_sparsely(struct q2_io *io, uint64_t host_offset, const uint8_t *buf,
-                          size_t n_bytes, size_t grain, struct q2_error *err)
+static int write_sparsely(struct q2_disk *d, const struct q2_write *w, const uint8_t *buf,
+                          size_t grain, struct q2_error *err)
 {
-    while (n_bytes > 0) {
+    int ret = 0;
+    for (size_t at = 0, n; at < w->n_bytes && ret == 0; at += n) {
         bool zero;
-        size_t n = q2_zero_run(buf, n_bytes, grain, &zero);
-        int ret = zero ? 0 : q2_io_write(io, host_offset, buf, n, err);
-        if (ret < 0)
-            return ret;
-        buf += n;
-        host_offset += n;
-        n_bytes -= n;
+        n = q2_zero_run(buf + at, w->n_bytes - at, grain, &zero);
+        if (!zero)
+            ret = q2_disk_store(d, w->guest_offset + at, w->host_offset + at, buf + at, n,
+                                err);
     }
-    return 0;
+    return ret;
+}
+
+// May zeros be left out? In another form they are no zeros.
+static bool fresh_zeros(const struct q2_disk *d, const struct q2_write *w)
+{
+    return w->fresh && d->data_align == 1;
 }
 
 // Old content and new in one write. Where the place reads as zeros anyway, edges of zeros
@@ -90,6 +94,7 @@ static int write_sparsely(struct q2_io *io, uint64_t host_offset, const uint8_t 
 static int write_with_edges(struct q2_disk *d, const struct q2_write *w, const void *data,
                             struct q2_error *err)
 {
+    bool fresh = fresh_zeros(d, w);
     size_t total = w->head + w->n_bytes + w->tail, first = 0, end = total;
     uint64_t start = w->guest_offset - w->head;
     uint8_t *buf = malloc(total);
@@ -101,12 +106,12 @@ static int write_with_edges(struct q2_disk *d, const struct q2_write *w, const v
         ret = read_edge(d, w->guest_offset + w->n_bytes, tail, w->tail, err);
     if (ret == 0) {
         memcpy(buf + w->head, data, w->n_bytes);
-        if (w->fresh && q2_is_zero(buf, w->head))
+        if (fresh && q2_is_zero(buf, w->head))
             first = w->head;
-        if (w->fresh && q2_is_zero(tail, w->tail))
+        if (fresh && q2_is_zero(tail, w->tail))
             end = w->head + w->n_bytes;
-        ret = q2_io_write(d->file, w->host_offset - w->head + first, buf + first,
-                          end - first, err);
+        ret = q2_disk_store(d, start + first, w->host_offset - w->head + first,
+                            buf + first, end - first, err);
     }
     free(buf);
     return ret;
@@ -115,21 +120,21 @@ static int write_with_edges(struct q2_disk *d, const struct q2_write *w, const v
 int q2_disk_write_data(struct q2_disk *d, const struct q2_write *w, const void *buf,
                        size_t zero_grain, struct q2_error *err)
 {
-    bool sparsely = w->fresh && zero_grain > 0;
+    bool fresh = fresh_zeros(d, w), sparsely = fresh && zero_grain > 0;
     if (w->compressed_bytes > 0)
         return q2_io_write(d->file, w->host_offset, buf, w->compressed_bytes, err);
     if (!sparsely && w->head + w->tail > 0 &&
         w->head + w->n_bytes + w->tail <= MERGED_BYTES)
         return write_with_edges(d, w, buf, err);
     int ret = copy_edge(d, w->guest_offset - w->head, w->host_offset - w->head, w->head,
-                        w->fresh, err);
+                        fresh, err);
     if (ret == 0)
-        ret = sparsely ? write_sparsely(d->file, w->host_offset, buf, w->n_bytes,
-                                        zero_grain, err)
-                       : q2_io_write(d->file, w->host_offset, buf, w->n_bytes, err);
+        ret = sparsely ? write_sparsely(d, w, buf, zero_grain, err)
+                       : q2_disk_store(d, w->guest_offset, w->host_offset, buf,
+                                       w->n_bytes, err);
     if (ret == 0)
         ret = copy_edge(d, w->guest_offset + w->n_bytes, w->host_offset + w->n_bytes,
-                        w->tail, w->fresh, err);
+                        w->tail, fresh, err);
     return ret;
 }
 
@@ -327,9 +332,11 @@ void q2_disk_close(struct q2_disk *d)
 {
     while (d) {
         struct q2_disk *backing = d->backing;
-        struct q2_io *file = d->file;
+        struct q2_io *file = d->file, *data = d->data;
         char *path = d->path;
         d->ops->release(d);
+        if (data != file)
+            q2_io_close(data);
         q2_io_close(file);
         free(path);
         d = backing;

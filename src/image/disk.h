@@ -77,15 +77,27 @@ struct q2_disk_ops {
     // flush, and what only a clean end may say (deferred refcounts, the dirty bit). NULL:
     // as flush.
     int (*finish)(struct q2_disk *d, struct q2_error *err);
-    // Releases what belongs to the format (writes nothing); file and backing are closed
-    // by the caller.
+    // Releases what belongs to the format (writes nothing); file, data and backing are
+    // closed by the caller.
     void (*release)(struct q2_disk *d);
+    // Bytes of plain guest clusters in d->data, which are kept in another form than the
+    // guest sees (encrypted). Asked when d->data_align > 1; both offsets and n_bytes are
+    // multiples of it. store leaves buf as it is. From several threads at a time.
+    int (*load)(struct q2_disk *d, uint64_t guest_offset, uint64_t host_offset, void *buf,
+                size_t n_bytes, struct q2_error *err);
+    int (*store)(struct q2_disk *d, uint64_t guest_offset, uint64_t host_offset,
+                 const void *buf, size_t n_bytes, struct q2_error *err);
 };
 
 // The head of struct q2_raw and struct q2_image.
 struct q2_disk {
     const struct q2_disk_ops *ops;
-    struct q2_io *file;      // owned
+    struct q2_io *file;  // owned
+    struct q2_io *data;  // plain guest clusters lie here: file, or an external data file
+                         // (owned, too). NULL: it was not opened, guest data cannot be
+                         // read or written
+    uint32_t data_align; // grain of load and store; 1: the bytes are as the guest sees
+                         // them
     struct q2_disk *backing; // owned; NULL: none, or not opened
     char *path; // as the user (or the overlay, made absolute or relative to here) named
                 // it; owned
@@ -123,6 +135,18 @@ int q2_disk_finish(struct q2_disk *d, struct q2_error *err);
 // q2_disk_write without a look at the disk's end.
 int q2_disk_put(struct q2_disk *d, uint64_t guest_offset, const void *buf, size_t n_bytes,
                 struct q2_error *err);
+
+// --- guest_data.c: plain guest clusters in d->data -----------------------------------
+
+// guest_offset's byte is (or shall be) at host_offset. Where the disk has a grain,
+// requests are widened to it: a store rewrites what is around it with what is there.
+// What lies behind the end of the file is read as zeros.
+int q2_disk_load(struct q2_disk *d, uint64_t guest_offset, uint64_t host_offset,
+                 void *buf, size_t n_bytes, struct q2_error *err);
+int q2_disk_store(struct q2_disk *d, uint64_t guest_offset, uint64_t host_offset,
+                  const void *buf, size_t n_bytes, struct q2_error *err);
+
+// -------------------------------------------------------------------------------------
 
 // The middle step of a write: puts w->n_bytes at buf (and the old content around it) in
 // their place. Where w->fresh, runs of zero_grain bytes (0: never) that are zero are left

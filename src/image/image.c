@@ -73,6 +73,7 @@ static int image_alloc(struct q2_io *io, struct q2_header *header, bool writable
     img->disk = (struct q2_disk){.ops = &q2_image_disk_ops,
                                  .size = q2_align_up(img->header.size, 512),
                                  .cluster_size = img->cluster_size,
+                                 .data_align = 1,
                                  .writable = writable};
     img->l2_cache = q2_cache_new(Q2_CACHE_ENTRIES, img->cluster_size, Q2_L2_CACHE_BYTES);
     img->refcount_cache =
@@ -82,6 +83,8 @@ static int image_alloc(struct q2_io *io, struct q2_header *header, bool writable
         return q2_fail_memory(err, sizeof(*img));
     }
     img->disk.file = io;
+    if (!q2_image_has_data_file(img))
+        img->disk.data = io;
     *out = img;
     return 0;
 }

@@ -107,6 +107,12 @@ static inline bool q2_image_has_backing(const struct q2_image *img)
     return img->disk.backing || img->header.backing_file;
 }
 
+// Do guest clusters lie in a file of their own, at their guest offsets?
+static inline bool q2_image_has_data_file(const struct q2_image *img)
+{
+    return img->header.incompatible_features & Q2_INCOMPAT_DATA_FILE;
+}
+
 // Guest bytes that one L2 table maps.
 static inline uint64_t q2_image_l2_span(const struct q2_image *img)
 {

@@ -11,6 +11,7 @@ libqcow2_a_SOURCES += \
 	src/image/discard.c \
 	src/image/disk.c src/image/disk.h \
 	src/image/free.c \
+	src/image/guest_data.c \
 	src/image/image.c src/image/image.h \
 	src/image/l1.c \
 	src/image/mapping.c \

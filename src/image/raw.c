@@ -11,7 +11,7 @@
 static int raw_read(struct q2_disk *d, uint64_t guest_offset, void *buf, size_t n_bytes,
                     struct q2_error *err)
 {
-    return q2_io_read(d->file, guest_offset, buf, n_bytes, err);
+    return q2_disk_load(d, guest_offset, guest_offset, buf, n_bytes, err);
 }
 
 static int raw_status(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
@@ -126,6 +126,8 @@ int q2_raw_open(struct q2_io *io, bool writable, struct q2_disk **out,
         return q2_fail_memory(err, sizeof(*d));
     *d = (struct q2_disk){.ops = &raw_ops,
                           .file = io,
+                          .data = io,
+                          .data_align = 1,
                           .size = q2_align_up(size, 512),
                           .writable = writable};
     *out = d;

@@ -22,11 +22,13 @@ static int read_backing(struct q2_disk *d, uint64_t guest_offset, uint8_t *buf,
 }
 
 // A data cluster may end behind the end of the file (the rest reads as zeros), but it has
-// to begin before it: what lies wholly beyond was cut off.
+// to begin before it: what lies wholly beyond was cut off. A data file may end anywhere.
 static int read_normal(struct q2_image *img, uint64_t guest_offset, uint64_t host_offset,
                        uint8_t *buf, size_t n_bytes, struct q2_error *err)
 {
     uint64_t file_size;
+    if (q2_image_has_data_file(img))
+        return q2_disk_load(&img->disk, guest_offset, host_offset, buf, n_bytes, err);
     int ret = q2_io_get_size(img->disk.file, &file_size, err);
     if (ret < 0)
         return ret;
@@ -37,7 +39,7 @@ static int read_normal(struct q2_image *img, uint64_t guest_offset, uint64_t hos
                        " at host offset 0x%" PRIx64
                        " lies beyond the end of the file (%" PRIu64 " bytes)",
                        img->disk.path, guest_offset, host_offset, file_size);
-    return q2_io_read(img->disk.file, host_offset, buf, n_bytes, err);
+    return q2_disk_load(&img->disk, guest_offset, host_offset, buf, n_bytes, err);
 }
 
 // Inflates the cluster that holds guest_offset; copies the asked part to buf.
@@ -220,7 +222,7 @@ int q2_image_status(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
         .compressed = run.kind == Q2_CLUSTER_COMPRESSED,
         .has_offset = has_host,
         .host_offset = has_host ? run.host_offset : 0,
-        .file = has_host ? img->disk.file : NULL,
+        .file = has_host ? img->disk.data : NULL,
     };
     if (run.kind == Q2_CLUSTER_NORMAL && img->looks_preallocated)
         return narrow_by_holes(img, e, err);

@@ -61,9 +61,9 @@ static int back_with_space(struct q2_disk *d, const struct q2_write *w, bool cle
     uint64_t n_bytes = w->head + w->n_bytes + w->tail;
     int ret = 0;
     if (clear && !w->fresh && mode != Q2_PREALLOC_FULL)
-        ret = clear_used(d->file, host_offset, n_bytes, err);
+        ret = clear_used(d->data, host_offset, n_bytes, err);
     if (ret == 0)
-        ret = q2_preallocate_file(d->file, host_offset, n_bytes, mode, mon, err);
+        ret = q2_preallocate_file(d->data, host_offset, n_bytes, mode, mon, err);
     return ret;
 }
 
