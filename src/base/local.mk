@@ -8,5 +8,6 @@ libqcow2_a_SOURCES += \
 	src/base/error.c src/base/error.h \
 	src/base/monitor.c src/base/monitor.h \
 	src/base/pool.c src/base/pool.h \
+	src/base/secret.c src/base/secret.h \
 	src/base/size.c src/base/size.h \
 	src/base/zero.c src/base/zero.h

@@ -8,6 +8,7 @@ libqcow2_a_SOURCES += \
 	src/image/codec.c src/image/codec.h \
 	src/image/commit.c \
 	src/image/configure.c \
+	src/image/crypt.h \
 	src/image/discard.c \
 	src/image/disk.c src/image/disk.h \
 	src/image/free.c \

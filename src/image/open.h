@@ -18,7 +18,9 @@ struct q2_open_options {
     bool image_only; // description only: guest data cannot be read; no feature is refused
                      // for data access
     bool metadata_only;   // metadata can be changed, guest data neither read nor written:
-                          // no feature is refused for that; no backing file is opened
+                          // no feature is refused for that; no backing file is opened,
+                          // and an encrypted image needs no key
+    bool need_key;        // with metadata_only: the key is asked for all the same
     bool unsafe_share;    // -U
     const char *snapshot; // read this internal snapshot (name, id, or
                           // "snapshot.id=..,snapshot.name=..") in place of the active

@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/secret.h"
+
 enum q2_tristate { Q2_UNSET, Q2_OFF, Q2_ON };
 
 // What a write must not land on; bits of q2_runtime.overlap_check.
@@ -45,6 +47,13 @@ struct q2_runtime {
     // Bounds of the metadata caches in bytes; 0: the defaults.
     uint64_t l2_cache_size, refcount_cache_size, cache_size;
     bool backing_off; // backing=null: the image is opened without its backing file
+    // How its backing file is opened (backing.encrypt.key-secret and the rest); not
+    // owned, NULL: the defaults.
+    const struct q2_runtime *backing;
+    // What unlocks an encrypted image; not owned. Looked at where guest data are needed.
+    const struct q2_secrets *secrets;
+    const char *encrypt_format;     // "luks", "aes": the header must agree; NULL: any
+    const char *encrypt_key_secret; // the id of the passphrase; NULL: not given
 };
 
 #endif

@@ -5,7 +5,20 @@
 #define Q2_OPS_AMEND_H
 
 #include "base/monitor.h"
+#include "base/secret.h"
 #include "image/disk.h"
+
+// The key slots of a LUKS image.
+struct q2_amend_keys {
+    const struct q2_secrets *secrets;
+    const char *state; // "active": new_secret is put into a slot; "inactive": slots are
+                       // erased; NULL: not given
+    const char *new_secret; // ids in secrets; NULL: not given
+    const char *old_secret;
+    bool set_keyslot, set_iter_time, force;
+    int64_t keyslot;
+    uint64_t iter_time; // milliseconds
+};
 
 // Only what is set is looked at.
 struct q2_amend_options {
@@ -18,6 +31,7 @@ struct q2_amend_options {
     const char *data_file; // "": none
     bool data_file_raw;
     const char *backing_file, *backing_format; // NULL: not given
+    const struct q2_amend_keys *keys; // with set_encryption; d was opened with need_key
 };
 
 // d was opened for writing (q2_open_rw); metadata_only will do where size is not set.

@@ -5,6 +5,7 @@
 
 #include "base/monitor.h"
 #include "disk/header.h"
+#include "image/crypt.h"
 #include "image/disk.h"
 #include "io/file.h"
 
@@ -26,8 +27,9 @@ struct q2_create_options {
     bool nocow; // FS_NOCOW_FL on the new file, where the file system knows it
     enum q2_compression compression;
     enum q2_preallocation preallocation;
-    const char *backing_file;   // NULL: none. Stored as it is
-    const char *backing_format; // NULL: not stored
+    const char *backing_file;               // NULL: none. Stored as it is
+    const char *backing_format;             // NULL: not stored
+    const struct q2_crypt_options *encrypt; // NULL: not encrypted
 };
 
 #define Q2_CREATE_DEFAULTS                                                           \
