@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Entries of the bitmap directory.
+// Entries of the bitmap directory and of bitmap tables.
 #include "disk/bitmap.h"
 
 #include <errno.h>
@@ -9,6 +9,7 @@
 
 #include "base/checked.h"
 #include "base/endian.h"
+#include "disk/entry.h"
 
 enum {
     AT_TABLE_OFFSET = 0,
@@ -23,8 +24,6 @@ enum {
 
 // Limits that QEMU keeps too.
 #define MAX_TABLE_SIZE 0x8000000U
-#define MIN_GRANULARITY_BITS 9U
-#define MAX_GRANULARITY_BITS 31U
 #define MAX_EXTRA_BYTES ((uint32_t)64 << 20) // of the whole directory
 
 // Set: programs that do not know the extra data may use the bitmap all the same.
@@ -61,8 +60,8 @@ static int check(const struct q2_bitmap *b, size_t name_bytes, unsigned index,
         return bad(err, index, "flags", b->flags);
     if (b->type != Q2_BITMAP_TYPE_DIRTY)
         return bad(err, index, "type", b->type);
-    if (b->granularity_bits < MIN_GRANULARITY_BITS ||
-        b->granularity_bits > MAX_GRANULARITY_BITS)
+    if (b->granularity_bits < Q2_MIN_BITMAP_GRANULARITY_BITS ||
+        b->granularity_bits > Q2_MAX_BITMAP_GRANULARITY_BITS)
         return bad(err, index, "granularity_bits", b->granularity_bits);
     if (name_bytes == 0 || name_bytes > Q2_MAX_BITMAP_NAME)
         return bad(err, index, "name size", name_bytes);
@@ -147,4 +146,64 @@ void q2_bitmap_clear(struct q2_bitmap *b)
     free(b->name);
     free(b->extra_data);
     *b = (struct q2_bitmap){0};
+}
+
+int q2_bitmap_check(const struct q2_bitmap *b, uint64_t disk_size, unsigned cluster_bits,
+                    struct q2_error *err)
+{
+    uint64_t bytes = (uint64_t)b->table_size << cluster_bits;
+    if (b->extra_data_bytes > 0)
+        return q2_fail(err, -EINVAL, "Bitmap extra data is not supported");
+    if (!(b->flags & EXTRA_DATA_COMPATIBLE) &&
+        q2_is_aligned(b->table_offset, UINT64_C(1) << cluster_bits) &&
+        bytes <= Q2_MAX_BITMAP_BYTES &&
+        ((b->flags & Q2_BITMAP_IN_USE) ||
+         q2_bitmap_data_bytes(disk_size, b->granularity_bits) <= bytes))
+        return 0;
+    return q2_fail(err, -EINVAL, "Bitmap '%s' doesn't satisfy the constraints", b->name);
+}
+
+int q2_bitmap_directory_decode(const void *buf, size_t n_bytes, unsigned n_bitmaps,
+                               struct q2_bitmap *out, struct q2_error *err)
+{
+    const uint8_t *p = buf;
+    size_t at = 0, used = 0;
+    unsigned n = 0;
+    int ret = 0;
+    while (n < n_bitmaps && ret == 0) {
+        ret = q2_bitmap_decode(p + at, n_bytes - at, n, &out[n], &used, err);
+        if (ret == 0 && used > n_bytes - at) {
+            q2_bitmap_clear(&out[n]);
+            ret = q2_fail(err, -EINVAL, "Bitmap directory entry %u is incomplete", n);
+        }
+        at += ret == 0 ? used : 0;
+        n += ret == 0;
+    }
+    if (ret == 0 && at != n_bytes)
+        ret = q2_fail(err, -EINVAL,
+                      "More bitmaps found than specified in header extension");
+    while (ret < 0 && n > 0)
+        q2_bitmap_clear(&out[--n]);
+    return ret;
+}
+
+bool q2_bitmap_table_entry_valid(uint64_t raw, unsigned cluster_bits)
+{
+    uint64_t offset = raw & Q2_OFFSET_MASK;
+    return !(raw & Q2_BITMAP_TABLE_RESERVED) &&
+           (offset == 0 || !(raw & Q2_BITMAP_ALL_ONES)) &&
+           q2_is_aligned(offset, UINT64_C(1) << cluster_bits);
+}
+
+uint64_t q2_bitmap_data_bytes(uint64_t disk_size, unsigned granularity_bits)
+{
+    return q2_div_round_up(q2_div_round_up(disk_size, UINT64_C(1) << granularity_bits),
+                           8);
+}
+
+uint64_t q2_bitmap_table_entries(uint64_t disk_size, unsigned granularity_bits,
+                                 unsigned cluster_bits)
+{
+    return q2_div_round_up(q2_bitmap_data_bytes(disk_size, granularity_bits),
+                           UINT64_C(1) << cluster_bits);
 }

@@ -138,8 +138,77 @@ static void hostile(void)
     }
 }
 
+static void directory(void)
+{
+    char name[] = "b0", other[] = "longer name";
+    struct q2_bitmap b = sample(name), c = sample(other), out[3];
+    struct q2_error err = Q2_ERROR_INIT;
+    uint8_t buf[256] = {0};
+    size_t n = q2_bitmap_bytes(&b), total = n + q2_bitmap_bytes(&c);
+
+    q2_bitmap_encode(&b, buf);
+    q2_bitmap_encode(&c, buf + n);
+    is_int(q2_bitmap_directory_decode(buf, total, 2, out, &err), 0, "two entries: %s",
+           err.message);
+    ok(equal(&out[0], &b) && equal(&out[1], &c), "the same two");
+    q2_bitmap_clear(&out[0]);
+    q2_bitmap_clear(&out[1]);
+    is_int(q2_bitmap_directory_decode(buf, total, 1, out, &err), -EINVAL, "one too many");
+    has_str(err.message, "More bitmaps found", "told");
+    is_int(q2_bitmap_directory_decode(buf, total, 3, out, &err), -ENODATA, "one too few");
+    // The padding of the last entry belongs to it.
+    is_int(q2_bitmap_directory_decode(buf, total - 1, 2, out, &err), -EINVAL,
+           "a byte too few");
+}
+
+static void constraints(void)
+{
+    char name[] = "b0";
+    uint8_t extra[] = {1};
+    struct q2_error err = Q2_ERROR_INIT;
+    struct q2_bitmap b = sample(name);
+    uint64_t covers = UINT64_C(65536) * 8 << 15; // of one entry
+
+    is_int(q2_bitmap_check(&b, covers, 16, &err), 0, "covers the disk");
+    is_int(q2_bitmap_check(&b, covers + 1, 16, &err), -EINVAL, "does not cover it");
+    has_str(err.message, "Bitmap 'b0' doesn't satisfy the constraints", "told");
+    b.flags = Q2_BITMAP_IN_USE;
+    is_int(q2_bitmap_check(&b, covers + 1, 16, &err), 0, "in use: need not");
+    b.table_size = 8193;
+    is_int(q2_bitmap_check(&b, covers, 16, &err), -EINVAL, "more than 512 MiB of bits");
+    b.table_size = 8192;
+    is_int(q2_bitmap_check(&b, covers, 16, &err), 0, "512 MiB of bits");
+    is_int(q2_bitmap_check(&b, covers, 17, &err), -EINVAL, "a table between clusters");
+    b.extra_data = extra;
+    b.extra_data_bytes = 1;
+    is_int(q2_bitmap_check(&b, covers, 16, &err), -EINVAL, "extra data");
+}
+
+static void tables(void)
+{
+    ok(q2_bitmap_table_entry_valid(0, 16), "zeros");
+    ok(q2_bitmap_table_entry_valid(1, 16), "ones");
+    ok(q2_bitmap_table_entry_valid(0x30000, 16), "an offset");
+    ok(!q2_bitmap_table_entry_valid(0x30001, 16), "ones at an offset");
+    ok(!q2_bitmap_table_entry_valid(0x30200, 16), "between clusters");
+    ok(q2_bitmap_table_entry_valid(0x30200, 9), "of 512 bytes");
+    ok(!q2_bitmap_table_entry_valid(2, 16), "reserved low bit");
+    ok(!q2_bitmap_table_entry_valid(UINT64_C(1) << 56, 16), "reserved high bit");
+
+    is_u64(q2_bitmap_data_bytes(0, 16), 0, "no disk, no bits");
+    is_u64(q2_bitmap_data_bytes(1, 16), 1, "a bit takes a byte");
+    is_u64(q2_bitmap_data_bytes(8 << 16, 16), 1, "eight bits");
+    is_u64(q2_bitmap_data_bytes((8 << 16) + 1, 16), 2, "nine bits");
+    is_u64(q2_bitmap_data_bytes(UINT64_MAX, 9), UINT64_C(1) << 52, "the largest disk");
+    is_u64(q2_bitmap_table_entries((UINT64_C(1) << 34) + 1, 15, 16), 2,
+           "a cluster of bits and one more");
+}
+
 int main(void)
 {
+    directory();
+    constraints();
+    tables();
     layout();
     round_trips();
     hostile();
