@@ -38,14 +38,19 @@ struct q2_l2_entry q2_l2_decode(uint64_t raw, unsigned cluster_bits, uint32_t ve
     if (raw & Q2_FLAG_COMPRESSED)
         return decode_compressed(raw, cluster_bits);
 
+    uint64_t host_offset = raw & Q2_OFFSET_MASK;
+    bool zero = version >= 3 && (raw & Q2_FLAG_ZERO);
     struct q2_l2_entry e = {
         .copied = (raw & Q2_FLAG_COPIED) != 0,
-        .host_offset = raw & Q2_OFFSET_MASK,
+        .has_cluster = host_offset != 0,
+        .host_offset = host_offset,
+        .allocated = host_offset != 0 && !zero ? UINT32_MAX : 0,
+        .zero = zero ? UINT32_MAX : 0,
     };
-    if (version >= 3 && (raw & Q2_FLAG_ZERO))
-        e.kind = e.host_offset ? Q2_CLUSTER_ZERO_ALLOCATED : Q2_CLUSTER_ZERO;
+    if (zero)
+        e.kind = host_offset ? Q2_CLUSTER_ZERO_ALLOCATED : Q2_CLUSTER_ZERO;
     else
-        e.kind = e.host_offset ? Q2_CLUSTER_NORMAL : Q2_CLUSTER_UNALLOCATED;
+        e.kind = host_offset ? Q2_CLUSTER_NORMAL : Q2_CLUSTER_UNALLOCATED;
     return e;
 }
 
@@ -63,6 +68,9 @@ uint64_t q2_l2_encode(const struct q2_l2_entry *entry, unsigned cluster_bits)
         return raw | entry->host_offset | Q2_FLAG_ZERO;
     case Q2_CLUSTER_NORMAL:
         return raw | entry->host_offset;
+    case Q2_CLUSTER_MIXED: // never: plain entries have no such kinds
+    case Q2_CLUSTER_INVALID:
+        return 0;
     case Q2_CLUSTER_COMPRESSED:
         break;
     }

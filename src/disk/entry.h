@@ -21,16 +21,23 @@ enum q2_cluster_kind {
     Q2_CLUSTER_ZERO_ALLOCATED, // reads as zeros, keeps a host cluster
     Q2_CLUSTER_NORMAL,
     Q2_CLUSTER_COMPRESSED,
+    // Extended entries alone (disk/subcluster.h):
+    Q2_CLUSTER_MIXED,   // its subclusters are of several kinds
+    Q2_CLUSTER_INVALID, // contradicts itself
 };
 
-// A decoded standard or compressed L2 entry.
+// A decoded L2 entry.
 struct q2_l2_entry {
     enum q2_cluster_kind kind;
     bool copied;
-    uint64_t
-        host_offset;  // kinds with a host cluster: its offset; compressed: the first byte
+    bool has_cluster; // a standard entry with a host cluster. (An unallocated one may
+                      // have one, too, where subclusters exist.)
+    uint64_t host_offset; // has_cluster: its offset; compressed: the first byte
     uint32_t n_bytes; // compressed: an upper bound of its length (up to the end of the
                       // last 512-byte sector); else 0
+    // A bit per subcluster (all or none where there are no subclusters): stored in the
+    // host cluster; reads as zeros. Compressed: none.
+    uint32_t allocated, zero;
 };
 
 // Decodes an entry of version 2 or 3 (in version 2 there is no zero flag: bit 0 is

@@ -9,4 +9,5 @@ libqcow2_a_SOURCES += \
 	src/disk/header_ext.c \
 	src/disk/luks.c src/disk/luks.h \
 	src/disk/refcount.c src/disk/refcount.h \
-	src/disk/snapshot.c src/disk/snapshot.h
+	src/disk/snapshot.c src/disk/snapshot.h \
+	src/disk/subcluster.c src/disk/subcluster.h

@@ -83,6 +83,9 @@ static int read_run(struct q2_image *img, uint64_t guest_offset, const struct q2
         return read_normal(img, guest_offset, run->host_offset, buf, n, err);
     case Q2_CLUSTER_COMPRESSED:
         return read_compressed(img, guest_offset, run, buf, err);
+    case Q2_CLUSTER_MIXED: // never: a run is of one kind
+    case Q2_CLUSTER_INVALID:
+        break;
     }
     return q2_fail(err, -EIO, "unknown cluster kind %d", (int)run->kind);
 }

@@ -34,6 +34,7 @@ check_PROGRAMS += \
 	tests/unit/refcount_table \
 	tests/unit/size \
 	tests/unit/snapshot \
+	tests/unit/subcluster \
 	tests/unit/zero
 
 # These stand on the images in memory of the crash tests.
