@@ -123,7 +123,8 @@ class Player:
     def flush(self):
         return "flush"
 
-    def turn(self, who):
+    def play_io(self, who, killed=False):
+        """Some commands on the guest's disk by this program."""
         kinds = [self.write] * 6 + [self.zero] * 3 + [self.discard] * 3 + \
             [self.read] * 4 + [self.flush]
         if who != "qemu-io":
@@ -131,7 +132,6 @@ class Player:
         commands = [self.rng.choice(kinds)() for _ in range(self.rng.randrange(4, 16))]
         if who == "qemu-io":
             commands += self.compressed_by_qemu()
-        killed = self.rng.random() < 0.2
         if killed:
             commands += ["flush", "sigraise 9"]
         self.log.append("%s: %s" % (who, "; ".join(commands)))
@@ -160,7 +160,7 @@ class Player:
 
     def play(self, turns):
         for number in range(turns):
-            self.turn(list(PROGRAMS)[number % 2])
+            self.play_io(list(PROGRAMS)[number % 2], self.rng.random() < 0.2)
             if number % self.judge_every == 0:
                 self.judge()
         self.end()
