@@ -39,7 +39,8 @@ static int try_stream(struct q2_scan *s, uint64_t offset, bool *whole, size_t *n
         return q2_fail_memory(err, n + s->cluster_size);
     int ret = q2_io_read(s->io, offset, buf, n, err);
     if (ret == 0)
-        *whole = q2_decompress_whole(buf, n, buf + n, s->cluster_size, n_used, &why) == 0;
+        *whole = q2_decompress_whole(s->header.compression_type, buf, n, buf + n,
+                                     s->cluster_size, n_used, &why) == 0;
     free(buf);
     return ret;
 }

@@ -223,7 +223,8 @@ static int read_compressed(const struct place *p, const struct q2_l2_entry *e,
         return q2_fail_memory(err, e->n_bytes);
     int ret = q2_io_read(p->s->io, e->host_offset, packed, e->n_bytes, &why);
     if (ret == 0)
-        ret = q2_decompress(packed, e->n_bytes, buf, p->s->cluster_size, &why);
+        ret = q2_decompress(p->s->header.compression_type, packed, e->n_bytes, buf,
+                            p->s->cluster_size, &why);
     free(packed);
     if (ret < 0) {
         struct q2_finding f = make(p, index, raw, Q2_PROBLEM_COMPRESSED_BROKEN);
@@ -307,9 +308,7 @@ static int judge_packed(const struct place *p, const struct q2_l2_entry *e,
     size_t n_bytes = 0;
     int ret = 0;
     *problem = Q2_N_PROBLEMS;
-    // What zstd has packed cannot be tried.
-    bool zlib = s->header.compression_type == Q2_COMPRESSION_ZLIB;
-    if (zlib && e->host_offset + e->n_bytes > q2_scan_end(s, e->host_offset))
+    if (e->host_offset + e->n_bytes > q2_scan_end(s, e->host_offset))
         ret = q2_scan_is_cut(s, e->host_offset, &cut, err);
     if (ret < 0 || cut || !s->inflate) {
         *problem = cut ? Q2_PROBLEM_REFERENCE_OUTSIDE : Q2_N_PROBLEMS;

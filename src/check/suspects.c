@@ -67,9 +67,8 @@ int q2_scan_inflates(struct q2_scan *s, const struct q2_l2_entry *e, bool *yes,
                      struct q2_error *err)
 {
     struct q2_error why = Q2_ERROR_INIT;
-    // What zstd has packed cannot be tried: it is believed.
-    *yes = s->header.compression_type != Q2_COMPRESSION_ZLIB;
-    if (*yes || e->kind != Q2_CLUSTER_COMPRESSED || e->host_offset == 0 ||
+    *yes = false;
+    if (e->kind != Q2_CLUSTER_COMPRESSED || e->host_offset == 0 ||
         !q2_scan_in_file(s, e->host_offset, e->n_bytes) ||
         q2_scan_is_metadata(s, e->host_offset, e->n_bytes))
         return 0;
@@ -78,8 +77,8 @@ int q2_scan_inflates(struct q2_scan *s, const struct q2_l2_entry *e, bool *yes,
         return q2_fail_memory(err, e->n_bytes + s->cluster_size);
     int ret = q2_io_read(s->io, e->host_offset, buf, e->n_bytes, err);
     if (ret == 0)
-        *yes =
-            q2_decompress(buf, e->n_bytes, buf + e->n_bytes, s->cluster_size, &why) == 0;
+        *yes = q2_decompress(s->header.compression_type, buf, e->n_bytes,
+                             buf + e->n_bytes, s->cluster_size, &why) == 0;
     free(buf);
     return ret;
 }

@@ -237,11 +237,12 @@ static int put_compressed(struct q2_disk *d, uint64_t guest_offset, const void *
 
 // Compresses the cluster into packed, behind a zero-padded copy of it; 0: does not
 // shrink.
-static int pack(const void *buf, size_t n_bytes, uint32_t cluster_size, uint8_t *padded,
+static int pack(const struct q2_disk *d, const void *buf, size_t n_bytes, uint8_t *padded,
                 size_t *n_packed, struct q2_error *err)
 {
+    size_t cluster_size = d->cluster_size;
     struct q2_compressor *c;
-    int ret = q2_compressor_new(0, &c, err);
+    int ret = q2_compressor_new(d->compression, 0, &c, err);
     if (ret < 0)
         return ret;
     memcpy(padded, buf, n_bytes);
@@ -269,7 +270,7 @@ int q2_disk_write_compressed(struct q2_disk *d, uint64_t guest_offset, const voi
     uint8_t *padded = malloc(2 * (size_t)d->cluster_size);
     if (!padded)
         return q2_fail_memory(err, 2 * (size_t)d->cluster_size);
-    ret = pack(buf, n_bytes, d->cluster_size, padded, &n_packed, err);
+    ret = pack(d, buf, n_bytes, padded, &n_packed, err);
     if (ret == 0)
         ret = n_packed > 0 ? put_compressed(d, guest_offset, padded + d->cluster_size,
                                             n_packed, err)

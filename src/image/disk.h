@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/monitor.h"
+#include "disk/header.h"
 #include "io/io.h"
 
 struct q2_disk;
@@ -101,8 +102,9 @@ struct q2_disk {
     struct q2_disk *backing; // owned; NULL: none, or not opened
     char *path; // as the user (or the overlay, made absolute or relative to here) named
                 // it; owned
-    uint64_t size;         // virtual size in bytes
-    uint32_t cluster_size; // guest cluster in bytes; 0 for raw
+    uint64_t size;                   // virtual size in bytes
+    uint32_t cluster_size;           // guest cluster in bytes; 0 for raw
+    enum q2_compression compression; // of compressed clusters
     bool writable;
     bool discard_unmap;                      // discards of a raw disk reach the file
     bool detect_zeroes, detect_zeroes_unmap; // writes of zeros become write_zeroes

@@ -73,6 +73,7 @@ static int image_alloc(struct q2_io *io, struct q2_header *header, bool writable
     img->disk = (struct q2_disk){.ops = &q2_image_disk_ops,
                                  .size = q2_align_up(img->header.size, 512),
                                  .cluster_size = img->cluster_size,
+                                 .compression = img->header.compression_type,
                                  .data_align = 1,
                                  .writable = writable};
     img->l2_cache = q2_cache_new(Q2_CACHE_ENTRIES, img->cluster_size, Q2_L2_CACHE_BYTES);
@@ -125,8 +126,6 @@ static int refuse_unwritten(const struct q2_header *h, bool writable,
         what = "an external data file";
     else if (h->incompatible_features & Q2_INCOMPAT_EXTENDED_L2)
         what = "extended L2 entries";
-    else if (h->compression_type != Q2_COMPRESSION_ZLIB)
-        what = "compression type zstd";
     else if (writable && h->has_bitmaps && (h->autoclear_features & Q2_AUTOCLEAR_BITMAPS))
         what = "persistent bitmaps, which a write would make stale";
     if (!what)

@@ -5,7 +5,9 @@ libqcow2_a_SOURCES += \
 	src/image/alloc.c \
 	src/image/cache.c src/image/cache.h \
 	src/image/cluster_set.c src/image/cluster_set.h \
-	src/image/codec.c src/image/codec.h \
+	src/image/codec.c src/image/codec.h src/image/codec_private.h \
+	src/image/codec_zlib.c \
+	src/image/codec_zstd.c \
 	src/image/commit.c \
 	src/image/configure.c \
 	src/image/crypt.h \

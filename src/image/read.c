@@ -55,7 +55,8 @@ static int read_compressed(struct q2_image *img, uint64_t guest_offset,
     int ret =
         q2_io_read(img->disk.file, run->host_offset, packed, run->compressed_bytes, err);
     if (ret == 0) {
-        ret = q2_decompress(packed, run->compressed_bytes, plain, img->cluster_size, err);
+        ret = q2_decompress(img->disk.compression, packed, run->compressed_bytes, plain,
+                            img->cluster_size, err);
         if (ret < 0)
             q2_context(err,
                        "'%s': compressed cluster of guest offset 0x%" PRIx64

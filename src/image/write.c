@@ -74,9 +74,9 @@ int q2_image_refuse_write(const struct q2_image *img, bool packed, struct q2_err
                        "'%s': this version cannot write to an image with extended L2 "
                        "entries",
                        img->disk.path);
-    if (packed && img->header.compression_type != Q2_COMPRESSION_ZLIB)
+    if (packed && q2_image_has_data_file(img))
         return q2_fail(err, -ENOTSUP,
-                       "'%s': this version cannot compress with zstd (compression_type)",
+                       "'%s': nothing is compressed in an external data file",
                        img->disk.path);
     return 0;
 }

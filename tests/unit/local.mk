@@ -12,6 +12,7 @@ EXTRA_DIST += \
 check_PROGRAMS += \
 	tests/unit/bitmap \
 	tests/unit/cluster_set \
+	tests/unit/codec \
 	tests/unit/counters \
 	tests/unit/device \
 	tests/unit/endian \
