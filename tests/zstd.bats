@@ -51,7 +51,7 @@ setup() {
         must qemu-io -f qcow2 -c "write -c -P 2$turn $((turn * 64))k 64k" -c "write -P 3$turn 1030k 9k" \
             z.qcow2
         must qemu-io -f raw -c "write -P $turn 0 64k" -c "write -P 7 1M 64k" \
-            -c "write -P 1$turn 5k 3k" -c "write -P 2$turn 64k 64k" \
+            -c "write -P 1$turn 5k 3k" -c "write -P 2$turn $((turn * 64))k 64k" \
             -c "write -P 3$turn 1030k 9k" want.raw
         clean z.qcow2
         same z.qcow2 want.raw
