@@ -17,7 +17,7 @@ enum { OPTION_FORCE = Q2_OPTION_FIRST_OWN };
 static const struct q2_option amend_options[] = {
     {"options", "o", "OPTS", 'o', "Image", "KEY=VALUE,...; -o help lists them"},
     Q2_ROW_FORMAT,
-    {"cache", "t", "MODE", 't', "Image", "cache mode (default: writeback)"},
+    {"cache", "t", "MODE", Q2_OPTION_CACHE, "Image", "cache mode (default: writeback)"},
     Q2_ROW_IMAGE_OPTS,
     {"force", "", NULL, OPTION_FORCE, "Other", "allow unsafe changes of encryption"},
     Q2_ROW_PROGRESS,
@@ -27,9 +27,7 @@ static const struct q2_option amend_options[] = {
 };
 
 struct settings {
-    const char *format, *cache;
-    char *lists; // of -o; owned
-    bool progress, quiet, image_opts;
+    char *lists;      // of -o; owned
     bool help, sizes; // what -o asks for
 };
 
@@ -37,26 +35,7 @@ static int take_option(struct q2_command_line *line, int code, const char *value
                        struct q2_error *err)
 {
     struct settings *s = line->settings;
-    switch (code) {
-    case 'o':
-        return q2_option_list_append(&s->lists, value, err);
-    case 'f':
-        s->format = value;
-        break;
-    case 't':
-        s->cache = value;
-        break;
-    case 'p':
-        s->progress = true;
-        break;
-    case 'q':
-        s->quiet = true;
-        break;
-    case Q2_OPTION_IMAGE_OPTS:
-        s->image_opts = true;
-        break;
-    }
-    return 0;
+    return code == 'o' ? q2_option_list_append(&s->lists, value, err) : 0;
 }
 
 static int refuse_format(const char *format, struct q2_error *err)
@@ -135,12 +114,10 @@ static int open_image(const struct q2_command_line *line, const struct settings 
                       struct q2_error *err)
 {
     // What is in the guest's disk matters only where that is cut or made longer.
-    struct q2_open_options options = {
-        .format = s->format, .writable = true, .metadata_only = !s->sizes};
-    int rc = q2_value_cache(s->cache, false, &options.file, err);
+    struct q2_open_options options = {.writable = true, .metadata_only = !s->sizes};
+    int rc = q2_value_cache(line->common.cache, false, &options.file, err);
     return rc ? rc
-              : q2_open_named(line->operands[0], s->image_opts, &options, monitor, out,
-                              err);
+              : q2_open_operand(line, line->operands[0], &options, monitor, out, err);
 }
 
 // Options are judged by the format, and that of an image that is not told is known once
@@ -154,7 +131,7 @@ static int amend_image(const struct q2_command_line *line, struct settings *s,
     struct q2_disk *d = NULL;
     int parsed = q2_new_image_parse(&image, s->lists, &later);
     s->sizes = image.text[Q2_KEY_SIZE] != NULL;
-    q2_progress_start(&progress, line, false, s->quiet, 1);
+    q2_progress_start(&progress, line, false, 1);
     int rc = open_image(line, s, &progress.monitor, &d, err);
     if (!rc && strcmp(d->ops->format, "qcow2") != 0) {
         rc = refuse_format(d->ops->format, err);
@@ -164,7 +141,7 @@ static int amend_image(const struct q2_command_line *line, struct settings *s,
         *err = later;
         rc = parsed;
     } else if (!rc) {
-        q2_progress_start(&progress, line, s->progress, s->quiet, 1);
+        q2_progress_start(&progress, line, true, 1);
         rc = amend_disk(line, d, &image, &progress.monitor, err);
     }
     q2_progress_end(&progress, !rc);
@@ -179,15 +156,15 @@ static int amend_with(struct q2_command_line *line, struct settings *s,
     if (!s->lists)
         return q2_options_misuse(line, err, "Must specify options (-o)");
     s->help = q2_option_list_asks_help(s->lists);
-    if (s->help && s->format)
-        return print_help(s->format, err);
+    if (s->help && line->common.format)
+        return print_help(line->common.format, err);
     int rc = q2_options_one_image(line, err);
     return rc ? rc : amend_image(line, s, err);
 }
 
 static int amend_run(struct q2_command_line *line, struct q2_error *err)
 {
-    struct settings s = {.cache = "writeback"};
+    struct settings s = {.lists = NULL};
     line->settings = &s;
     int rc = q2_options_parse(line, take_option, err);
     if (!rc)

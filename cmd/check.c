@@ -51,9 +51,9 @@ static void on_planned(void *opaque, const struct q2_plan *plan,
             stderr,
             "The leaked clusters are kept: damaged entries may have lost them. Repair "
             "with -r all.\n");
-    if (s->json)
+    if (s->common->json)
         s->more = q2_output_plan_json(plan, edits);
-    if (s->json || s->quiet)
+    if (s->common->json || s->common->quiet)
         return;
     if (s->request.dry_run && q2_plan_has_edits(plan))
         q2_output_plan(plan);
@@ -86,7 +86,7 @@ static void output_cure(struct q2_check_settings *s, const char *program,
                 program);
     struct q2_check_report report = {.scan = {.corruptions = 1}};
     struct q2_findings findings = {.list = &s->header, .n = 1};
-    if (s->json && s->details)
+    if (s->common->json && s->details)
         json_array_append_new(s->layers,
                               q2_output_check_json(&report, s->shown, &findings, NULL));
     s->header.has = 0;
@@ -104,12 +104,12 @@ static int output_report(struct q2_check_settings *s,
                          const struct q2_check_report *report, struct q2_error *err)
 {
     int ret = 0;
-    if (s->json) {
+    if (s->common->json) {
         json_t *o = q2_output_check_json(report, s->shown, s->details ? &s->found : NULL,
                                          s->more);
         if (json_array_append_new(s->layers, o) < 0)
             ret = q2_fail_memory(err, sizeof(o));
-    } else if (!s->quiet) {
+    } else if (!s->common->quiet) {
         q2_output_check(report);
     }
     json_decref(s->more);
@@ -123,7 +123,7 @@ static int check_layer(const struct q2_command_line *line, struct q2_check_setti
     struct q2_check_report report;
     struct q2_progress progress;
     *more = false;
-    q2_progress_start(&progress, line, s->progress, s->quiet, 2);
+    q2_progress_start(&progress, line, true, 2);
     int ret = q2_check(&s->request, &progress.monitor, &report, err);
     q2_progress_end(&progress, ret == 0);
     if (ret < 0) {
@@ -166,7 +166,7 @@ static int check_layers(const struct q2_command_line *line, struct q2_check_sett
     bool more;
     int code = check_layer(line, s, &chain, &more, err);
     while (more && !err->code) {
-        if (!s->json && !s->quiet)
+        if (!s->common->json && !s->common->quiet)
             printf("\nBacking file '%s':\n", chain.path);
         s->request.path = s->shown = chain.path;
         s->request.format = chain.format;
@@ -180,7 +180,7 @@ static int check_layers(const struct q2_command_line *line, struct q2_check_sett
 static int output_layers(struct q2_check_settings *s)
 {
     json_t *out = s->layers;
-    if (s->quiet) // as QEMU
+    if (s->common->quiet) // as QEMU
         return 0;
     if (!s->chain && json_array_size(out) > 0)
         out = json_incref(json_array_get(s->layers, 0));
@@ -211,7 +211,7 @@ static int check_images(const struct q2_command_line *line, struct q2_check_sett
 
 static int check_run(struct q2_command_line *line, struct q2_error *err)
 {
-    struct q2_check_settings s = {.cache = "writeback"};
+    struct q2_check_settings s = {.undo = NULL};
     int ret = q2_check_options_parse(line, &s, err);
     int status = ret < 0;
     if (ret == 0 && s.undo)

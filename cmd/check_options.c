@@ -34,7 +34,8 @@ const struct q2_option q2_check_options[] = {
     {"details", "", NULL, OPTION_DETAILS, "Check",
      "with --output=json: list the findings"},
     Q2_ROW_FORMAT,
-    {"cache", "T", "MODE", 'T', "Image", "cache mode (default: writeback)"},
+    {"cache", "T", "MODE", Q2_OPTION_SOURCE_CACHE, "Image",
+     "cache mode (default: writeback)"},
     Q2_ROW_IMAGE_OPTS,
     Q2_ROW_OUTPUT,
     Q2_ROW_PROGRESS,
@@ -77,23 +78,8 @@ static int take_option(struct q2_command_line *line, int code, const char *value
 {
     struct q2_check_settings *s = line->settings;
     switch (code) {
-    case 'f':
-        s->request.format = value;
-        break;
     case 'r':
         return take_repair(line, s, value, err);
-    case 'T':
-        s->cache = value;
-        break;
-    case 'p':
-        s->progress = true;
-        break;
-    case 'q':
-        s->quiet = true;
-        break;
-    case 'U':
-        s->request.shared = true;
-        break;
     case OPTION_DRY_RUN:
         s->request.dry_run = true;
         break;
@@ -114,11 +100,6 @@ static int take_option(struct q2_command_line *line, int code, const char *value
     case OPTION_READ_DATA:
         s->request.read_data = true;
         break;
-    case Q2_OPTION_IMAGE_OPTS:
-        s->image_opts = true;
-        break;
-    case Q2_OPTION_OUTPUT:
-        return q2_value_output(line, value, &s->json, err);
     }
     return 0;
 }
@@ -138,7 +119,7 @@ static int check_usage(struct q2_command_line *line, const struct q2_check_setti
     int ret = q2_options_one_image(line, err);
     if (ret == 0 && !s->request.repair && (s->request.dry_run || s->request.undo_file))
         ret = q2_options_misuse(line, err, "--dry-run and --undo-file go with --repair");
-    if (ret == 0 && s->request.shared &&
+    if (ret == 0 && line->common.shared &&
         (s->undo || (s->request.repair && !s->request.dry_run)))
         ret = refuse_share(line->operands[0], err);
     if (ret == 0 && s->chain && (s->undo || s->request.undo_file))
@@ -147,22 +128,23 @@ static int check_usage(struct q2_command_line *line, const struct q2_check_setti
                                 "with --backing-chain");
     if (ret == 0 && s->undo && s->request.repair)
         ret = q2_options_misuse(line, err, "--undo and --repair exclude each other");
-    return ret < 0 ? ret : q2_value_cache(s->cache, true, &ignored, err);
+    return ret < 0 ? ret : q2_value_cache(line->common.source_cache, true, &ignored, err);
 }
 
 static int take_name(const struct q2_command_line *line, struct q2_check_settings *s,
                      struct q2_error *err)
 {
+    const struct q2_common_options *c = &line->common;
     const char *text = line->operands[0];
     bool writes = s->undo || (s->request.repair && !s->request.dry_run);
-    int ret = q2_named_parse(text, s->image_opts, s->request.format, &s->name, err);
+    int ret = q2_named_parse(text, c->image_opts, c->format, &s->name, err);
     if (ret < 0)
         return ret;
     if (writes && s->name.read_only == Q2_ON)
         return q2_fail(err, -EROFS, "Could not open '%s': Block node is read-only", text);
     if (writes && s->name.force_share == Q2_ON)
         return refuse_share(text, err);
-    s->request.shared = s->request.shared || s->name.force_share == Q2_ON;
+    s->request.shared = c->shared || s->name.force_share == Q2_ON;
     s->request.path = s->name.path;
     s->shown = text;
     s->request.format = s->name.format;
@@ -173,6 +155,7 @@ int q2_check_options_parse(struct q2_command_line *line, struct q2_check_setting
                            struct q2_error *err)
 {
     line->settings = s;
+    s->common = &line->common;
     int ret = q2_options_parse(line, take_option, err);
     if (ret == 0)
         ret = check_usage(line, s, err);

@@ -12,8 +12,9 @@
 // What the command line asked for.
 struct q2_check_settings {
     struct q2_check_request request;
-    const char *cache, *undo;
-    bool json, progress, quiet, details, chain, image_opts;
+    const struct q2_common_options *common;
+    const char *undo;
+    bool details, chain;
     struct q2_image_name name; // the operand; owned
     const char *shown;         // how the present layer is called
     struct q2_findings found;  // a copy, for --details after a repair

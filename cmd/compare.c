@@ -13,9 +13,11 @@
 enum { EXIT_OPEN = 2, EXIT_STATUS = 3, EXIT_READ = 4 };
 
 static const struct q2_option compare_options[] = {
-    {"a-format", "f", "FMT", 'f', "Images", "format of FILE1 (default: probed)"},
+    {"a-format", "f", "FMT", Q2_OPTION_FORMAT, "Images",
+     "format of FILE1 (default: probed)"},
     {"b-format", "F", "FMT", 'F', "Images", "format of FILE2"},
-    {"cache", "T", "MODE", 'T', "Images", "cache mode (default: writeback)"},
+    {"cache", "T", "MODE", Q2_OPTION_SOURCE_CACHE, "Images",
+     "cache mode (default: writeback)"},
     {"strict", "s", NULL, 's', "Comparison", "sizes and allocation must be equal too"},
     {"image-opts", "", NULL, Q2_OPTION_IMAGE_OPTS, "Images",
      "FILE1 and FILE2 are KEY=VALUE,..."},
@@ -27,9 +29,8 @@ static const struct q2_option compare_options[] = {
 };
 
 struct settings {
-    const char *formats[2];
-    const char *cache;
-    bool strict, progress, quiet, shared, image_opts;
+    const char *second_format;
+    bool strict;
 };
 
 static int take_option(struct q2_command_line *line, int code, const char *value,
@@ -38,29 +39,11 @@ static int take_option(struct q2_command_line *line, int code, const char *value
     struct settings *s = line->settings;
     (void)err;
     switch (code) {
-    case 'f':
-        s->formats[0] = value;
-        break;
     case 'F':
-        s->formats[1] = value;
-        break;
-    case 'T':
-        s->cache = value;
+        s->second_format = value;
         break;
     case 's':
         s->strict = true;
-        break;
-    case 'p':
-        s->progress = true;
-        break;
-    case 'q':
-        s->quiet = true;
-        break;
-    case 'U':
-        s->shared = true;
-        break;
-    case Q2_OPTION_IMAGE_OPTS:
-        s->image_opts = true;
         break;
     }
     return 0;
@@ -69,12 +52,14 @@ static int take_option(struct q2_command_line *line, int code, const char *value
 static int open_images(const struct q2_command_line *line, const struct settings *s,
                        struct q2_disk *disks[2], struct q2_error *err)
 {
-    struct q2_open_options options = {.unsafe_share = s->shared};
-    int rc = q2_value_cache(s->cache, true, &options.file, err);
+    const struct q2_common_options *c = &line->common;
+    const char *const formats[2] = {c->format, s->second_format};
+    struct q2_open_options options = {.unsafe_share = c->shared};
+    int rc = q2_value_cache(c->source_cache, true, &options.file, err);
     options.file.sequential = true;
     for (int i = 0; !rc && i < 2; i++) {
-        options.format = s->formats[i];
-        rc = q2_open_named(line->operands[i], s->image_opts, &options, NULL, &disks[i],
+        options.format = formats[i];
+        rc = q2_open_named(line->operands[i], c->image_opts, &options, NULL, &disks[i],
                            err);
     }
     return rc;
@@ -105,19 +90,19 @@ static int compare_images(const struct q2_command_line *line, const struct setti
 {
     struct q2_compare_result result;
     struct q2_progress progress;
-    q2_progress_start(&progress, line, s->progress, s->quiet, 2);
+    q2_progress_start(&progress, line, true, 2);
     int rc = q2_compare(disks[0], disks[1], s->strict, &progress.monitor, &result, err);
     q2_progress_end(&progress, !rc && result.verdict == Q2_COMPARE_IDENTICAL);
     if (rc)
         return result.read_failed ? EXIT_READ : EXIT_STATUS;
-    if (!s->quiet)
+    if (!line->common.quiet)
         tell(&result);
     return result.verdict != Q2_COMPARE_IDENTICAL;
 }
 
 static int compare_run(struct q2_command_line *line, struct q2_error *err)
 {
-    struct settings s = {.cache = "writeback"};
+    struct settings s = {.second_format = NULL};
     struct q2_disk *disks[2] = {NULL, NULL};
     line->settings = &s;
     int rc = q2_options_parse(line, take_option, err);

@@ -20,14 +20,16 @@ enum {
 };
 
 static const struct q2_option convert_options[] = {
-    {"source-format", "f", "FMT", 'f', "Source", "raw or qcow2 (default: probed)"},
-    {"source-cache", "T", "MODE", 'T', "Source", "cache mode (default: writeback)"},
+    {"source-format", "f", "FMT", Q2_OPTION_FORMAT, "Source",
+     "raw or qcow2 (default: probed)"},
+    {"source-cache", "T", "MODE", Q2_OPTION_SOURCE_CACHE, "Source",
+     "cache mode (default: writeback)"},
     {"snapshot", "l", "SNAPSHOT", 'l', "Source", "read an internal snapshot"},
     {"salvage", "", NULL, OPTION_SALVAGE, "Source", "zeros for what cannot be read"},
     {"target-format", "O", "FMT", 'O', "Target", "raw (default) or qcow2"},
     {"target-format-options", "o", "OPTS", 'o', "Target",
      "KEY=VALUE,...; -o help lists them"},
-    {"target-cache", "t", "MODE", 't', "Target",
+    {"target-cache", "t", "MODE", Q2_OPTION_CACHE, "Target",
      "cache mode (default: unsafe; with -n writeback)"},
     {"backing", "Bb", "FILE", 'B', "Target", "on top of FILE"},
     {"backing-format", "F", "FMT", 'F', "Target", "format of that FILE"},
@@ -83,16 +85,10 @@ static int take_threads(struct q2_convert_settings *s, const char *value,
 static const char **text_setting(struct q2_convert_settings *s, int code)
 {
     switch (code) {
-    case 'f':
-        return &s->source_format;
-    case 'T':
-        return &s->source_cache;
     case 'l':
         return &s->snapshot;
     case 'O':
         return &s->target_format;
-    case 't':
-        return &s->target_cache;
     case 'B':
         return &s->backing_file;
     case 'F':
@@ -111,14 +107,6 @@ static bool *flag_setting(struct q2_convert_settings *s, int code)
         return &s->no_create;
     case 'C':
         return &s->copy.copy_range;
-    case 'p':
-        return &s->progress;
-    case 'q':
-        return &s->quiet;
-    case 'U':
-        return &s->shared;
-    case Q2_OPTION_IMAGE_OPTS:
-        return &s->image_opts;
     case OPTION_TARGET_IMAGE_OPTS:
         return &s->target_image_opts;
     case OPTION_SALVAGE:
@@ -167,7 +155,7 @@ static int check_together(const struct q2_convert_settings *s, struct q2_error *
         {s->no_create && s->lists, "-o has no effect when skipping image creation"},
         {s->target_image_opts && !s->no_create,
          "--target-image-opts requires use of -n flag"},
-        {(s->image_opts && s->source_format) ||
+        {(s->common->image_opts && s->common->format) ||
              (s->target_image_opts && s->target_format),
          "--image-opts and --format are mutually exclusive"},
         {s->copy.target_is_zero && !s->no_create,
@@ -191,17 +179,18 @@ static int convert_with(struct q2_command_line *line, struct q2_convert_settings
     if (line->n_operands < 2)
         return q2_fail(err, -EINVAL, "Must specify image file name");
     // A new target that was cut short is made again; an image that was there is not.
-    if (!s->target_cache)
-        s->target_cache = s->no_create ? "writeback" : "unsafe";
-    rc = q2_value_cache(s->source_cache, true, &s->source_file, err);
+    const char *cache = s->common->cache;
+    if (!cache && !s->no_create)
+        cache = "unsafe";
+    rc = q2_value_cache(s->common->source_cache, true, &s->source_file, err);
     if (!rc)
-        rc = q2_value_cache(s->target_cache, false, &s->target_file, err);
+        rc = q2_value_cache(cache, false, &s->target_file, err);
     return rc ? rc : q2_convert_images(line, s, err);
 }
 
 static int convert_run(struct q2_command_line *line, struct q2_error *err)
 {
-    struct q2_convert_settings s = {.source_cache = "writeback",
+    struct q2_convert_settings s = {.common = &line->common,
                                     .copy = {.sparse_grain = 4096}};
     line->settings = &s;
     int rc = q2_options_parse(line, take_option, err);

@@ -10,16 +10,14 @@
 #include "ops/convert.h"
 
 struct q2_convert_settings {
-    const char *source_format;
-    const char *source_cache;
+    const struct q2_common_options *common;
     const char *snapshot;
     const char *target_format; // NULL: not given
-    const char *target_cache;  // NULL: not given
     const char *backing_file;
     const char *backing_format;
     char *lists; // of -o; owned
-    bool no_create, sparse_given, progress, quiet, shared;
-    bool image_opts, target_image_opts; // how the names are to be read
+    bool no_create, sparse_given;
+    bool target_image_opts; // how the name is to be read
     struct q2_convert_options copy;
     struct q2_file_options source_file, target_file; // cache modes, once they are parsed
 };

@@ -10,13 +10,11 @@
 #include "cmd/progress.h"
 #include "ops/create.h"
 
-static int open_sources(struct q2_conversion *c, char *const *names, struct q2_error *err)
+static int open_sources(struct q2_conversion *c, const struct q2_command_line *line,
+                        struct q2_error *err)
 {
     const struct q2_convert_settings *s = c->settings;
-    struct q2_open_options options = {.format = s->source_format,
-                                      .unsafe_share = s->shared,
-                                      .snapshot = s->snapshot,
-                                      .file = s->source_file};
+    struct q2_open_options options = {.snapshot = s->snapshot, .file = s->source_file};
     unsigned n = c->n_sources;
     options.file.sequential = true;
     if (s->snapshot && n > 1)
@@ -26,7 +24,7 @@ static int open_sources(struct q2_conversion *c, char *const *names, struct q2_e
         return q2_fail_memory(err, n * sizeof(struct q2_disk *));
     for (unsigned i = 0; i < n; i++) {
         int rc =
-            q2_open_named(names[i], s->image_opts, &options, NULL, &c->sources[i], err);
+            q2_open_operand(line, line->operands[i], &options, NULL, &c->sources[i], err);
         if (rc)
             return rc;
         if (!q2_add_u64(c->size, c->sources[i]->size, &c->size) || c->size > INT64_MAX)
@@ -69,10 +67,10 @@ int q2_convert_images(const struct q2_command_line *line, struct q2_convert_sett
         .n_sources = (unsigned)line->n_operands - 1,
         .image = {.format = s->target_format ? s->target_format : "raw"},
     };
-    q2_progress_start(&progress, line, s->progress, s->quiet, 1);
+    q2_progress_start(&progress, line, true, 1);
     int rc = s->no_create ? 0 : q2_new_path(c.target_name, &c.target_name, err);
     if (!rc)
-        rc = open_sources(&c, line->operands, err);
+        rc = open_sources(&c, line, err);
     if (!rc)
         rc = s->no_create ? q2_convert_prepare_existing(&c, &progress.monitor, err)
                           : q2_convert_prepare_new(&c, &progress.monitor, err);

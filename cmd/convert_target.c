@@ -68,7 +68,7 @@ static int check_compression(const struct q2_conversion *c, const char *format,
 static int open_backing(struct q2_conversion *c, struct q2_error *err)
 {
     struct q2_open_options options = {.format = c->image.text[Q2_KEY_BACKING_FORMAT],
-                                      .unsafe_share = c->settings->shared,
+                                      .unsafe_share = c->settings->common->shared,
                                       .file = c->settings->source_file};
     if (!c->settings->backing_file)
         return 0;

@@ -13,7 +13,7 @@
 #include "image/probe.h"
 
 static const struct q2_option create_options[] = {
-    {"format", "f", "FMT", 'f', "Image", "raw (default) or qcow2"},
+    {"format", "f", "FMT", Q2_OPTION_FORMAT, "Image", "raw (default) or qcow2"},
     {"options", "o", "OPTS", 'o', "Image", "KEY=VALUE,...; -o help lists them"},
     {"backing", "b", "FILE", 'b', "Backing file",
      "read from FILE what is not written yet"},
@@ -30,7 +30,6 @@ struct settings {
     const char *backing_format;
     char *lists; // of -o; owned
     bool unsafe;
-    bool quiet;
 };
 
 static int take_option(struct q2_command_line *line, int code, const char *value,
@@ -38,9 +37,6 @@ static int take_option(struct q2_command_line *line, int code, const char *value
 {
     struct settings *s = line->settings;
     switch (code) {
-    case 'f':
-        s->format = value;
-        break;
     case 'o':
         return q2_option_list_append(&s->lists, value, err);
     case 'b':
@@ -51,9 +47,6 @@ static int take_option(struct q2_command_line *line, int code, const char *value
         break;
     case 'u':
         s->unsafe = true;
-        break;
-    case 'q':
-        s->quiet = true;
         break;
     }
     return 0;
@@ -122,19 +115,19 @@ static int settle_backing(const char *filename, bool unsafe, struct q2_new_image
     return 0;
 }
 
-static int make(const struct q2_command_line *line, const char *filename, bool quiet,
+static int make(const struct q2_command_line *line, const char *filename,
                 const struct q2_new_image *image, struct q2_error *err)
 {
     struct q2_create_options options;
     struct q2_progress progress;
-    if (!quiet)
+    if (!line->common.quiet)
         q2_new_image_print(image, filename);
     int rc = q2_new_image_resolve(image, &options, err);
     if (!rc)
         rc = q2_create_validate(&options, err);
     if (!rc) {
         fflush(stdout);
-        q2_progress_start(&progress, line, false, quiet, 1);
+        q2_progress_start(&progress, line, false, 1);
         rc = q2_create(filename, &options, &progress.monitor, err);
         q2_progress_end(&progress, !rc);
     }
@@ -160,7 +153,7 @@ static int create_image(const struct q2_command_line *line, const struct setting
     if (!rc && !image.text[Q2_KEY_SIZE])
         rc = q2_fail(err, -EINVAL, "Image creation needs a size parameter");
     if (!rc)
-        rc = make(line, filename, s->quiet, &image, err);
+        rc = make(line, filename, &image, err);
     q2_new_image_clear(&image);
     return rc ? q2_context(err, "%s", filename) : 0;
 }
@@ -179,6 +172,7 @@ static int create_with(struct q2_command_line *line, struct settings *s,
 {
     uint64_t size = 0;
     bool size_given = line->n_operands > 1;
+    s->format = line->common.format ? line->common.format : "raw";
     if (s->lists && q2_option_list_asks_help(s->lists))
         return q2_key_print_help(s->format, line->n_operands > 0, err);
     int rc = check_operands(line, err);
@@ -189,7 +183,7 @@ static int create_with(struct q2_command_line *line, struct settings *s,
 
 static int create_run(struct q2_command_line *line, struct q2_error *err)
 {
-    struct settings s = {.format = "raw"};
+    struct settings s = {.lists = NULL};
     line->settings = &s;
     int rc = q2_options_parse(line, take_option, err);
     if (!rc)

@@ -24,8 +24,8 @@ static const struct q2_option info_options[] = {
 };
 
 struct settings {
-    const char *format;
-    bool chain, json, shared, image_opts;
+    const struct q2_common_options *common;
+    bool chain;
 };
 
 struct chain {
@@ -38,22 +38,10 @@ static int take_option(struct q2_command_line *line, int code, const char *value
                        struct q2_error *err)
 {
     struct settings *s = line->settings;
-    switch (code) {
-    case 'f':
-        s->format = value;
-        break;
-    case 'U':
-        s->shared = true;
-        break;
-    case Q2_OPTION_IMAGE_OPTS:
-        s->image_opts = true;
-        break;
-    case OPTION_BACKING_CHAIN:
+    (void)value;
+    (void)err;
+    if (code == OPTION_BACKING_CHAIN)
         s->chain = true;
-        break;
-    case Q2_OPTION_OUTPUT:
-        return q2_value_output(line, value, &s->json, err);
-    }
     return 0;
 }
 
@@ -88,10 +76,11 @@ static int add_image(struct chain *chain, const char *path, const char *format,
 static int add_named(struct chain *chain, const char *text, const struct settings *s,
                      struct q2_error *err)
 {
+    const struct q2_common_options *c = s->common;
     struct q2_image_name name;
-    int rc = q2_named_parse(text, s->image_opts, s->format, &name, err);
+    int rc = q2_named_parse(text, c->image_opts, c->format, &name, err);
     if (!rc && add_image(chain, name.path, name.format,
-                         s->shared || name.force_share == Q2_ON, err))
+                         c->shared || name.force_share == Q2_ON, err))
         rc = q2_named_context(&name, text, err);
     q2_image_name_clear(&name);
     return rc;
@@ -109,7 +98,7 @@ static int read_chain(struct chain *chain, const char *text, const struct settin
             q2_context(err, "Could not open '%s'", last->header.backing_file);
             break;
         }
-        rc = add_image(chain, next, last->header.backing_format, s->shared, err);
+        rc = add_image(chain, next, last->header.backing_format, s->common->shared, err);
         free(next);
     }
     return rc;
@@ -149,7 +138,7 @@ static int show(const char *path, const struct settings *s, struct q2_error *err
         return q2_fail_memory(err, sizeof(*chain));
     int rc = read_chain(chain, path, s, err);
     if (!rc)
-        rc = s->json ? print_json(chain, s->chain, err) : print_human(chain, err);
+        rc = s->common->json ? print_json(chain, s->chain, err) : print_human(chain, err);
     for (unsigned i = 0; i < chain->n; i++)
         q2_info_clear(&chain->images[i]);
     free(chain);
@@ -158,7 +147,7 @@ static int show(const char *path, const struct settings *s, struct q2_error *err
 
 static int info_run(struct q2_command_line *line, struct q2_error *err)
 {
-    struct settings s = {.format = NULL};
+    struct settings s = {.common = &line->common};
     line->settings = &s;
     int rc = q2_options_parse(line, take_option, err);
     if (!rc)

@@ -9,12 +9,12 @@
 #include "cmd/options.h"
 #include "cmd/progress.h"
 
-enum { OPTION_IMAGE_OPTS = Q2_OPTION_FIRST_OWN, OPTION_IGNORED };
+enum { OPTION_IGNORED = Q2_OPTION_FIRST_OWN };
 
 static const struct q2_option io_options[] = {
     {"cmd", "c", "COMMAND", 'c', "Commands", "run it; may be given again"},
-    {"format", "f", "FMT", 'f', "Image", "raw or qcow2 (default: probed)"},
-    {"image-opts", "", NULL, OPTION_IMAGE_OPTS, "Image", "FILE is KEY=VALUE,..."},
+    Q2_ROW_FORMAT,
+    Q2_ROW_IMAGE_OPTS,
     {"read-only", "r", NULL, 'r', "Image", "open for reading only"},
     {"snapshot", "s", NULL, 's', "Image", "changes go to a temporary image"},
     {"copy-on-read", "C", NULL, 'C', "Image", "keep what the backing file gave"},
@@ -26,17 +26,17 @@ static const struct q2_option io_options[] = {
     {"misalign", "m", NULL, OPTION_IGNORED, "Image", "of no effect"},
     {"trace", "T", "SPEC", OPTION_IGNORED, "Other", "of no effect"},
     {"object", "", "DEF", Q2_OPTION_OBJECT, "Other", "a secret; of no effect yet"},
-    {"force-share", "U", NULL, 'U', "Other", "read beside a program that has it open"},
+    Q2_ROW_SHARE,
     {"version", "V", NULL, 'V', "Other", "print the version"},
     Q2_ROW_END,
 };
 
 struct settings {
-    const char *format;
+    const struct q2_common_options *common;
     struct q2_shell_mode mode;
     const char **commands;
     size_t n_commands;
-    bool image_opts, version;
+    bool version;
 };
 
 static int add_command(struct settings *s, const char *text, struct q2_error *err)
@@ -60,12 +60,8 @@ static bool *flag_setting(struct settings *s, int code)
         return &s->mode.copy_on_read;
     case 'k':
         return &s->mode.native_aio;
-    case 'U':
-        return &s->mode.shared;
     case 'V':
         return &s->version;
-    case OPTION_IMAGE_OPTS:
-        return &s->image_opts;
     }
     return NULL;
 }
@@ -80,9 +76,6 @@ static int take_option(struct q2_command_line *line, int code, const char *value
     switch (code) {
     case 'c':
         return add_command(s, value, err);
-    case 'f':
-        s->format = value;
-        break;
     case 'n':
         return q2_shell_mode_cache(&s->mode, "none", err);
     case 't':
@@ -131,8 +124,9 @@ static int open_given(struct q2_shell *shell, const struct settings *s, const ch
 {
     struct q2_error err = Q2_ERROR_INIT;
     struct q2_image_name name;
-    const char *title = s->image_opts ? NULL : text;
-    if (!q2_image_name_parse(text, s->image_opts, s->format, &name, &err))
+    const struct q2_common_options *c = s->common;
+    const char *title = c->image_opts ? NULL : text;
+    if (!q2_image_name_parse(text, c->image_opts, c->format, &name, &err))
         return q2_shell_open(shell, title, &name, &s->mode);
     q2_image_name_clear(&name);
     return q2_shell_cannot_open(shell, title, &err);
@@ -142,7 +136,7 @@ static int run_shell(const struct q2_command_line *line, const struct settings *
 {
     struct q2_progress progress;
     char prompt[256];
-    q2_progress_start(&progress, line, false, false, 1);
+    q2_progress_start(&progress, line, false, 1);
     struct q2_shell shell = {.program = line->program, .monitor = &progress.monitor};
     snprintf(prompt, sizeof(prompt), "%s%s", line->program, line->alone ? "" : " io");
     int rc = line->n_operands ? open_given(&shell, s, line->operands[0]) : 0;
@@ -158,7 +152,7 @@ static int check_usage(const struct q2_command_line *line, const struct settings
 {
     if (line->n_operands > 1)
         return q2_options_misuse(line, err, "Expecting one image file name");
-    if (s->image_opts && s->format)
+    if (s->common->image_opts && s->common->format)
         return q2_fail(err, -EINVAL, "--image-opts and -f are mutually exclusive");
     return 0;
 }
@@ -174,12 +168,13 @@ static void print_version(const struct q2_command_line *line)
 
 static int io_run(struct q2_command_line *line, struct q2_error *err)
 {
-    struct settings s = {.mode = Q2_SHELL_MODE_DEFAULTS};
+    struct settings s = {.common = &line->common, .mode = Q2_SHELL_MODE_DEFAULTS};
     line->settings = &s;
     int rc = q2_options_parse(line, take_option, err);
     if (!rc && !s.version)
         rc = check_usage(line, &s, err);
     int status = rc < 0;
+    s.mode.shared = line->common.shared;
     if (!rc && s.version)
         print_version(line);
     else if (!rc)

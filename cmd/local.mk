@@ -13,6 +13,7 @@ qcow2_SOURCES += \
 	cmd/check_plan.c \
 	cmd/check_plan.h \
 	cmd/command.h \
+	cmd/common_options.c \
 	cmd/compare.c \
 	cmd/convert.c \
 	cmd/convert.h \

@@ -22,9 +22,7 @@ static const struct q2_option map_options[] = {
 };
 
 struct settings {
-    const char *format;
     uint64_t start, length;
-    bool json, shared, image_opts;
     bool any; // something was printed
 };
 
@@ -33,21 +31,10 @@ static int take_option(struct q2_command_line *line, int code, const char *value
 {
     struct settings *s = line->settings;
     switch (code) {
-    case 'f':
-        s->format = value;
-        break;
     case 's':
         return q2_value_size("start offset", value, &s->start, err);
     case 'l':
         return q2_value_size("max length", value, &s->length, err);
-    case 'U':
-        s->shared = true;
-        break;
-    case Q2_OPTION_IMAGE_OPTS:
-        s->image_opts = true;
-        break;
-    case Q2_OPTION_OUTPUT:
-        return q2_value_output(line, value, &s->json, err);
     }
     return 0;
 }
@@ -92,16 +79,15 @@ static int print_human(void *opaque, const struct q2_map_entry *e, struct q2_err
     return check_output(err);
 }
 
-static int print_map(struct q2_disk *d, struct settings *s, const struct q2_monitor *mon,
-                     struct q2_error *err)
+static int print_map(struct q2_disk *d, struct settings *s, bool json,
+                     const struct q2_monitor *mon, struct q2_error *err)
 {
-    if (s->json)
+    if (json)
         putchar('[');
     else
         printf("%-16s%-16s%-16s%s\n", "Offset", "Length", "Mapped to", "File");
-    int rc =
-        q2_map(d, s->start, s->length, mon, s->json ? print_json : print_human, s, err);
-    if (rc || !s->json)
+    int rc = q2_map(d, s->start, s->length, mon, json ? print_json : print_human, s, err);
+    if (rc || !json)
         return rc;
     if (!s->any) { // an empty range is an entry too
         struct q2_map_entry empty = {.start = s->start};
@@ -114,14 +100,14 @@ static int print_map(struct q2_disk *d, struct settings *s, const struct q2_moni
 static int map_image(struct q2_command_line *line, struct settings *s,
                      struct q2_error *err)
 {
-    struct q2_open_options options = {.format = s->format, .unsafe_share = s->shared};
+    const struct q2_open_options options = {.writable = false};
     struct q2_progress progress;
     struct q2_disk *d;
-    int rc = q2_open_named(line->operands[0], s->image_opts, &options, NULL, &d, err);
+    int rc = q2_open_operand(line, line->operands[0], &options, NULL, &d, err);
     if (rc)
         return rc;
-    q2_progress_start(&progress, line, false, false, 1);
-    rc = print_map(d, s, &progress.monitor, err);
+    q2_progress_start(&progress, line, false, 1);
+    rc = print_map(d, s, line->common.json, &progress.monitor, err);
     q2_disk_close(d);
     return rc;
 }

@@ -165,6 +165,17 @@ int q2_open_named(const char *text, bool image_opts,
     return rc;
 }
 
+int q2_open_operand(const struct q2_command_line *line, const char *text,
+                    const struct q2_open_options *options,
+                    const struct q2_monitor *monitor, struct q2_disk **out,
+                    struct q2_error *err)
+{
+    struct q2_open_options o = *options;
+    o.format = line->common.format;
+    o.unsafe_share = line->common.shared;
+    return q2_open_named(text, line->common.image_opts, &o, monitor, out, err);
+}
+
 void q2_warn_of_probing(const struct q2_disk *d)
 {
     if (!d->probed_raw)

@@ -5,6 +5,7 @@
 
 #include "base/monitor.h"
 #include "cmd/image_opts.h"
+#include "cmd/options.h"
 #include "image/open.h"
 
 // What the command line names; format is -f's. The caller clears name, also after a
@@ -24,6 +25,13 @@ int q2_new_path(const char *text, const char **path, struct q2_error *err);
 int q2_open_named(const char *text, bool image_opts,
                   const struct q2_open_options *options, const struct q2_monitor *monitor,
                   struct q2_disk **out, struct q2_error *err);
+
+// The same for a word of the command line, with what its options say: -f, --image-opts,
+// -U. (options has neither.)
+int q2_open_operand(const struct q2_command_line *line, const char *text,
+                    const struct q2_open_options *options,
+                    const struct q2_monitor *monitor, struct q2_disk **out,
+                    struct q2_error *err);
 
 // The same for a name that was parsed; its errors do not begin with "Could not open".
 int q2_open_image_name(const struct q2_image_name *name,

@@ -83,28 +83,19 @@ static int refuse(const struct q2_option *row, struct q2_error *err)
                    row->name, row->argument ? " " : "", (int)strcspn(value, ",="), value);
 }
 
-// Nothing asks for a secret yet; images that would need one are refused.
-static int take_object(const struct q2_option *row, struct q2_error *err)
-{
-    static const char secret[] = "secret,";
-    if (!strncmp(optarg, secret, sizeof(secret) - 1))
-        return 0;
-    return refuse(row, err);
-}
-
 static int handle_one(struct q2_command_line *line, int c, q2_option_handler handle,
                       struct q2_error *err)
 {
     const struct q2_option *row = c == '?' ? NULL : find_row(line->command->options, c);
+    bool taken;
     if (!row) { // getopt has said why
         q2_fail(err, -EINVAL, "%s", "");
         return try_help(line, err);
     }
     if (row->code == Q2_OPTION_UNSUPPORTED)
         return refuse(row, err);
-    if (row->code == Q2_OPTION_OBJECT)
-        return take_object(row, err);
-    return handle(line, row->code, optarg, err);
+    int rc = q2_common_take(line, row->code, optarg, &taken, err);
+    return rc || taken ? rc : handle(line, row->code, optarg, err);
 }
 
 int q2_options_parse(struct q2_command_line *line, q2_option_handler handle,

@@ -12,33 +12,50 @@
 
 // Codes of options that have no letter.
 enum {
-    Q2_OPTION_OUTPUT = 256,
-    Q2_OPTION_UNSUPPORTED, // refused by name
-    Q2_OPTION_OBJECT,      // handled for all: a secret is taken, other kinds are refused
+    Q2_OPTION_UNSUPPORTED = 256, // refused by name
+    // Taken for all commands, into q2_command_line.common: no handler sees them.
+    Q2_OPTION_FORMAT,
     Q2_OPTION_IMAGE_OPTS,
+    Q2_OPTION_CACHE,
+    Q2_OPTION_SOURCE_CACHE,
+    Q2_OPTION_SHARE,
+    Q2_OPTION_OUTPUT,
+    Q2_OPTION_PROGRESS,
+    Q2_OPTION_QUIET,
+    Q2_OPTION_OBJECT,
     Q2_OPTION_FIRST_OWN, // the commands' own count from here
 };
 
+// What these say, the same for all commands.
+struct q2_common_options {
+    const char *format;       // -f; NULL: not given
+    const char *cache;        // -t; NULL: not given
+    const char *source_cache; // -T; NULL: not given
+    bool image_opts, shared, json, progress, quiet;
+};
+
 // Rows that several tables share.
-#define Q2_ROW_QUIET                                          \
-    {                                                         \
-        "quiet", "q", NULL, 'q', "Other", "print errors only" \
+#define Q2_ROW_QUIET                                                      \
+    {                                                                     \
+        "quiet", "q", NULL, Q2_OPTION_QUIET, "Other", "print errors only" \
     }
-#define Q2_ROW_PROGRESS                                           \
-    {                                                             \
-        "progress", "p", NULL, 'p', "Other", "show how far it is" \
+#define Q2_ROW_PROGRESS                                                          \
+    {                                                                            \
+        "progress", "p", NULL, Q2_OPTION_PROGRESS, "Other", "show how far it is" \
     }
-#define Q2_ROW_SHARE                                                                     \
-    {                                                                                    \
-        "force-share", "U", NULL, 'U', "Other", "read beside a program that has it open" \
+#define Q2_ROW_SHARE                                        \
+    {                                                       \
+        "force-share", "U", NULL, Q2_OPTION_SHARE, "Other", \
+            "read beside a program that has it open"        \
     }
 #define Q2_ROW_OUTPUT                                                              \
     {                                                                              \
         "output", "", "FORM", Q2_OPTION_OUTPUT, "Other", "human (default) or json" \
     }
-#define Q2_ROW_FORMAT                                                        \
-    {                                                                        \
-        "format", "f", "FMT", 'f', "Image", "raw or qcow2 (default: probed)" \
+#define Q2_ROW_FORMAT                                    \
+    {                                                    \
+        "format", "f", "FMT", Q2_OPTION_FORMAT, "Image", \
+            "raw or qcow2 (default: probed)"             \
     }
 #define Q2_ROW_OBJECT                                        \
     {                                                        \
@@ -60,7 +77,8 @@ struct q2_command_line {
     int argc;   // of the command: argv[0] is its name
     char **argv;
     void *settings; // the command's own, for its handler
-    // Set by q2_options_parse: what is no option.
+    // Set by q2_options_parse; and what is no option.
+    struct q2_common_options common;
     int n_operands;
     char **operands;
 };
@@ -69,8 +87,9 @@ struct q2_command_line {
 typedef int (*q2_option_handler)(struct q2_command_line *line, int code,
                                  const char *value, struct q2_error *err);
 
-// Goes through the options. Returns 0; 1 when help was asked for and printed; a negative
-// code with err set (its message is empty where getopt has printed it).
+// Goes through the options; handle is given those that are not common to all commands,
+// NULL where there are no such. Returns 0; 1 when help was asked for and printed; a
+// negative code with err set (its message is empty where getopt has printed it).
 int q2_options_parse(struct q2_command_line *line, q2_option_handler handle,
                      struct q2_error *err);
 
@@ -83,6 +102,14 @@ int q2_options_one_image(const struct q2_command_line *line, struct q2_error *er
 
 void q2_options_print_help(const struct q2_command_line *line);
 
+// --- common_options.c ----------------------------------------------------------------
+
+// Takes one of the options that all commands share; *taken is false if it is none.
+int q2_common_take(struct q2_command_line *line, int code, const char *value, bool *taken,
+                   struct q2_error *err);
+
+// --- values.c ------------------------------------------------------------------------
+
 // Values. name is what the message calls it: "image size".
 int q2_value_size(const char *name, const char *text, uint64_t *value,
                   struct q2_error *err);
@@ -90,7 +117,8 @@ int q2_value_number(const char *name, const char *text, uint64_t min, uint64_t m
                     uint64_t *value, struct q2_error *err);
 int q2_value_output(const struct q2_command_line *line, const char *text, bool *json,
                     struct q2_error *err);
-// A cache mode's name, into direct, sync_writes and no_flush of options.
+// A cache mode's name, into direct, sync_writes and no_flush of options. NULL: the mode
+// writeback.
 int q2_value_cache(const char *text, bool source, struct q2_file_options *options,
                    struct q2_error *err);
 

@@ -38,16 +38,17 @@ static void on_note(void *opaque, const char *text)
 }
 
 void q2_progress_start(struct q2_progress *p, const struct q2_command_line *line,
-                       bool shown, bool quiet, double step)
+                       bool shown, double step)
 {
+    const struct q2_common_options *c = &line->common;
     *p = (struct q2_progress){
         .monitor = {.progress = on_progress,
                     .warn = on_warning,
                     .note = on_note,
                     .cancel = q2_signals_cancel()},
         .program = line->program,
-        .shown = shown && !quiet,
-        .quiet = quiet,
+        .shown = shown && c->progress && !c->quiet,
+        .quiet = c->quiet,
         .step = step,
     };
     p->monitor.opaque = p;

@@ -17,9 +17,9 @@ struct q2_progress {
     double shown_percent;
 };
 
-// shown: -p was given. Prints 0 % then.
+// shown: the time has come for what -p asks for; prints 0 % if it was given.
 void q2_progress_start(struct q2_progress *p, const struct q2_command_line *line,
-                       bool shown, bool quiet, double step);
+                       bool shown, double step);
 
 // Prints 100 % after a success, and ends the line.
 void q2_progress_end(struct q2_progress *p, bool success);

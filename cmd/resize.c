@@ -26,9 +26,8 @@ static const struct q2_option resize_options[] = {
 };
 
 struct settings {
-    const char *format;
     enum q2_preallocation preallocation;
-    bool shrink, progress, quiet, image_opts;
+    bool shrink;
     const char *size; // as it was given
 };
 
@@ -50,18 +49,6 @@ static int take_option(struct q2_command_line *line, int code, const char *value
 {
     struct settings *s = line->settings;
     switch (code) {
-    case 'f':
-        s->format = value;
-        break;
-    case 'p':
-        s->progress = true;
-        break;
-    case 'q':
-        s->quiet = true;
-        break;
-    case Q2_OPTION_IMAGE_OPTS:
-        s->image_opts = true;
-        break;
     case OPTION_SHRINK:
         s->shrink = true;
         break;
@@ -127,7 +114,7 @@ static int resize_disk(struct q2_command_line *line, struct q2_disk *d, uint64_t
         return q2_fail(err, -EINVAL, "Preallocation can only be used for growing images");
     if (size < d->size && !s->shrink)
         return refuse_shrinking(line, err);
-    q2_progress_start(progress, line, s->progress, s->quiet, 1);
+    q2_progress_start(progress, line, true, 1);
     int rc = q2_resize(d, size, s->preallocation, &progress->monitor, err);
     if (!rc)
         rc = q2_disk_finish(d, err);
@@ -139,7 +126,7 @@ static int resize_image(struct q2_command_line *line, const char *path,
                         struct q2_error *err)
 {
     const struct settings *s = line->settings;
-    struct q2_open_options options = {.format = s->format, .writable = true};
+    const struct q2_open_options options = {.writable = true};
     struct q2_progress progress;
     struct q2_disk *d;
     uint64_t n_bytes, size;
@@ -147,8 +134,8 @@ static int resize_image(struct q2_command_line *line, const char *path,
     int rc = parse_size(s->size + (sign == '+' || sign == '-'), &n_bytes, err);
     if (rc)
         return rc;
-    q2_progress_start(&progress, line, false, s->quiet, 1);
-    rc = q2_open_named(path, s->image_opts, &options, &progress.monitor, &d, err);
+    q2_progress_start(&progress, line, false, 1);
+    rc = q2_open_operand(line, path, &options, &progress.monitor, &d, err);
     if (rc)
         return rc;
     q2_warn_of_probing(d);
@@ -156,14 +143,14 @@ static int resize_image(struct q2_command_line *line, const char *path,
     if (!rc)
         rc = resize_disk(line, d, size, &progress, err);
     q2_disk_close(d);
-    if (!rc && !s->quiet)
+    if (!rc && !line->common.quiet)
         printf("Image resized.\n");
     return rc;
 }
 
 static int resize_run(struct q2_command_line *line, struct q2_error *err)
 {
-    struct settings s = {.format = NULL};
+    struct settings s = {.size = NULL};
     line->settings = &s;
     take_negative_size(line, &s);
     int rc = q2_options_parse(line, take_option, err);

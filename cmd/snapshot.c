@@ -26,67 +26,34 @@ static const struct q2_option snapshot_options[] = {
 };
 
 struct settings {
-    const char *format;
     int action;       // its letter; 0: not given
     const char *name; // of the snapshot
-    bool json, progress, quiet, shared, image_opts;
 };
 
-static int choose_action(struct q2_command_line *line, int letter, const char *name,
-                         struct q2_error *err)
-{
-    struct settings *s = line->settings;
-    if (s->action)
-        return q2_options_misuse(line, err, "Cannot mix '-l', '-a', '-c', '-d'");
-    s->action = letter;
-    s->name = name;
-    return 0;
-}
-
+// What is not common to all commands is an action.
 static int take_option(struct q2_command_line *line, int code, const char *value,
                        struct q2_error *err)
 {
     struct settings *s = line->settings;
-    switch (code) {
-    case 'l':
-    case 'c':
-    case 'a':
-    case 'd':
-        return choose_action(line, code, value, err);
-    case 'f':
-        s->format = value;
-        break;
-    case 'p':
-        s->progress = true;
-        break;
-    case 'q':
-        s->quiet = true;
-        break;
-    case 'U':
-        s->shared = true;
-        break;
-    case Q2_OPTION_IMAGE_OPTS:
-        s->image_opts = true;
-        break;
-    case Q2_OPTION_OUTPUT:
-        return q2_value_output(line, value, &s->json, err);
-    }
+    if (s->action)
+        return q2_options_misuse(line, err, "Cannot mix '-l', '-a', '-c', '-d'");
+    s->action = code;
+    s->name = value;
     return 0;
 }
 
-static int list_snapshots(const char *path, const struct settings *s,
+static int list_snapshots(const struct q2_command_line *line, const char *path,
                           struct q2_error *err)
 {
-    const struct q2_open_options options = {
-        .format = s->format, .image_only = true, .unsafe_share = s->shared};
+    const struct q2_open_options options = {.image_only = true};
     const struct q2_snapshot *snapshots;
     struct q2_disk *d;
     unsigned n;
-    int rc = q2_open_named(path, s->image_opts, &options, NULL, &d, err);
+    int rc = q2_open_operand(line, path, &options, NULL, &d, err);
     if (rc)
         return rc;
     rc = q2_snapshot_list(d, &snapshots, &n, err);
-    if (!rc && s->json)
+    if (!rc && line->common.json)
         rc = q2_output_json(q2_snapshots_to_json(snapshots, n)) ? q2_fail_memory(err, 0)
                                                                 : 0;
     else if (!rc && n > 0)
@@ -115,18 +82,15 @@ static int act(struct q2_disk *d, const struct settings *s, const struct q2_moni
 static int change_snapshots(const struct q2_command_line *line, const char *path,
                             const struct settings *s, struct q2_error *err)
 {
-    const struct q2_open_options options = {.format = s->format,
-                                            .writable = true,
-                                            .metadata_only = true,
-                                            .unsafe_share = s->shared};
+    const struct q2_open_options options = {.writable = true, .metadata_only = true};
     struct q2_progress progress;
     struct q2_disk *d;
-    q2_progress_start(&progress, line, false, s->quiet, 1);
-    int rc = q2_open_named(path, s->image_opts, &options, &progress.monitor, &d, err);
+    q2_progress_start(&progress, line, false, 1);
+    int rc = q2_open_operand(line, path, &options, &progress.monitor, &d, err);
     if (rc)
         return rc;
     q2_warn_of_probing(d);
-    q2_progress_start(&progress, line, s->progress, s->quiet, 1);
+    q2_progress_start(&progress, line, true, 1);
     rc = act(d, s, &progress.monitor, err);
     q2_progress_end(&progress, !rc);
     q2_disk_close(d);
@@ -135,7 +99,7 @@ static int change_snapshots(const struct q2_command_line *line, const char *path
 
 static int snapshot_run(struct q2_command_line *line, struct q2_error *err)
 {
-    struct settings s = {.format = NULL};
+    struct settings s = {.action = 0};
     line->settings = &s;
     int rc = q2_options_parse(line, take_option, err);
     if (!rc)
@@ -143,7 +107,7 @@ static int snapshot_run(struct q2_command_line *line, struct q2_error *err)
     if (rc)
         return rc < 0;
     if (!s.action || s.action == 'l')
-        return list_snapshots(line->operands[0], &s, err) < 0;
+        return list_snapshots(line, line->operands[0], err) < 0;
     return change_snapshots(line, line->operands[0], &s, err) < 0;
 }
 

@@ -66,7 +66,7 @@ int q2_value_cache(const char *text, bool source, struct q2_file_options *option
         {"writethrough", false, true, false}, {"unsafe", false, false, true},
     };
     for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
-        if (strcmp(text, modes[i].name))
+        if (strcmp(text ? text : "writeback", modes[i].name))
             continue;
         options->direct = modes[i].direct;
         options->sync_writes = modes[i].sync_writes;
