@@ -21,7 +21,7 @@ void q2_secret_free(void *p);
 // Overwrites memory that was not had from here (a line that was read, a stack buffer).
 void q2_secret_wipe(void *p, size_t n_bytes);
 
-// A passphrase. As many bytes as there are: a NUL is a byte like others.
+// A passphrase, or whatever else is secret: bytes.
 struct q2_secret {
     char *id;
     uint8_t *data; // secure memory; a NUL stands behind it
@@ -38,6 +38,10 @@ int q2_secrets_add(struct q2_secrets *store, const char *id, const void *data,
 // "No secret with id 'x'". store may be NULL: nothing in it. *out belongs to the store.
 int q2_secrets_find(const struct q2_secrets *store, const char *id,
                     const struct q2_secret **out, struct q2_error *err);
+// The same for what is used as a text: "Data from secret x is not valid UTF-8". There is
+// no NUL in it.
+int q2_secrets_find_text(const struct q2_secrets *store, const char *id,
+                         const struct q2_secret **out, struct q2_error *err);
 // Wipes all. store may be NULL.
 void q2_secrets_free(struct q2_secrets *store);
 

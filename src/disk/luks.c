@@ -22,8 +22,6 @@ enum {
     AT_DIGEST_SALT = 132,
     AT_DIGEST_ITERATIONS = 164,
     AT_UUID = 168,
-    AT_SLOTS = 208,
-    SLOT_BYTES = 48,
     SLOT_STATE = 0,
     SLOT_ITERATIONS = 4,
     SLOT_SALT = 8,
@@ -35,9 +33,8 @@ enum {
 #define UUID_BYTES 40U
 #define SLOT_ACTIVE 0x00ac71f3U
 #define SLOT_INACTIVE 0x0000deadU
-#define STRIPES 4000U
-// Two keys of AES-256, as XTS takes them.
-#define MAX_KEY_BYTES 64U
+// Key material lies at multiples of this many sectors, the first at the first one.
+#define SLOT_ALIGN 8U
 #define HEADER_SECTORS 2U // the header's 592 bytes
 
 static const uint8_t magic[6] = {'L', 'U', 'K', 'S', 0xba, 0xbe};
@@ -67,10 +64,10 @@ static int load_slot(const uint8_t *p, unsigned index, struct q2_luks_slot *slot
     slot->key_offset_sectors = q2_load_be32(p + SLOT_KEY_OFFSET);
     slot->stripes = q2_load_be32(p + SLOT_STRIPES);
 
-    if (slot->stripes != STRIPES)
+    if (slot->stripes != Q2_LUKS_STRIPES)
         return q2_fail(err, -EINVAL,
                        "Keyslot %u is corrupted (stripes %" PRIu32 " != %u)", index,
-                       slot->stripes, STRIPES);
+                       slot->stripes, Q2_LUKS_STRIPES);
     if (slot->active && slot->iterations == 0)
         return q2_fail(err, -EINVAL, "Keyslot %u iteration count is zero", index);
     return 0;
@@ -78,10 +75,10 @@ static int load_slot(const uint8_t *p, unsigned index, struct q2_luks_slot *slot
 
 static int check_numbers(const struct q2_luks_header *h, struct q2_error *err)
 {
-    if (h->master_key_bytes == 0 || h->master_key_bytes > MAX_KEY_BYTES)
+    if (h->master_key_bytes == 0 || h->master_key_bytes > Q2_LUKS_MAX_KEY_BYTES)
         return q2_fail(err, -EINVAL,
                        "LUKS master key length %" PRIu32 " is not between 1 and %u bytes",
-                       h->master_key_bytes, MAX_KEY_BYTES);
+                       h->master_key_bytes, Q2_LUKS_MAX_KEY_BYTES);
     if (h->master_key_iterations == 0)
         return q2_fail(err, -EINVAL, "LUKS key iteration count is zero");
     if (h->payload_offset_sectors < HEADER_SECTORS)
@@ -91,9 +88,9 @@ static int check_numbers(const struct q2_luks_header *h, struct q2_error *err)
     return 0;
 }
 
-static uint64_t slot_end(const struct q2_luks_header *h, unsigned index)
+uint64_t q2_luks_slot_end(const struct q2_luks_header *h, unsigned index)
 {
-    uint64_t n_bytes = (uint64_t)h->master_key_bytes * STRIPES;
+    uint64_t n_bytes = (uint64_t)h->master_key_bytes * Q2_LUKS_STRIPES;
     return h->slots[index].key_offset_sectors + q2_div_round_up(n_bytes, Q2_LUKS_SECTOR);
 }
 
@@ -101,7 +98,7 @@ static int check_slot_place(const struct q2_luks_header *h, unsigned index,
                             struct q2_error *err)
 {
     uint64_t start = h->slots[index].key_offset_sectors;
-    uint64_t end = slot_end(h, index);
+    uint64_t end = q2_luks_slot_end(h, index);
 
     if (start < HEADER_SECTORS)
         return q2_fail(err, -EINVAL, "Keyslot %u is overlapping with the LUKS header",
@@ -110,7 +107,8 @@ static int check_slot_place(const struct q2_luks_header *h, unsigned index,
         return q2_fail(err, -EINVAL,
                        "Keyslot %u is overlapping with the encrypted payload", index);
     for (unsigned other = 0; other < index; other++)
-        if (start < slot_end(h, other) && h->slots[other].key_offset_sectors < end)
+        if (start < q2_luks_slot_end(h, other) &&
+            h->slots[other].key_offset_sectors < end)
             return q2_fail(err, -EINVAL,
                            "Keyslots %u and %u are overlapping in the header", other,
                            index);
@@ -160,13 +158,59 @@ int q2_luks_decode(const void *buf, size_t n_bytes, struct q2_luks_header *out,
                        n_bytes, Q2_LUKS_HEADER_BYTES);
     int ret = load_header(p, &h, err);
     for (unsigned i = 0; i < Q2_LUKS_SLOTS && ret == 0; i++)
-        ret = load_slot(p + AT_SLOTS + i * SLOT_BYTES, i, &h.slots[i], err);
+        ret =
+            load_slot(p + Q2_LUKS_SLOTS_AT + i * Q2_LUKS_SLOT_BYTES, i, &h.slots[i], err);
     for (unsigned i = 0; i < Q2_LUKS_SLOTS && ret == 0; i++)
         ret = check_slot_place(&h, i, err);
     if (ret == 0)
         *out = h;
     return ret;
 }
+
+// --- encoding ------------------------------------------------------------------------
+
+void q2_luks_lay_out(struct q2_luks_header *h)
+{
+    uint64_t n_sectors =
+        q2_div_round_up((uint64_t)h->master_key_bytes * Q2_LUKS_STRIPES, Q2_LUKS_SECTOR);
+    uint32_t distance = (uint32_t)q2_align_up(n_sectors, SLOT_ALIGN);
+    for (unsigned i = 0; i < Q2_LUKS_SLOTS; i++) {
+        h->slots[i].key_offset_sectors = SLOT_ALIGN + i * distance;
+        h->slots[i].stripes = Q2_LUKS_STRIPES;
+    }
+    h->payload_offset_sectors = SLOT_ALIGN + Q2_LUKS_SLOTS * distance;
+}
+
+void q2_luks_encode_slot(const struct q2_luks_slot *slot, void *buf)
+{
+    uint8_t *p = buf;
+    q2_store_be32(p + SLOT_STATE, slot->active ? SLOT_ACTIVE : SLOT_INACTIVE);
+    q2_store_be32(p + SLOT_ITERATIONS, slot->iterations);
+    memcpy(p + SLOT_SALT, slot->salt, sizeof(slot->salt));
+    q2_store_be32(p + SLOT_KEY_OFFSET, slot->key_offset_sectors);
+    q2_store_be32(p + SLOT_STRIPES, slot->stripes);
+}
+
+void q2_luks_encode(const struct q2_luks_header *h, void *buf)
+{
+    uint8_t *p = buf;
+    memset(p, 0, Q2_LUKS_HEADER_BYTES);
+    memcpy(p + AT_MAGIC, magic, sizeof(magic));
+    q2_store_be16(p + AT_VERSION, h->version);
+    memcpy(p + AT_CIPHER_NAME, h->cipher_name, NAME_BYTES);
+    memcpy(p + AT_CIPHER_MODE, h->cipher_mode, NAME_BYTES);
+    memcpy(p + AT_HASH_SPEC, h->hash_spec, NAME_BYTES);
+    q2_store_be32(p + AT_PAYLOAD_OFFSET, h->payload_offset_sectors);
+    q2_store_be32(p + AT_KEY_BYTES, h->master_key_bytes);
+    memcpy(p + AT_DIGEST, h->master_key_digest, sizeof(h->master_key_digest));
+    memcpy(p + AT_DIGEST_SALT, h->master_key_salt, sizeof(h->master_key_salt));
+    q2_store_be32(p + AT_DIGEST_ITERATIONS, h->master_key_iterations);
+    memcpy(p + AT_UUID, h->uuid, UUID_BYTES);
+    for (unsigned i = 0; i < Q2_LUKS_SLOTS; i++)
+        q2_luks_encode_slot(&h->slots[i], p + Q2_LUKS_SLOTS_AT + i * Q2_LUKS_SLOT_BYTES);
+}
+
+// -------------------------------------------------------------------------------------
 
 // Copies up to the separator (or the end) of *text and goes behind it.
 static void split(const char **text, const char *separator, char out[33])

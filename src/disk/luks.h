@@ -12,6 +12,13 @@
 #define Q2_LUKS_HEADER_BYTES 592U
 #define Q2_LUKS_SLOTS 8U
 #define Q2_LUKS_SECTOR 512U
+#define Q2_LUKS_STRIPES 4000U
+// Two keys of AES-256, as XTS takes them.
+#define Q2_LUKS_MAX_KEY_BYTES 64U
+// Where slots lie in the header, their states within them.
+#define Q2_LUKS_SLOTS_AT 208U
+#define Q2_LUKS_SLOT_BYTES 48U
+#define Q2_LUKS_STATE_BYTES 4U
 
 struct q2_luks_slot {
     bool active;
@@ -38,6 +45,18 @@ struct q2_luks_header {
 // Decodes and validates magic, version, strings, slot states, stripes.
 int q2_luks_decode(const void *buf, size_t n_bytes, struct q2_luks_header *out,
                    struct q2_error *err);
+
+// The place of a slot's key material from the start of the LUKS header, in sectors, its
+// end not included.
+uint64_t q2_luks_slot_end(const struct q2_luks_header *h, unsigned index);
+
+// For a new header whose names and key length are known: places the key material of all
+// slots as cryptsetup does, and the payload behind them.
+void q2_luks_lay_out(struct q2_luks_header *h);
+
+// buf: Q2_LUKS_HEADER_BYTES, and Q2_LUKS_SLOT_BYTES.
+void q2_luks_encode(const struct q2_luks_header *h, void *buf);
+void q2_luks_encode_slot(const struct q2_luks_slot *slot, void *buf);
 
 // Splits cipher_mode "xts-plain64", "cbc-essiv:sha256" in three strings ("" where
 // absent). Each out has room for 33 bytes.

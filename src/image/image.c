@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
+#include "image/crypt.h"
 #include "image/metadata.h"
 #include "image/overlap.h"
 
@@ -25,6 +26,7 @@ static void image_release(struct q2_disk *d)
     q2_overlap_forget(img);
     q2_cache_free(img->l2_cache);
     q2_cache_free(img->refcount_cache);
+    q2_crypt_free(img->crypt);
     q2_header_clear(&img->header);
     pthread_mutex_destroy(&img->lock);
     free(img);
@@ -52,6 +54,8 @@ const struct q2_disk_ops q2_image_disk_ops = {
     .flush = image_flush,
     .finish = q2_image_finish,
     .release = image_release,
+    .load = q2_crypt_load,
+    .store = q2_crypt_store,
 };
 
 // An image around a decoded header, which it takes over. Loads nothing.
@@ -84,6 +88,8 @@ static int image_alloc(struct q2_io *io, struct q2_header *header, bool writable
         return q2_fail_memory(err, sizeof(*img));
     }
     img->disk.file = io;
+    if (q2_image_is_encrypted(img))
+        img->disk.data_align = SECTOR_BYTES;
     if (!q2_image_has_data_file(img))
         img->disk.data = io;
     *out = img;
@@ -118,11 +124,7 @@ static int refuse_unwritten(const struct q2_header *h, bool writable,
                             struct q2_error *err)
 {
     const char *what = NULL;
-    if (h->crypt_method == Q2_CRYPT_LUKS)
-        what = "LUKS encryption";
-    else if (h->crypt_method == Q2_CRYPT_AES)
-        what = "AES encryption";
-    else if (h->incompatible_features & Q2_INCOMPAT_DATA_FILE)
+    if (h->incompatible_features & Q2_INCOMPAT_DATA_FILE)
         what = "an external data file";
     else if (h->incompatible_features & Q2_INCOMPAT_EXTENDED_L2)
         what = "extended L2 entries";
@@ -220,7 +222,7 @@ int q2_image_load_metadata(struct q2_image *img, struct q2_error *err)
     return ret;
 }
 
-static int load(struct q2_image *img, struct q2_error *err)
+int q2_image_load(struct q2_image *img, struct q2_error *err)
 {
     int ret = refuse_unwritten(&img->header, img->disk.writable, err);
     return ret < 0 ? ret : q2_image_load_metadata(img, err);
@@ -241,7 +243,7 @@ int q2_image_open(struct q2_io *io, bool writable, bool image_only, struct q2_im
     }
     ret = q2_image_configure(img, NULL, err);
     if (ret == 0 && !image_only)
-        ret = load(img, err);
+        ret = q2_image_load(img, err);
     if (ret < 0) {
         image_release(&img->disk);
         return ret;

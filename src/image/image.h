@@ -85,6 +85,8 @@ struct q2_image {
     bool corrupt_told;                    // the monitor has heard of damage
     bool corrupt; // a write was about to hit metadata: nothing is written any more
 
+    struct q2_crypt *crypt; // owned; NULL: not encrypted, or not unlocked
+
     bool unpublished; // a new image without its header: order and flushes do not matter
                       // yet
     bool checked_preallocation, looks_preallocated;
@@ -111,6 +113,11 @@ static inline bool q2_image_has_backing(const struct q2_image *img)
 static inline bool q2_image_has_data_file(const struct q2_image *img)
 {
     return img->header.incompatible_features & Q2_INCOMPAT_DATA_FILE;
+}
+
+static inline bool q2_image_is_encrypted(const struct q2_image *img)
+{
+    return img->header.crypt_method != Q2_CRYPT_NONE;
 }
 
 // Guest bytes that one L2 table maps.

@@ -10,7 +10,12 @@ libqcow2_a_SOURCES += \
 	src/image/codec_zstd.c \
 	src/image/commit.c \
 	src/image/configure.c \
-	src/image/crypt.h \
+	src/image/crypt.c src/image/crypt.h \
+	src/image/crypt_cipher.c src/image/crypt_cipher.h \
+	src/image/crypt_data.c \
+	src/image/crypt_key.c src/image/crypt_key.h \
+	src/image/crypt_slots.c src/image/crypt_slots.h \
+	src/image/crypt_suite.c src/image/crypt_suite.h \
 	src/image/discard.c \
 	src/image/disk.c src/image/disk.h \
 	src/image/free.c \

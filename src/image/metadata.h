@@ -10,6 +10,9 @@
 // data are. Until the image is closed only its metadata may be looked at or changed.
 int q2_image_load_metadata(struct q2_image *img, struct q2_error *err);
 
+// The same for all that an image is opened for; before, an encrypted one is unlocked.
+int q2_image_load(struct q2_image *img, struct q2_error *err);
+
 // --- replace_header.c, with the lock held ---------------------------------------------
 
 // Could the header be replaced by h? Writes nothing. h is taken for the decoded header of

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "image/crypt.h"
 #include "image/image.h"
 #include "image/metadata.h"
 #include "image/probe.h"
@@ -67,11 +68,15 @@ static int open_qcow2(struct q2_io *io, const struct q2_open_options *o,
                       struct q2_disk **out, struct q2_error *err)
 {
     struct q2_image *img;
-    int ret =
-        q2_image_open(io, o->writable, o->image_only || o->metadata_only, &img, err);
+    bool guest_data = !o->image_only && !o->metadata_only;
+    int ret = q2_image_open(io, o->writable, true, &img, err);
     if (ret < 0)
         return ret;
-    if (o->metadata_only)
+    if (guest_data || o->need_key)
+        ret = q2_crypt_unlock(img, o->runtime, err);
+    if (ret == 0 && guest_data)
+        ret = q2_image_load(img, err);
+    if (ret == 0 && o->metadata_only)
         ret = q2_image_load_metadata(img, err);
     if (ret == 0 && o->runtime)
         ret = q2_image_configure(img, o->runtime, err);
@@ -153,11 +158,12 @@ static const struct q2_header *header_of(struct q2_disk *d)
 }
 
 static int open_backing(struct q2_disk *d, const struct q2_open_options *top,
-                        struct q2_error *err)
+                        const struct q2_runtime *runtime, struct q2_error *err)
 {
     const struct q2_header *h = header_of(d);
     struct q2_open_options o = {.format = h->backing_format,
                                 .unsafe_share = top->unsafe_share,
+                                .runtime = runtime,
                                 .file = top->file};
     char *path;
     int ret = q2_backing_path(d->path, h->backing_file, &path, err);
@@ -192,13 +198,15 @@ static int refuse_loop(const struct q2_disk *top, const struct q2_disk *last,
 int q2_disk_open_chain(struct q2_disk *top, const struct q2_open_options *o,
                        struct q2_error *err)
 {
+    const struct q2_runtime *runtime = o->runtime;
     unsigned n = 1;
     for (struct q2_disk *d = top; header_of(d) && header_of(d)->backing_file;
          d = d->backing) {
         if (n++ > Q2_MAX_CHAIN)
             return q2_fail(err, -ELOOP, "The backing chain has more than %u layers",
                            Q2_MAX_CHAIN);
-        int ret = open_backing(d, o, err);
+        runtime = runtime ? runtime->backing : NULL;
+        int ret = open_backing(d, o, runtime, err);
         if (ret == 0)
             ret = refuse_loop(top, d->backing, err);
         if (ret < 0)

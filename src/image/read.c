@@ -216,8 +216,10 @@ int q2_image_status(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
     if (ret < 0)
         return ret;
 
+    // What is encrypted lies nowhere in the form that the guest sees.
     bool has_host =
-        run.kind == Q2_CLUSTER_NORMAL || run.kind == Q2_CLUSTER_ZERO_ALLOCATED;
+        !q2_image_is_encrypted(img) &&
+        (run.kind == Q2_CLUSTER_NORMAL || run.kind == Q2_CLUSTER_ZERO_ALLOCATED);
     *e = (struct q2_extent){
         .n_bytes = run.n_bytes,
         .allocated = run.kind != Q2_CLUSTER_UNALLOCATED,
@@ -228,7 +230,7 @@ int q2_image_status(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
         .host_offset = has_host ? run.host_offset : 0,
         .file = has_host ? img->disk.data : NULL,
     };
-    if (run.kind == Q2_CLUSTER_NORMAL && img->looks_preallocated)
+    if (run.kind == Q2_CLUSTER_NORMAL && has_host && img->looks_preallocated)
         return narrow_by_holes(img, e, err);
     return 0;
 }

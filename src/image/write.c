@@ -78,6 +78,10 @@ int q2_image_refuse_write(const struct q2_image *img, bool packed, struct q2_err
         return q2_fail(err, -ENOTSUP,
                        "'%s': nothing is compressed in an external data file",
                        img->disk.path);
+    // A compressed cluster would stand in the file for everybody to read.
+    if (packed && q2_image_is_encrypted(img))
+        return q2_fail(err, -ENOTSUP,
+                       "Compression and encryption not supported at the same time");
     return 0;
 }
 

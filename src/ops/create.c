@@ -105,6 +105,8 @@ int q2_create_validate(const struct q2_create_options *o, struct q2_error *err)
         ret = validate_version2(o, err);
     if (ret == 0)
         ret = validate_backing(o, err);
+    if (ret == 0 && o->encrypt)
+        ret = q2_crypt_validate(o->encrypt, err);
     return ret < 0 ? ret : validate_size(o, err);
 }
 
@@ -126,6 +128,8 @@ static int make_header(const struct q2_create_options *o, struct q2_header *h,
         .backing_file = copy_string(o->backing_file),
         .backing_format = copy_string(o->backing_format),
     };
+    if (o->encrypt)
+        q2_crypt_announce(o->encrypt, h);
     if (o->lazy_refcounts)
         h->compatible_features |= Q2_COMPAT_LAZY_REFCOUNTS;
     if (o->extended_l2)
@@ -174,6 +178,12 @@ static int create_qcow2(struct q2_io *io, const struct q2_create_options *o,
         ret = q2_image_new(io, &header, &img, err);
     if (ret < 0) {
         q2_header_clear(&header);
+        return ret;
+    }
+    if (o->encrypt)
+        ret = q2_crypt_make(img, o->encrypt, err);
+    if (ret < 0) {
+        img->disk.ops->release(&img->disk);
         return ret;
     }
     *out = &img->disk;
