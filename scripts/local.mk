@@ -3,6 +3,8 @@
 
 EXTRA_DIST += \
 	.ci/run \
+	scripts/bench \
+	scripts/bench_cases.py \
 	scripts/check-code \
 	scripts/check-layers \
 	scripts/check-library \
@@ -17,3 +19,8 @@ lint: config.h libqcow2.a
 	@Q2_WARNINGS='$(Q2_WARNINGS)' \
 	Q2_CPPFLAGS='$(ZLIB_CFLAGS) $(ZSTD_CFLAGS) $(GCRYPT_CFLAGS) $(JANSSON_CFLAGS)' \
 	$(BASH) $(srcdir)/scripts/lint $(abs_srcdir) $(abs_builddir)
+
+# Beside qemu-img, on the same files. BENCH holds options, see scripts/bench --help.
+.PHONY: bench
+bench: qcow2
+	@QCOW2='$(abs_builddir)/qcow2' python3 $(srcdir)/scripts/bench $(BENCH)

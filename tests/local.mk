@@ -18,6 +18,7 @@ EXTRA_DIST += \
 	tests/run \
 	tests/valgrind \
 	$(wildcard $(srcdir)/tests/*.bats) \
+	$(wildcard $(srcdir)/tests/RESULTS.md) \
 	$(wildcard $(srcdir)/tests/*.bash) \
 	$(wildcard $(srcdir)/tests/tools/*) \
 	$(wildcard $(srcdir)/tests/check/*/*) \

@@ -178,11 +178,15 @@ class Life(Player):
     def step_resize(self, program):
         size, now = self.a_size(), len(self.model)
         refused = bool(self.version == 2 and self.snapshots)
-        if refused or (self.version == 2 and self.backing is not None and size > now):
-            program = QCOW2  # QEMU cannot hide what is behind the old end
+        # QEMU cannot hide what is behind the old end, in its cluster and in a backing file.
+        if refused or (size > now and (now % self.cluster or
+                                       (self.version == 2 and self.backing is not None))):
+            program = QCOW2
         options = ["--shrink"]
         if size > now and self.rng.random() < 0.4:
-            options = ["--preallocation=" + self.rng.choice(("metadata", "falloc", "full"))]
+            # QEMU fails where the file is longer than what is to be added.
+            modes = ("metadata", "falloc", "full") if program == QCOW2 else ("metadata",)
+            options = ["--preallocation=" + self.rng.choice(modes)]
         self.do(program, "resize", "-f", "qcow2", *options, str(size), refused=refused)
         self.set_size(size)
 

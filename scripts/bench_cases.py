@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: MIT
+"""What "make bench" measures: the one table of its cases, and how their inputs are made.
+
+In a command, {qcow2} is the program under test, {img} and {io} the program whose turn it is:
+"qcow2" and "qcow2 io", or "qemu-img" and "qemu-io"; {tests} is tests/, the other words are
+in SIZES. Commands run in the folder of the inputs."""
+
+# Word: (full, --quick)
+SIZES = {
+    "big": ("1T", "32G"),           # of 64k clusters, all its metadata preallocated
+    "big2": ("2T", "64G"),
+    "big_half": ("512G", "16G"),
+    "fine": ("64G", "2G"),          # of 4k clusters
+    "disk_mib": (1500, 150),        # an ext4 file system full of files of /usr
+    "random_writes": (50000, 4000),
+    "slow_writes": (2000, 200),
+}
+
+PREALLOCATED = "{qcow2} create -q -f qcow2 -o preallocation=metadata"
+SNAPSHOTS = ["s%d" % i for i in range(10)]
+
+# Name: how it is made. What is made from another input names it first, with "+".
+INPUTS = {
+    "big.qcow2": [PREALLOCATED + " big.qcow2 {big}"],
+    "big10.qcow2": ["+big.qcow2"] + ["{qcow2} snapshot -c %s big10.qcow2" % s
+                                     for s in SNAPSHOTS],
+    "fine.qcow2": [PREALLOCATED + ",cluster_size=4k fine.qcow2 {fine}"],
+    "fine10.qcow2": ["+fine.qcow2"] + ["{qcow2} snapshot -c %s fine10.qcow2" % s
+                                       for s in SNAPSHOTS],
+    "zeros.qcow2": ["+fine.qcow2", "{qcow2} io -f qcow2 -c 'write -z 0 1G' zeros.qcow2"],
+    "disk.raw": ["mkdir -p files",
+                 "python3 -S {tests}/tools/imgtool.py stage --size {disk_mib}M files /usr",
+                 "mke2fs -q -F -t ext4 -d files disk.raw {disk_space_mib}M",
+                 "rm -rf files"],
+    "disk.qcow2": ["{qcow2} convert -O qcow2 disk.raw disk.qcow2"],
+    "packed.qcow2": ["{qcow2} convert -c -O qcow2 disk.raw packed.qcow2"],
+    "random.qcow2": [PREALLOCATED + " random.qcow2 4G"],
+    "empty.qcow2": ["{qcow2} create -q -f qcow2 empty.qcow2 4G"],
+}
+
+
+class Case:
+    """name; the commands that are timed, in sum; the inputs that they read; the input that
+    they change, as "x.qcow2", a new copy each time; the file whose size is told; lines for
+    the standard input of each command."""
+
+    def __init__(self, name, commands, needs=(), changes=None, output=None, stdin=None):
+        self.name, self.output, self.stdin = name, output, stdin
+        self.commands = [commands] if isinstance(commands, str) else commands
+        self.needs, self.changes = needs, changes
+
+
+def random_writes(count):
+    """4k each, anywhere in 4 GiB: the same ones for everybody."""
+    place = 12345
+    lines = []
+    for _ in range(count):
+        place = (place * 6364136223846793005 + 1442695040888963407) % (1 << 64)
+        lines.append("write -q -P 7 %d 4k\n" % ((place >> 33) % (1 << 20) * 4096))
+    return "".join(lines)
+
+
+def each_snapshot(option):
+    return ["{img} snapshot -%s %s x.qcow2" % (option, s) for s in SNAPSHOTS]
+
+
+CASES = [
+    Case("create {big}, metadata preallocated",
+         "{img} create -q -f qcow2 -o preallocation=metadata out.qcow2 {big}",
+         output="out.qcow2"),
+    Case("info of {big}", "{img} info big.qcow2", ["big.qcow2"]),
+    Case("check of {big}", "{img} check -q -f qcow2 big.qcow2", ["big.qcow2"]),
+    Case("check of {fine}, 4k clusters, ten snapshots", "{img} check -q -f qcow2 fine10.qcow2",
+         ["fine10.qcow2"]),
+    Case("map of {big}, JSON", "{img} map --output=json big.qcow2", ["big.qcow2"]),
+    Case("ten snapshots created, {big}", each_snapshot("c"), changes="big.qcow2",
+         output="x.qcow2"),
+    Case("ten snapshots deleted, {big}", each_snapshot("d"), changes="big10.qcow2",
+         output="x.qcow2"),
+    Case("a snapshot applied, {big}", "{img} snapshot -a s0 x.qcow2", changes="big10.qcow2"),
+    Case("ten snapshots created, {fine}, 4k clusters", each_snapshot("c"),
+         changes="fine.qcow2", output="x.qcow2"),
+    Case("ten snapshots deleted, {fine}, 4k clusters", each_snapshot("d"),
+         changes="fine10.qcow2", output="x.qcow2"),
+    Case("a snapshot applied, {fine}, 4k clusters", "{img} snapshot -a s0 x.qcow2",
+         changes="fine10.qcow2"),
+    Case("resize of {big} to {big2}", "{img} resize -q -f qcow2 x.qcow2 {big2}",
+         changes="big.qcow2"),
+    Case("resize of {big} to {big_half}",
+         "{img} resize -q -f qcow2 --shrink x.qcow2 {big_half}", changes="big.qcow2",
+         output="x.qcow2"),
+    Case("amend of {big}: compat=0.10", "{img} amend -f qcow2 -o compat=0.10 x.qcow2",
+         changes="big.qcow2"),
+    Case("amend of 1G of 4k zero clusters: compat=0.10",
+         "{img} amend -f qcow2 -o compat=0.10 x.qcow2", changes="zeros.qcow2"),
+    Case("amend of {big}: refcount_bits=64", "{img} amend -f qcow2 -o refcount_bits=64 x.qcow2",
+         changes="big.qcow2", output="x.qcow2"),
+    Case("convert raw to qcow2", "{img} convert -f raw -O qcow2 disk.raw out.qcow2",
+         ["disk.raw"], output="out.qcow2"),
+    Case("convert qcow2 to raw", "{img} convert -f qcow2 -O raw disk.qcow2 out.raw",
+         ["disk.raw", "disk.qcow2"], output="out.raw"),
+    Case("convert raw to qcow2, compressed (zlib)",
+         "{img} convert -c -f raw -O qcow2 disk.raw out.qcow2", ["disk.raw"],
+         output="out.qcow2"),
+    Case("convert compressed (zlib) to raw",
+         "{img} convert -f qcow2 -O raw packed.qcow2 out.raw", ["disk.raw", "packed.qcow2"],
+         output="out.raw"),
+    Case("compare raw and qcow2", "{img} compare -q -f raw -F qcow2 disk.raw disk.qcow2",
+         ["disk.raw", "disk.qcow2"]),
+    Case("{random_writes} random writes of 4k, new clusters",
+         "{io} -f qcow2 -t writeback x.qcow2", changes="empty.qcow2", output="x.qcow2",
+         stdin="random_writes"),
+    Case("{random_writes} random writes of 4k, preallocated",
+         "{io} -f qcow2 -t writeback x.qcow2", changes="random.qcow2", output="x.qcow2",
+         stdin="random_writes"),
+    Case("{slow_writes} random writes of 4k, new clusters, writethrough",
+         "{io} -f qcow2 -t writethrough x.qcow2", changes="empty.qcow2", output="x.qcow2",
+         stdin="slow_writes"),
+    Case("{slow_writes} random writes of 4k, preallocated, writethrough",
+         "{io} -f qcow2 -t writethrough x.qcow2", changes="random.qcow2", output="x.qcow2",
+         stdin="slow_writes"),
+]
