@@ -88,19 +88,35 @@ static int take_values(const struct q2_new_image *image, struct q2_amend_options
         is_given(image, Q2_KEY_BACKING_FILE) || is_given(image, Q2_KEY_BACKING_FORMAT);
     out->backing_file = text[Q2_KEY_BACKING_FILE];
     out->backing_format = text[Q2_KEY_BACKING_FORMAT];
-    out->set_encryption = is_given(image, Q2_KEY_ENCRYPT_ITER_TIME) ||
-                          is_given(image, Q2_KEY_ENCRYPT_KEYSLOT) ||
-                          is_given(image, Q2_KEY_ENCRYPT_NEW_SECRET) ||
-                          is_given(image, Q2_KEY_ENCRYPT_OLD_SECRET) ||
-                          is_given(image, Q2_KEY_ENCRYPT_STATE);
     return text[Q2_KEY_COMPAT] ? take_version(text[Q2_KEY_COMPAT], out, err) : 0;
+}
+
+// NULL: nothing was said of them.
+static const struct q2_amend_keys *take_keys(const struct q2_new_image *image,
+                                             struct q2_amend_keys *out)
+{
+    const char *const *text = (const char *const *)image->text;
+    *out = (struct q2_amend_keys){
+        .state = text[Q2_KEY_ENCRYPT_STATE],
+        .new_secret = text[Q2_KEY_ENCRYPT_NEW_SECRET],
+        .old_secret = text[Q2_KEY_ENCRYPT_OLD_SECRET],
+        .set_keyslot = is_given(image, Q2_KEY_ENCRYPT_KEYSLOT),
+        .keyslot = (int64_t)image->number[Q2_KEY_ENCRYPT_KEYSLOT],
+        .set_iter_time = is_given(image, Q2_KEY_ENCRYPT_ITER_TIME),
+        .iter_time = image->number[Q2_KEY_ENCRYPT_ITER_TIME],
+    };
+    return out->state || out->new_secret || out->old_secret || out->set_keyslot ||
+                   out->set_iter_time
+               ? out
+               : NULL;
 }
 
 static int amend_disk(const struct q2_command_line *line, struct q2_disk *d,
                       const struct q2_new_image *image, const struct q2_monitor *monitor,
                       struct q2_error *err)
 {
-    struct q2_amend_options amend = {.set_version = false};
+    struct q2_amend_keys keys;
+    struct q2_amend_options amend = {.keys = take_keys(image, &keys)};
     int rc = take_values(image, &amend, err);
     if (!rc)
         rc = q2_amend(d, &amend, monitor, err);

@@ -34,23 +34,6 @@ static bool same_text(const char *a, const char *b)
     return a && b ? strcmp(a, b) == 0 : a == b;
 }
 
-static int check_encryption(const struct q2_image *img, struct q2_error *err)
-{
-    switch (img->header.crypt_method) {
-    case Q2_CRYPT_NONE:
-        return q2_fail(err, -EINVAL,
-                       "Can't amend encryption options - encryption not present");
-    case Q2_CRYPT_LUKS:
-        return q2_fail(
-            err, -ENOTSUP,
-            "Amending encryption options is not supported yet by this version");
-    default:
-        return q2_fail(err, -ENOTSUP,
-                       "Only LUKS encryption options can be amended for qcow2 with "
-                       "amend");
-    }
-}
-
 static int check_refcount_bits(const struct q2_image *img,
                                const struct q2_amend_options *o, struct q2_error *err)
 {
@@ -235,10 +218,11 @@ static int change_data_file(struct q2_image *img, const char *name, bool try,
     return ret;
 }
 
-static int check(struct q2_image *img, const struct q2_amend_options *o,
+// slots: the key slots that are to change.
+static int check(struct q2_image *img, const struct q2_amend_options *o, unsigned *slots,
                  struct q2_error *err)
 {
-    int ret = o->set_encryption ? check_encryption(img, err) : 0;
+    int ret = o->keys ? q2_amend_judge_keys(img, o->keys, slots, err) : 0;
     if (ret == 0 && o->set_refcount_bits)
         ret = check_refcount_bits(img, o, err);
     if (ret == 0)
@@ -420,11 +404,14 @@ static unsigned count_stages(const struct q2_image *img, const struct q2_amend_o
 static int prepare(struct q2_image *img, const struct q2_amend_options *o,
                    struct q2_error *err)
 {
+    unsigned slots = 0;
     int ret = q2_image_trim(img, err);
     if (ret == 0)
-        ret = check(img, o, err);
+        ret = check(img, o, &slots, err);
     if (ret == 0 && version_then(img, o) > img->header.version)
         ret = upgrade(img, err);
+    if (ret == 0 && o->keys)
+        ret = q2_amend_change_keys(img, o->keys, slots, err);
     return ret;
 }
 

@@ -23,7 +23,7 @@ struct q2_amend_keys {
 // Only what is set is looked at.
 struct q2_amend_options {
     bool set_version, set_size, set_lazy_refcounts, set_refcount_bits, set_data_file,
-        set_data_file_raw, set_backing, set_encryption;
+        set_data_file_raw, set_backing;
     uint32_t version; // 2 or 3
     uint64_t size;
     bool lazy_refcounts;
@@ -31,7 +31,7 @@ struct q2_amend_options {
     const char *data_file; // "": none
     bool data_file_raw;
     const char *backing_file, *backing_format; // NULL: not given
-    const struct q2_amend_keys *keys; // with set_encryption; d was opened with need_key
+    const struct q2_amend_keys *keys; // NULL: none; else d was opened with need_key
 };
 
 // d was opened for writing (q2_open_rw); metadata_only will do where size is not set.

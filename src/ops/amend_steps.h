@@ -6,6 +6,15 @@
 
 #include "base/monitor.h"
 #include "image/image.h"
+#include "ops/amend.h"
+
+// --- amend_keys.c --------------------------------------------------------------------
+
+// What speaks against it, and which key slots are meant (bits).
+int q2_amend_judge_keys(struct q2_image *img, const struct q2_amend_keys *k,
+                        unsigned *slots, struct q2_error *err);
+int q2_amend_change_keys(struct q2_image *img, const struct q2_amend_keys *k,
+                         unsigned slots, struct q2_error *err);
 
 // --- amend_refcounts.c ---------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 
 libqcow2_a_SOURCES += \
 	src/ops/amend.c src/ops/amend.h \
+	src/ops/amend_keys.c \
 	src/ops/amend_refcounts.c \
 	src/ops/amend_steps.h \
 	src/ops/amend_tables.c \
