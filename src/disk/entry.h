@@ -30,8 +30,8 @@ enum q2_cluster_kind {
 struct q2_l2_entry {
     enum q2_cluster_kind kind;
     bool copied;
-    bool has_cluster; // a standard entry with a host cluster. (An unallocated one may
-                      // have one, too, where subclusters exist.)
+    bool has_cluster;     // a standard entry with a host cluster. (An unallocated one may
+                          // have one, too, where subclusters exist.)
     uint64_t host_offset; // has_cluster: its offset; compressed: the first byte
     uint32_t n_bytes; // compressed: an upper bound of its length (up to the end of the
                       // last 512-byte sector); else 0

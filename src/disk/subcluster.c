@@ -22,13 +22,14 @@ unsigned q2_subcluster_faults(uint64_t raw, uint64_t bitmap, bool data_file)
     return faults;
 }
 
-static enum q2_cluster_kind kind_of(const struct q2_l2_entry *e)
+void q2_subcluster_settle(struct q2_l2_entry *e)
 {
     if (e->allocated == UINT32_MAX)
-        return Q2_CLUSTER_NORMAL;
-    if (e->zero == UINT32_MAX)
-        return e->has_cluster ? Q2_CLUSTER_ZERO_ALLOCATED : Q2_CLUSTER_ZERO;
-    return e->allocated == 0 && e->zero == 0 ? Q2_CLUSTER_UNALLOCATED : Q2_CLUSTER_MIXED;
+        e->kind = Q2_CLUSTER_NORMAL;
+    else if (e->zero == UINT32_MAX)
+        e->kind = e->has_cluster ? Q2_CLUSTER_ZERO_ALLOCATED : Q2_CLUSTER_ZERO;
+    else
+        e->kind = e->allocated || e->zero ? Q2_CLUSTER_MIXED : Q2_CLUSTER_UNALLOCATED;
 }
 
 struct q2_l2_entry q2_l2_decode_extended(uint64_t raw, uint64_t bitmap,
@@ -43,9 +44,10 @@ struct q2_l2_entry q2_l2_decode_extended(uint64_t raw, uint64_t bitmap,
         .allocated = (uint32_t)bitmap,
         .zero = (uint32_t)(bitmap >> Q2_SUBCLUSTERS),
     };
-    e.kind = (q2_subcluster_faults(raw, bitmap, data_file) & Q2_SUBCLUSTER_FATAL)
-                 ? Q2_CLUSTER_INVALID
-                 : kind_of(&e);
+    if (q2_subcluster_faults(raw, bitmap, data_file) & Q2_SUBCLUSTER_FATAL)
+        e.kind = Q2_CLUSTER_INVALID;
+    else
+        q2_subcluster_settle(&e);
     return e;
 }
 

@@ -42,6 +42,9 @@ static inline uint64_t q2_subcluster_bitmap(const struct q2_l2_entry *e)
     return (uint64_t)e->zero << Q2_SUBCLUSTERS | e->allocated;
 }
 
+// Sets the kind of a standard entry, extended or not, by what the rest of it says.
+void q2_subcluster_settle(struct q2_l2_entry *e);
+
 // The kind of one subcluster: never Q2_CLUSTER_MIXED.
 enum q2_cluster_kind q2_subcluster_kind(const struct q2_l2_entry *e, unsigned index);
 // How many subclusters from index on are of one kind (1 .. 32 - index).

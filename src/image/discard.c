@@ -8,19 +8,24 @@
 // Zeros that the format can say where a backing file would show through, or where the
 // guest may have relied on old content: version 3 marks what was allocated. What was
 // never written stays unallocated where nothing lies below.
-static uint64_t discarded_entry(const struct q2_image *img, uint64_t old, unsigned flags)
+static void discard_entry(const struct q2_image *img, struct q2_l2_entry *e,
+                          uint32_t mask, unsigned flags)
 {
-    struct q2_l2_entry e = q2_l2_decode(old, img->cluster_bits, img->header.version);
+    const struct q2_l2_entry none = {.kind = Q2_CLUSTER_UNALLOCATED};
+    const struct q2_l2_entry zero = {.kind = Q2_CLUSTER_ZERO, .zero = UINT32_MAX};
+    (void)mask; // whole clusters only
     (void)flags;
-    if (e.kind == Q2_CLUSTER_ZERO ||
-        (e.kind == Q2_CLUSTER_UNALLOCATED && !q2_image_has_backing(img)))
-        return old;
-    if (img->header.version < 3)
-        return 0;
-    if (img->discard_no_unref &&
-        (e.kind == Q2_CLUSTER_NORMAL || e.kind == Q2_CLUSTER_ZERO_ALLOCATED))
-        return old | Q2_FLAG_ZERO; // the space stays with the cluster
-    return Q2_FLAG_ZERO;
+    if (e->kind == Q2_CLUSTER_ZERO || (e->kind == Q2_CLUSTER_UNALLOCATED &&
+                                       !e->has_cluster && !q2_image_has_backing(img)))
+        return;
+    if (img->header.version < 3) {
+        *e = none;
+    } else if (img->discard_no_unref && e->has_cluster) {
+        e->allocated = 0; // the space stays with the cluster
+        e->zero = UINT32_MAX;
+    } else {
+        *e = zero;
+    }
 }
 
 // Clusters that stay allocated behind their zero flag: once that flag is durable, the
@@ -56,7 +61,7 @@ int q2_image_discard(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
                      struct q2_error *err)
 {
     struct q2_image *img = q2_image_of(d);
-    const struct q2_marking marking = {.entry = discarded_entry,
+    const struct q2_marking marking = {.change = discard_entry,
                                        .why = Q2_FREE_REQUEST,
                                        .keep_holes = !q2_image_has_backing(img)};
     uint64_t end = guest_offset + n_bytes;

@@ -42,6 +42,8 @@ struct q2_write {
                 // not be written
     bool taken; // the host clusters were allocated for it: cancel gives them back
     bool link;  // the mapping changes at finish
+    bool reserve; // set by the caller after begin: nothing is written, the place is only
+                  // kept for later (where the mapping can say so; else it is data)
     size_t compressed_bytes; // 0: plain
 };
 

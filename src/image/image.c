@@ -70,9 +70,9 @@ static int image_alloc(struct q2_io *io, struct q2_header *header, bool writable
     pthread_mutex_init(&img->lock, NULL);
     img->cluster_bits = img->header.cluster_bits;
     img->cluster_size = UINT32_C(1) << img->cluster_bits;
-    img->l2_bits = img->cluster_bits - 3;
-    if (img->header.incompatible_features & Q2_INCOMPAT_EXTENDED_L2)
-        img->l2_bits--;
+    img->extended_l2 = img->header.incompatible_features & Q2_INCOMPAT_EXTENDED_L2;
+    img->l2_bits = img->cluster_bits - (img->extended_l2 ? 4 : 3);
+    img->grain_bits = img->cluster_bits - (img->extended_l2 ? Q2_SUBCLUSTER_BITS : 0);
     img->refcounts = q2_refcount_format(img->header.refcount_order);
     img->disk = (struct q2_disk){.ops = &q2_image_disk_ops,
                                  .size = q2_align_up(img->header.size, 512),
@@ -126,8 +126,6 @@ static int refuse_unwritten(const struct q2_header *h, bool writable,
     const char *what = NULL;
     if (h->incompatible_features & Q2_INCOMPAT_DATA_FILE)
         what = "an external data file";
-    else if (h->incompatible_features & Q2_INCOMPAT_EXTENDED_L2)
-        what = "extended L2 entries";
     else if (writable && h->has_bitmaps && (h->autoclear_features & Q2_AUTOCLEAR_BITMAPS))
         what = "persistent bitmaps, which a write would make stale";
     if (!what)

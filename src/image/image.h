@@ -12,6 +12,7 @@
 #include "disk/header.h"
 #include "disk/refcount.h"
 #include "disk/snapshot.h"
+#include "disk/subcluster.h"
 #include "image/cache.h"
 #include "image/disk.h"
 #include "image/runtime.h"
@@ -47,7 +48,10 @@ struct q2_image {
 
     unsigned cluster_bits;
     uint32_t cluster_size;
-    unsigned l2_bits; // log2 of the entries of an L2 table
+    bool extended_l2;    // an L2 entry is two words, a cluster has subclusters
+    unsigned l2_bits;    // log2 of the entries of an L2 table
+    unsigned grain_bits; // log2 of the least that is allocated and copied on write: of a
+                         // subcluster, or of a cluster where there are none
 
     uint64_t *l1; // of the active state or of the snapshot that was asked for
     uint32_t l1_size;
@@ -209,6 +213,8 @@ int q2_image_write_vmstate(struct q2_image *img, uint64_t pos, const void *buf,
 struct q2_run {
     enum q2_cluster_kind kind;
     uint64_t n_bytes;     // guest bytes from the asked offset on, > 0
+    bool has_cluster;     // not compressed: a host cluster belongs to it, whether or not
+                          // it is read from there
     uint64_t host_offset; // of the asked guest offset's byte; compressed: of the data
     uint32_t compressed_bytes; // upper bound
 };
@@ -226,6 +232,38 @@ static inline uint64_t q2_mapping_l2_index(const struct q2_image *img,
                                            uint64_t guest_offset)
 {
     return (guest_offset >> img->cluster_bits) & (q2_image_l2_entries(img) - 1);
+}
+
+// The entry of a guest cluster in the words of its L2 table.
+static inline struct q2_l2_entry q2_mapping_entry(const struct q2_image *img,
+                                                  const uint64_t *l2, uint64_t index)
+{
+    bool data_file = q2_image_has_data_file(img);
+    if (img->extended_l2)
+        return q2_l2_decode_extended(l2[2 * index], l2[2 * index + 1], img->cluster_bits,
+                                     data_file);
+    return q2_l2_decode(l2[index], img->cluster_bits, img->header.version);
+}
+
+// Stores it if it differs; returns whether it did.
+bool q2_mapping_set_entry(const struct q2_image *img, uint64_t *l2, uint64_t index,
+                          struct q2_l2_entry e);
+
+// Fails, and marks the image: the entry of guest_offset contradicts itself.
+int q2_mapping_refuse_invalid(struct q2_image *img, uint64_t guest_offset,
+                              struct q2_error *err);
+
+// Of the n-th cluster from some cluster on: the subclusters (all, where there are none)
+// that the bytes from .. to touch, which are counted from the first one's start.
+static inline uint32_t q2_mapping_touched(const struct q2_image *img, uint64_t n,
+                                          uint64_t from, uint64_t to)
+{
+    uint64_t start = n << img->cluster_bits, end = start + img->cluster_size;
+    uint64_t grain = UINT64_C(1) << img->grain_bits;
+    unsigned bits = img->cluster_bits - Q2_SUBCLUSTER_BITS;
+    from = (from > start ? from - start : 0) & ~(grain - 1);
+    to = ((to < end ? to : end) - start + grain - 1) & ~(grain - 1);
+    return q2_subcluster_mask((unsigned)(from >> bits), (unsigned)((to - from) >> bits));
 }
 
 // --- refcount.c ----------------------------------------------------------------------
@@ -317,16 +355,20 @@ int q2_image_write_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t n_b
 int q2_image_discard(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
                      struct q2_error *err);
 // With the lock held: drops the references of an entry that is being replaced.
-int q2_image_release_entry(struct q2_image *img, uint64_t raw_entry,
+int q2_image_release_entry(struct q2_image *img, const struct q2_l2_entry *e,
                            enum q2_free_reason why, struct q2_error *err);
 
-// How entries of whole clusters are replaced.
+// How entries are replaced, without touching any data.
 struct q2_marking {
-    uint64_t (*entry)(const struct q2_image *img, uint64_t old, unsigned flags);
+    // mask: the subclusters that are meant; of a compressed cluster always all.
+    void (*change)(const struct q2_image *img, struct q2_l2_entry *e, uint32_t mask,
+                   unsigned flags);
     unsigned flags;
     enum q2_free_reason why;
     bool keep_holes; // unallocated clusters stay that
 };
+// The range begins and ends at a multiple of the grain, or at the disk's end, which
+// counts as that of a cluster. Parts of compressed clusters are left as they are.
 int q2_image_mark_clusters(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes,
                            const struct q2_marking *marking, struct q2_error *err);
 

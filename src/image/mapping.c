@@ -45,56 +45,108 @@ static int get_l2(struct q2_image *img, uint64_t l1_index, uint64_t l2_offset,
     return q2_cache_get(img->l2_cache, img->disk.file, l2_offset, "L2 table", out, err);
 }
 
-// How many entries from index on continue the first one; host clusters must be
-// contiguous.
-static uint64_t count_alike(const struct q2_image *img, const uint64_t *l2,
-                            uint64_t index, uint64_t max, const struct q2_l2_entry *first)
+static uint64_t l2_offset_of(const struct q2_image *img, uint64_t guest_offset)
 {
-    uint64_t n = 1;
-    for (; n < max; n++) {
-        struct q2_l2_entry e =
-            q2_l2_decode(l2[index + n], img->cluster_bits, img->header.version);
-        if (e.kind != first->kind)
-            break;
-        if (e.host_offset != 0 &&
-            e.host_offset != first->host_offset + (n << img->cluster_bits))
-            break;
-    }
-    return n;
+    return img->l1[guest_offset / q2_image_l2_span(img)] & Q2_OFFSET_MASK;
 }
 
 static int refuse_unaligned(struct q2_image *img, uint64_t host_offset,
                             uint64_t guest_offset, struct q2_error *err)
 {
-    uint64_t l2_offset = img->l1[guest_offset / q2_image_l2_span(img)] & Q2_OFFSET_MASK;
-    return q2_overlap_corrupt(
-        img, err,
-        "Cluster allocation offset %#" PRIx64 " unaligned (L2 offset: %#" PRIx64
-        ", L2 index: %#" PRIx64 ")",
-        host_offset, l2_offset, q2_mapping_l2_index(img, guest_offset));
+    return q2_overlap_corrupt(img, err,
+                              "Cluster allocation offset %#" PRIx64
+                              " unaligned (L2 offset: %#" PRIx64 ", L2 index: %#" PRIx64
+                              ")",
+                              host_offset, l2_offset_of(img, guest_offset),
+                              q2_mapping_l2_index(img, guest_offset));
 }
 
-// Fills run from a table; in_cluster is the offset of the asked byte in its cluster.
+int q2_mapping_refuse_invalid(struct q2_image *img, uint64_t guest_offset,
+                              struct q2_error *err)
+{
+    return q2_overlap_corrupt(
+        img, err,
+        "Invalid cluster entry found (L2 offset: %#" PRIx64 ", L2 index: %#" PRIx64 ")",
+        l2_offset_of(img, guest_offset), q2_mapping_l2_index(img, guest_offset));
+}
+
+bool q2_mapping_set_entry(const struct q2_image *img, uint64_t *l2, uint64_t index,
+                          struct q2_l2_entry e)
+{
+    uint64_t *words = l2 + (img->extended_l2 ? 2 * index : index), bitmap = 0;
+    if (e.kind != Q2_CLUSTER_COMPRESSED)
+        q2_subcluster_settle(&e);
+    uint64_t raw = img->extended_l2 ? q2_l2_encode_extended(&e, img->cluster_bits)
+                                    : q2_l2_encode(&e, img->cluster_bits);
+    bool differs = raw != words[0];
+    words[0] = raw;
+    if (img->extended_l2) {
+        bitmap = q2_subcluster_bitmap(&e);
+        differs = differs || bitmap != words[1];
+        words[1] = bitmap;
+    }
+    return differs;
+}
+
+static enum q2_cluster_kind kind_at(const struct q2_image *img,
+                                    const struct q2_l2_entry *e, uint64_t in_cluster)
+{
+    if (e->kind != Q2_CLUSTER_MIXED)
+        return e->kind;
+    return q2_subcluster_kind(
+        e, (unsigned)(in_cluster >> (img->cluster_bits - Q2_SUBCLUSTER_BITS)));
+}
+
+// Where the subclusters that are of the kind of the one at in_cluster end.
+static uint64_t end_of_kind(const struct q2_image *img, const struct q2_l2_entry *e,
+                            uint64_t in_cluster)
+{
+    if (e->kind != Q2_CLUSTER_MIXED)
+        return img->cluster_size;
+    unsigned bits = img->cluster_bits - Q2_SUBCLUSTER_BITS;
+    unsigned index = (unsigned)(in_cluster >> bits);
+    return (uint64_t)(index + q2_subcluster_run(e, index)) << bits;
+}
+
+// Where the run that goes on to the end of the first entry's cluster ends, counted from
+// that cluster's start; host clusters must be contiguous.
+static uint64_t end_of_run(const struct q2_image *img, const uint64_t *l2, uint64_t index,
+                           const struct q2_l2_entry *first, enum q2_cluster_kind kind,
+                           uint64_t max)
+{
+    uint64_t end = img->cluster_size, end_here = end;
+    while (end < max && end_here == img->cluster_size) {
+        struct q2_l2_entry e = q2_mapping_entry(img, l2, ++index);
+        if (kind_at(img, &e, 0) != kind || e.has_cluster != first->has_cluster ||
+            (e.has_cluster && e.host_offset != first->host_offset + end))
+            break;
+        end_here = end_of_kind(img, &e, 0);
+        end += end_here;
+    }
+    return end;
+}
+
+// Fills run from a table, which maps all of the range.
 static int run_from_l2(struct q2_image *img, const uint64_t *l2, uint64_t guest_offset,
                        uint64_t n_bytes, struct q2_run *run, struct q2_error *err)
 {
     uint64_t index = q2_mapping_l2_index(img, guest_offset);
     uint64_t in_cluster = guest_offset & (img->cluster_size - 1);
-    uint64_t max = q2_div_round_up(in_cluster + n_bytes, img->cluster_size);
-    struct q2_l2_entry e =
-        q2_l2_decode(l2[index], img->cluster_bits, img->header.version);
-    uint64_t n = 1;
+    struct q2_l2_entry e = q2_mapping_entry(img, l2, index);
 
-    if (e.kind != Q2_CLUSTER_COMPRESSED) {
-        if (!q2_is_aligned(e.host_offset, img->cluster_size))
-            return refuse_unaligned(img, e.host_offset, guest_offset, err);
-        n = count_alike(img, l2, index, max, &e);
-    }
-    run->kind = e.kind;
-    run->n_bytes = q2_min_u64((n << img->cluster_bits) - in_cluster, n_bytes);
-    run->compressed_bytes = e.n_bytes;
-    run->host_offset = e.host_offset;
-    if (e.host_offset != 0 && e.kind != Q2_CLUSTER_COMPRESSED)
+    if (e.kind == Q2_CLUSTER_INVALID)
+        return q2_mapping_refuse_invalid(img, guest_offset, err);
+    if (e.has_cluster && !q2_is_aligned(e.host_offset, img->cluster_size))
+        return refuse_unaligned(img, e.host_offset, guest_offset, err);
+    uint64_t end = end_of_kind(img, &e, in_cluster);
+    *run = (struct q2_run){.kind = kind_at(img, &e, in_cluster),
+                           .has_cluster = e.has_cluster,
+                           .host_offset = e.host_offset,
+                           .compressed_bytes = e.n_bytes};
+    if (end == img->cluster_size && run->kind != Q2_CLUSTER_COMPRESSED)
+        end = end_of_run(img, l2, index, &e, run->kind, in_cluster + n_bytes);
+    run->n_bytes = q2_min_u64(end - in_cluster, n_bytes);
+    if (e.has_cluster)
         run->host_offset += in_cluster;
     return 0;
 }

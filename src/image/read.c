@@ -217,9 +217,7 @@ int q2_image_status(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
         return ret;
 
     // What is encrypted lies nowhere in the form that the guest sees.
-    bool has_host =
-        !q2_image_is_encrypted(img) &&
-        (run.kind == Q2_CLUSTER_NORMAL || run.kind == Q2_CLUSTER_ZERO_ALLOCATED);
+    bool has_host = run.has_cluster && !q2_image_is_encrypted(img);
     *e = (struct q2_extent){
         .n_bytes = run.n_bytes,
         .allocated = run.kind != Q2_CLUSTER_UNALLOCATED,

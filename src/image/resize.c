@@ -8,12 +8,13 @@
 #include "base/checked.h"
 #include "image/overlap.h"
 
-static uint64_t no_entry(const struct q2_image *img, uint64_t old, unsigned flags)
+static void no_entry(const struct q2_image *img, struct q2_l2_entry *e, uint32_t mask,
+                     unsigned flags)
 {
     (void)img;
-    (void)old;
+    (void)mask;
     (void)flags;
-    return 0;
+    *e = (struct q2_l2_entry){.kind = Q2_CLUSTER_UNALLOCATED};
 }
 
 // All of a table is sound, or none of it is given back: part of it would be free while it
@@ -22,10 +23,8 @@ static int check_table(const struct q2_image *img, const uint64_t *l2, uint64_t 
                        struct q2_error *err)
 {
     for (uint64_t i = 0; i < q2_image_l2_entries(img); i++) {
-        struct q2_l2_entry e =
-            q2_l2_decode(l2[i], img->cluster_bits, img->header.version);
-        if (e.kind != Q2_CLUSTER_COMPRESSED &&
-            !q2_is_aligned(e.host_offset, img->cluster_size))
+        struct q2_l2_entry e = q2_mapping_entry(img, l2, i);
+        if (e.has_cluster && !q2_is_aligned(e.host_offset, img->cluster_size))
             return q2_fail(err, -EIO,
                            "'%s': L2 entry %" PRIu64 "/%" PRIu64
                            ": host offset 0x%" PRIx64 " is not cluster aligned",
@@ -56,8 +55,10 @@ static int drop_table(struct q2_image *img, uint64_t l1_index, struct q2_error *
     img->l1[l1_index] = 0;
     q2_span_add(&img->l1_dirty, l1_index);
     q2_overlap_remove(img, Q2_OVERLAP_ACTIVE_L2, l2_offset);
-    for (uint64_t i = 0; i < q2_image_l2_entries(img) && ret == 0; i++)
-        ret = q2_image_release_entry(img, l2[i], Q2_FREE_SNAPSHOT, err);
+    for (uint64_t i = 0; i < q2_image_l2_entries(img) && ret == 0; i++) {
+        struct q2_l2_entry e = q2_mapping_entry(img, l2, i);
+        ret = q2_image_release_entry(img, &e, Q2_FREE_SNAPSHOT, err);
+    }
     return ret < 0 ? ret
                    : q2_alloc_free_later(img, l2_offset, img->cluster_size,
                                          Q2_FREE_SNAPSHOT, err);
@@ -79,7 +80,7 @@ int q2_image_unmap_behind(struct q2_image *img, uint64_t guest_offset,
     // As after the deletion of a snapshot, the space goes back to the file system unless
     // that was declined.
     const struct q2_marking marking = {
-        .entry = no_entry, .why = Q2_FREE_SNAPSHOT, .keep_holes = true};
+        .change = no_entry, .why = Q2_FREE_SNAPSHOT, .keep_holes = true};
     uint64_t span = q2_image_l2_span(img), first = q2_div_round_up(guest_offset, span);
     uint64_t in_table = guest_offset & (span - 1);
     int ret = 0;

@@ -18,39 +18,40 @@ struct span {
     uint64_t n;     // entries
 };
 
-static struct q2_l2_entry decode(const struct q2_image *img, uint64_t raw)
-{
-    return q2_l2_decode(raw, img->cluster_bits, img->header.version);
-}
-
 // May the entry's host cluster be written in place?
 static bool in_place(const struct q2_l2_entry *e)
 {
-    return e->copied &&
-           (e->kind == Q2_CLUSTER_NORMAL || e->kind == Q2_CLUSTER_ZERO_ALLOCATED);
+    return e->copied && e->has_cluster && e->kind != Q2_CLUSTER_INVALID;
 }
 
 static int check_entry(struct q2_image *img, const struct q2_l2_entry *e,
                        uint64_t guest_offset, struct q2_error *err)
 {
-    if (e->kind == Q2_CLUSTER_COMPRESSED ||
-        q2_is_aligned(e->host_offset, img->cluster_size))
+    if (e->kind == Q2_CLUSTER_INVALID)
+        return q2_mapping_refuse_invalid(img, guest_offset, err);
+    if (!e->has_cluster || q2_is_aligned(e->host_offset, img->cluster_size))
         return 0;
     return q2_overlap_corrupt(
         img, err, "%s offset %#" PRIx64 " unaligned (guest offset: %#" PRIx64 ")",
-        e->kind == Q2_CLUSTER_NORMAL ? "Data cluster" : "Preallocated zero cluster",
+        e->kind == Q2_CLUSTER_ZERO_ALLOCATED ? "Preallocated zero cluster"
+                                             : "Data cluster",
         e->host_offset, guest_offset);
 }
 
+// Clusters in place one behind the other; *link: not all that the request touches of them
+// is stored there by now. from, to: the request, counted from the first cluster's start.
 static uint64_t count_in_place(const struct q2_image *img, const struct span *s,
-                               const struct q2_l2_entry *first)
+                               const struct q2_l2_entry *first, uint64_t from,
+                               uint64_t to, bool *link)
 {
-    uint64_t n = 1;
+    uint64_t n = 0;
+    *link = false;
     for (; n < s->n; n++) {
-        struct q2_l2_entry e = decode(img, s->l2[s->index + n]);
-        if (!in_place(&e) || e.kind != first->kind ||
+        struct q2_l2_entry e = q2_mapping_entry(img, s->l2, s->index + n);
+        if (!in_place(&e) ||
             e.host_offset != first->host_offset + (n << img->cluster_bits))
             break;
+        *link = *link || (q2_mapping_touched(img, n, from, to) & ~e.allocated) != 0;
     }
     return n;
 }
@@ -59,8 +60,8 @@ static uint64_t count_to_allocate(const struct q2_image *img, const struct span 
 {
     uint64_t n = 1;
     for (; n < s->n; n++) {
-        struct q2_l2_entry e = decode(img, s->l2[s->index + n]);
-        if (in_place(&e))
+        struct q2_l2_entry e = q2_mapping_entry(img, s->l2, s->index + n);
+        if (in_place(&e) || e.kind == Q2_CLUSTER_INVALID)
             break;
     }
     return n;
@@ -69,11 +70,6 @@ static uint64_t count_to_allocate(const struct q2_image *img, const struct span 
 // Images of these kinds can be made, but not filled by this version.
 int q2_image_refuse_write(const struct q2_image *img, bool packed, struct q2_error *err)
 {
-    if (img->header.incompatible_features & Q2_INCOMPAT_EXTENDED_L2)
-        return q2_fail(err, -ENOTSUP,
-                       "'%s': this version cannot write to an image with extended L2 "
-                       "entries",
-                       img->disk.path);
     if (packed && q2_image_has_data_file(img))
         return q2_fail(err, -ENOTSUP,
                        "'%s': nothing is compressed in an external data file",
@@ -103,37 +99,78 @@ static int find_span(struct q2_image *img, uint64_t guest_offset, size_t n_bytes
     return 0;
 }
 
+// How much old content is to be copied before the request, which begins at in_cluster of
+// a cluster with entry e. What else is stored there comes along where the cluster gets a
+// new place.
+static uint64_t head_of(const struct q2_image *img, const struct q2_l2_entry *e,
+                        uint64_t in_cluster, bool moves)
+{
+    uint64_t start = q2_align_down(in_cluster, UINT64_C(1) << img->grain_bits);
+    if (moves && e->kind == Q2_CLUSTER_COMPRESSED)
+        return in_cluster;
+    if (moves && e->allocated != 0)
+        start = q2_min_u64(start, (uint64_t)__builtin_ctz(e->allocated)
+                                      << (img->cluster_bits - Q2_SUBCLUSTER_BITS));
+    // In place, what is stored there is not touched.
+    if (!moves &&
+        (q2_mapping_touched(img, 0, in_cluster, in_cluster + 1) & e->allocated) != 0)
+        return 0;
+    return in_cluster - start;
+}
+
+// The same behind the request, which ends at in_cluster (1 .. cluster size).
+static uint64_t tail_of(const struct q2_image *img, const struct q2_l2_entry *e,
+                        uint64_t in_cluster, bool moves)
+{
+    uint64_t end = q2_align_up(in_cluster, UINT64_C(1) << img->grain_bits);
+    if (moves && e->kind == Q2_CLUSTER_COMPRESSED)
+        return img->cluster_size - in_cluster;
+    if (moves && e->allocated != 0)
+        end = q2_max_u64(end, (uint64_t)(32 - __builtin_clz(e->allocated))
+                                  << (img->cluster_bits - Q2_SUBCLUSTER_BITS));
+    if (!moves &&
+        (q2_mapping_touched(img, 0, in_cluster - 1, in_cluster) & e->allocated) != 0)
+        return 0;
+    return end - in_cluster;
+}
+
 // Fills w for n clusters at host_offset (the first cluster's start).
-static void fill_write(const struct q2_image *img, uint64_t guest_offset, size_t n_bytes,
-                       uint64_t host_offset, uint64_t n, struct q2_write *w)
+static void fill_write(const struct q2_image *img, const struct span *s,
+                       uint64_t guest_offset, size_t n_bytes, uint64_t host_offset,
+                       uint64_t n, struct q2_write *w)
 {
     uint64_t in_cluster = guest_offset & (img->cluster_size - 1);
     uint64_t room = (n << img->cluster_bits) - in_cluster;
     w->guest_offset = guest_offset;
     w->n_bytes = (size_t)q2_min_u64(n_bytes, room);
     w->host_offset = host_offset + in_cluster;
-    if (w->link) {
-        w->head = (size_t)in_cluster;
-        w->tail = (size_t)(room - w->n_bytes);
-    }
+    if (!w->link)
+        return;
+    uint64_t last = (in_cluster + w->n_bytes - 1) >> img->cluster_bits;
+    uint64_t end = in_cluster + w->n_bytes - (last << img->cluster_bits);
+    struct q2_l2_entry e = q2_mapping_entry(img, s->l2, s->index);
+    w->head = (size_t)head_of(img, &e, in_cluster, w->taken);
+    if (last > 0)
+        e = q2_mapping_entry(img, s->l2, s->index + last);
+    w->tail = (size_t)tail_of(img, &e, end, w->taken);
 }
 
 static int begin_locked(struct q2_image *img, uint64_t guest_offset, size_t n_bytes,
                         struct q2_write *w, struct q2_error *err)
 {
+    uint64_t in_cluster = guest_offset & (img->cluster_size - 1);
     struct span s;
     uint64_t host_offset, n;
     int ret = find_span(img, guest_offset, n_bytes, false, &s, err);
     if (ret < 0)
         return ret;
-    struct q2_l2_entry e = decode(img, s.l2[s.index]);
+    struct q2_l2_entry e = q2_mapping_entry(img, s.l2, s.index);
     ret = check_entry(img, &e, guest_offset, err);
     if (ret < 0)
         return ret;
     if (in_place(&e)) {
-        n = count_in_place(img, &s, &e);
+        n = count_in_place(img, &s, &e, in_cluster, in_cluster + n_bytes, &w->link);
         host_offset = e.host_offset;
-        w->link = e.kind != Q2_CLUSTER_NORMAL;
         ret = q2_overlap_check(img, 0, host_offset, n << img->cluster_bits, err);
     } else {
         ret = q2_alloc_run(img, count_to_allocate(img, &s), "data cluster", &host_offset,
@@ -141,7 +178,7 @@ static int begin_locked(struct q2_image *img, uint64_t guest_offset, size_t n_by
         w->link = w->taken = true;
     }
     if (ret == 0)
-        fill_write(img, guest_offset, n_bytes, host_offset, n, w);
+        fill_write(img, &s, guest_offset, n_bytes, host_offset, n, w);
     return ret;
 }
 
@@ -175,68 +212,94 @@ int q2_image_write_begin_compressed(struct q2_disk *d, uint64_t guest_offset,
     return ret;
 }
 
-int q2_image_release_entry(struct q2_image *img, uint64_t raw, enum q2_free_reason why,
-                           struct q2_error *err)
+int q2_image_release_entry(struct q2_image *img, const struct q2_l2_entry *e,
+                           enum q2_free_reason why, struct q2_error *err)
 {
-    struct q2_l2_entry e = decode(img, raw);
-    if (e.host_offset == 0)
+    if (e->kind == Q2_CLUSTER_COMPRESSED)
+        return q2_alloc_free_later(img, e->host_offset, e->n_bytes, why, err);
+    if (!e->has_cluster)
         return 0;
-    if (e.kind != Q2_CLUSTER_COMPRESSED &&
-        !q2_is_aligned(e.host_offset, img->cluster_size))
+    if (!q2_is_aligned(e->host_offset, img->cluster_size))
         return q2_overlap_corrupt(img, err, "Cannot free unaligned cluster %#" PRIx64,
-                                  e.host_offset);
-    return q2_alloc_free_later(
-        img, e.host_offset,
-        e.kind == Q2_CLUSTER_COMPRESSED ? e.n_bytes : img->cluster_size, why, err);
+                                  e->host_offset);
+    return q2_alloc_free_later(img, e->host_offset, img->cluster_size, why, err);
 }
 
 // Replaces an entry; what the old one referenced is given back.
 static int link_entry(struct q2_image *img, struct q2_table *t, uint64_t index,
-                      uint64_t raw, struct q2_error *err)
+                      const struct q2_l2_entry *new, struct q2_error *err)
 {
-    uint64_t *l2 = t->data;
-    struct q2_l2_entry old = decode(img, l2[index]), new = decode(img, raw);
+    struct q2_l2_entry old = q2_mapping_entry(img, t->data, index);
     int ret = 0;
-    if (old.host_offset != new.host_offset || old.kind == Q2_CLUSTER_COMPRESSED)
-        ret = q2_image_release_entry(img, l2[index], Q2_FREE_OTHER, err);
-    if (ret < 0)
-        return ret;
-    l2[index] = raw;
-    q2_cache_mark_dirty(img->l2_cache, t);
-    return 0;
+    if (old.host_offset != new->host_offset || old.kind == Q2_CLUSTER_COMPRESSED)
+        ret = q2_image_release_entry(img, &old, Q2_FREE_OTHER, err);
+    if (ret == 0 && q2_mapping_set_entry(img, t->data, index, *new))
+        q2_cache_mark_dirty(img->l2_cache, t);
+    return ret;
 }
 
 static void give_back(struct q2_image *img, const struct q2_write *w)
 {
-    if (w->taken)
-        q2_alloc_undo(img, w->host_offset - w->head,
-                      w->compressed_bytes ? w->compressed_bytes
-                                          : w->head + w->n_bytes + w->tail);
+    uint64_t start = w->host_offset, n_bytes = w->compressed_bytes;
+    if (!w->taken)
+        return;
+    if (n_bytes == 0) {
+        start = q2_align_down(w->host_offset - w->head, img->cluster_size);
+        n_bytes =
+            q2_align_up(w->host_offset + w->n_bytes + w->tail, img->cluster_size) - start;
+    }
+    q2_alloc_undo(img, start, n_bytes);
+}
+
+// The entry of the n-th cluster of a write after it: mask says what was written.
+static struct q2_l2_entry written_entry(const struct q2_image *img,
+                                        const struct q2_write *w,
+                                        const struct q2_l2_entry *old, uint64_t n,
+                                        uint32_t mask)
+{
+    uint64_t in_cluster = w->guest_offset & (img->cluster_size - 1);
+    // What is stored at the old place only was copied, and is in the mask.
+    return (struct q2_l2_entry){.copied = true,
+                                .has_cluster = true,
+                                .host_offset = w->host_offset - in_cluster +
+                                               (n << img->cluster_bits),
+                                .allocated = w->taken ? mask : old->allocated | mask,
+                                .zero = old->zero & ~mask};
+}
+
+static int link_clusters(struct q2_image *img, struct q2_table *t,
+                         const struct q2_write *w, struct q2_error *err)
+{
+    uint64_t index = q2_mapping_l2_index(img, w->guest_offset);
+    uint64_t in_cluster = w->guest_offset & (img->cluster_size - 1);
+    uint64_t from = in_cluster - w->head, to = in_cluster + w->n_bytes + w->tail;
+    uint64_t n = q2_div_round_up(to, img->cluster_size);
+    bool nothing = w->reserve && img->extended_l2;
+    int ret = 0;
+    for (uint64_t i = 0; i < n && ret == 0; i++) {
+        struct q2_l2_entry old = q2_mapping_entry(img, t->data, index + i);
+        struct q2_l2_entry e = written_entry(
+            img, w, &old, i, nothing ? 0 : q2_mapping_touched(img, i, from, to));
+        ret = link_entry(img, t, index + i, &e, err);
+    }
+    return ret;
 }
 
 static int finish_locked(struct q2_image *img, const struct q2_write *w,
                          struct q2_error *err)
 {
+    const struct q2_l2_entry packed = {.kind = Q2_CLUSTER_COMPRESSED,
+                                       .host_offset = w->host_offset,
+                                       .n_bytes = (uint32_t)w->compressed_bytes};
     struct q2_table *t;
     int ret = q2_mapping_l2_for_write(img, w->guest_offset, &t, err);
     if (ret < 0) {
         give_back(img, w);
         return ret;
     }
-    uint64_t index = q2_mapping_l2_index(img, w->guest_offset);
-    struct q2_l2_entry e = {.kind = Q2_CLUSTER_NORMAL, .copied = true};
-    if (w->compressed_bytes > 0) {
-        e = (struct q2_l2_entry){.kind = Q2_CLUSTER_COMPRESSED,
-                                 .host_offset = w->host_offset,
-                                 .n_bytes = (uint32_t)w->compressed_bytes};
-        return link_entry(img, t, index, q2_l2_encode(&e, img->cluster_bits), err);
-    }
-    uint64_t n = (w->head + w->n_bytes + w->tail) >> img->cluster_bits;
-    for (uint64_t i = 0; i < n && ret == 0; i++) {
-        e.host_offset = w->host_offset - w->head + (i << img->cluster_bits);
-        ret = link_entry(img, t, index + i, q2_l2_encode(&e, img->cluster_bits), err);
-    }
-    return ret;
+    if (w->compressed_bytes == 0)
+        return link_clusters(img, t, w, err);
+    return link_entry(img, t, q2_mapping_l2_index(img, w->guest_offset), &packed, err);
 }
 
 int q2_image_write_finish(struct q2_disk *d, const struct q2_write *w,

@@ -23,35 +23,55 @@ static bool can_mark(const struct q2_image *img)
     return img->header.version >= 3 || !q2_image_has_backing(img);
 }
 
-static uint64_t zero_entry(const struct q2_image *img, uint64_t old, unsigned flags)
+static void zero_entry(const struct q2_image *img, struct q2_l2_entry *e, uint32_t mask,
+                       unsigned flags)
 {
-    struct q2_l2_entry e = q2_l2_decode(old, img->cluster_bits, img->header.version);
-    if (img->header.version < 3)
-        return 0;
-    bool has_cluster = e.kind == Q2_CLUSTER_NORMAL || e.kind == Q2_CLUSTER_ZERO_ALLOCATED;
-    if (has_cluster && !(flags & Q2_ZERO_UNMAP))
-        return old | Q2_FLAG_ZERO;
-    return Q2_FLAG_ZERO;
+    bool whole = mask == UINT32_MAX;
+    if (img->header.version < 3) {
+        *e = (struct q2_l2_entry){.kind = Q2_CLUSTER_UNALLOCATED};
+    } else if (whole && (!e->has_cluster || (flags & Q2_ZERO_UNMAP))) {
+        *e = (struct q2_l2_entry){.kind = Q2_CLUSTER_ZERO, .zero = mask};
+    } else {
+        e->allocated &= ~mask;
+        e->zero |= mask;
+    }
 }
 
-// Marks n entries from index on; what they let go of is given back.
-static int mark_entries(struct q2_image *img, struct q2_table *t, uint64_t index,
-                        uint64_t n, const struct q2_marking *m, struct q2_error *err)
+// Marks subclusters of an entry; what it lets go of is given back.
+static int mark_entry(struct q2_image *img, struct q2_table *t, uint64_t index,
+                      uint32_t mask, const struct q2_marking *m, struct q2_error *err)
 {
-    uint64_t *l2 = t->data;
-    for (uint64_t i = index; i < index + n; i++) {
-        uint64_t raw = m->entry(img, l2[i], m->flags);
-        if (raw == l2[i])
-            continue;
-        if ((raw & Q2_OFFSET_MASK) == 0) {
-            int ret = q2_image_release_entry(img, l2[i], m->why, err);
-            if (ret < 0)
-                return ret;
-        }
-        l2[i] = raw;
+    struct q2_l2_entry old = q2_mapping_entry(img, t->data, index), e = old;
+    int ret = 0;
+    if (old.kind == Q2_CLUSTER_COMPRESSED && mask != UINT32_MAX)
+        return 0;
+    m->change(img, &e, mask, m->flags);
+    if (!e.has_cluster && e.kind != Q2_CLUSTER_COMPRESSED)
+        ret = q2_image_release_entry(img, &old, m->why, err);
+    if (ret == 0 && q2_mapping_set_entry(img, t->data, index, e))
         q2_cache_mark_dirty(img->l2_cache, t);
+    return ret;
+}
+
+static int mark_entries(struct q2_image *img, struct q2_table *t, uint64_t guest_offset,
+                        uint64_t n_bytes, const struct q2_marking *m,
+                        struct q2_error *err)
+{
+    uint64_t index = q2_mapping_l2_index(img, guest_offset);
+    uint64_t from = guest_offset & (img->cluster_size - 1), to = from + n_bytes;
+    uint64_t n = q2_div_round_up(to, img->cluster_size);
+    int ret = 0;
+    if (guest_offset + n_bytes == img->disk.size)
+        to = n << img->cluster_bits; // behind it there is nothing to keep
+    for (uint64_t i = 0; i < n && ret == 0; i++) {
+        struct q2_l2_entry e = q2_mapping_entry(img, t->data, index + i);
+        ret = e.kind == Q2_CLUSTER_INVALID
+                  ? q2_mapping_refuse_invalid(
+                        img, guest_offset + (i << img->cluster_bits), err)
+                  : mark_entry(img, t, index + i, q2_mapping_touched(img, i, from, to), m,
+                               err);
     }
-    return 0;
+    return ret;
 }
 
 // May unallocated clusters stay what they are? Version 2 has no other zeros.
@@ -61,27 +81,25 @@ static bool reads_zero_anyway(const struct q2_image *img, unsigned flags)
            ((flags & Q2_ZERO_UNMAP) && !q2_image_has_backing(img));
 }
 
-// Whole clusters inside one L2 table's range.
-static int mark_in_table(struct q2_image *img, uint64_t guest_offset, uint64_t n_clusters,
+// A range inside that of one L2 table.
+static int mark_in_table(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes,
                          const struct q2_marking *m, struct q2_error *err)
 {
     struct q2_table *t;
     struct q2_run run;
     int ret = q2_image_trim(img, err);
     if (ret == 0)
-        ret = q2_mapping_lookup(img, guest_offset, n_clusters << img->cluster_bits, &run,
-                                err);
+        ret = q2_mapping_lookup(img, guest_offset, n_bytes, &run, err);
     if (ret < 0)
         return ret;
     // Nothing to drop and nothing to say: no table is made for it.
-    if (m->keep_holes && run.kind == Q2_CLUSTER_UNALLOCATED &&
-        run.n_bytes == n_clusters << img->cluster_bits)
+    if (m->keep_holes && run.kind == Q2_CLUSTER_UNALLOCATED && !run.has_cluster &&
+        run.n_bytes == n_bytes)
         return 0;
     ret = q2_mapping_l2_for_write(img, guest_offset, &t, err);
     if (ret < 0)
         return ret;
-    return mark_entries(img, t, q2_mapping_l2_index(img, guest_offset), n_clusters, m,
-                        err);
+    return mark_entries(img, t, guest_offset, n_bytes, m, err);
 }
 
 int q2_image_mark_clusters(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes,
@@ -92,8 +110,7 @@ int q2_image_mark_clusters(struct q2_image *img, uint64_t guest_offset, uint64_t
     while (n_bytes > 0 && ret == 0) {
         uint64_t n = q2_min_u64(n_bytes, span - (guest_offset & (span - 1)));
         pthread_mutex_lock(&img->lock);
-        ret = mark_in_table(img, guest_offset, q2_div_round_up(n, img->cluster_size), m,
-                            err);
+        ret = mark_in_table(img, guest_offset, n, m, err);
         pthread_mutex_unlock(&img->lock);
         guest_offset += n;
         n_bytes -= n;
@@ -158,35 +175,66 @@ static int zero_by_writing(struct q2_image *img, uint64_t guest_offset, uint64_t
     return ret;
 }
 
-// Does all of the cluster that begins at guest_offset read as zeros?
-static int is_zero_cluster(struct q2_image *img, uint64_t guest_offset, bool *zero,
-                           struct q2_error *err)
+// Does all of the subcluster (or cluster) that begins at guest_offset read as zeros?
+static int is_zero_grain(struct q2_image *img, uint64_t guest_offset, bool *zero,
+                         struct q2_error *err)
 {
     struct q2_run run;
-    uint64_t n = q2_min_u64(img->cluster_size, img->disk.size - guest_offset);
+    uint64_t n =
+        q2_min_u64(UINT64_C(1) << img->grain_bits, img->disk.size - guest_offset);
     int ret = lookup(img, guest_offset, n, &run, err);
     *zero = ret == 0 && run.n_bytes == n && reads_zero(img, guest_offset, &run);
     return ret;
 }
 
-// The clusters to mark for a request: those that it covers, and those at its ends whose
-// rest is zeros, too. *first == *last: none.
-static int whole_clusters(struct q2_image *img, uint64_t start, uint64_t end,
-                          uint64_t *first, uint64_t *last, struct q2_error *err)
+// The subclusters (or clusters) to mark for a request: those that it covers, and those at
+// its ends whose rest is zeros, too. *first == *last: none.
+static int whole_grains(struct q2_image *img, uint64_t start, uint64_t end,
+                        uint64_t *first, uint64_t *last, struct q2_error *err)
 {
-    uint64_t cluster = img->cluster_size;
-    uint64_t below = q2_align_down(start, cluster), behind = q2_align_down(end, cluster);
+    uint64_t grain = UINT64_C(1) << img->grain_bits;
+    uint64_t below = q2_align_down(start, grain), behind = q2_align_down(end, grain);
     bool zero = below == start;
-    int ret = zero ? 0 : is_zero_cluster(img, below, &zero, err);
-    *first = zero ? below : below + cluster;
+    int ret = zero ? 0 : is_zero_grain(img, below, &zero, err);
+    *first = zero ? below : below + grain;
     if (ret < 0)
         return ret;
-    // The disk's last cluster is whole when the request reaches the disk's end.
+    // The disk's last one is whole when the request reaches the disk's end.
     zero = end == img->disk.size;
     if (!zero && behind < end)
-        ret = is_zero_cluster(img, behind, &zero, err);
-    *last = zero ? q2_min_u64(q2_align_up(end, cluster), img->disk.size) : behind;
+        ret = is_zero_grain(img, behind, &zero, err);
+    *last = zero ? q2_min_u64(q2_align_up(end, grain), img->disk.size) : behind;
     *last = q2_max_u64(*first, *last);
+    return ret;
+}
+
+static int is_packed(struct q2_image *img, uint64_t guest_offset, bool *packed,
+                     struct q2_error *err)
+{
+    struct q2_run run;
+    int ret = lookup(img, guest_offset, 1, &run, err);
+    *packed = ret == 0 && run.kind == Q2_CLUSTER_COMPRESSED;
+    return ret;
+}
+
+// Takes parts of compressed clusters out of what is to be marked: they have to be
+// written.
+static int leave_packed(struct q2_image *img, uint64_t *first, uint64_t *last,
+                        struct q2_error *err)
+{
+    uint64_t below = q2_align_up(*first, img->cluster_size);
+    uint64_t behind = q2_align_down(*last, img->cluster_size);
+    bool packed = false;
+    int ret = 0;
+    if (*first < below)
+        ret = is_packed(img, *first, &packed, err);
+    if (packed)
+        *first = q2_min_u64(below, *last);
+    packed = false;
+    if (ret == 0 && *last != img->disk.size && *first <= behind && behind < *last)
+        ret = is_packed(img, behind, &packed, err);
+    if (packed)
+        *last = behind;
     return ret;
 }
 
@@ -194,7 +242,7 @@ int q2_image_write_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t n_b
                           unsigned flags, struct q2_error *err)
 {
     struct q2_image *img = q2_image_of(d);
-    const struct q2_marking marking = {.entry = zero_entry,
+    const struct q2_marking marking = {.change = zero_entry,
                                        .flags = flags,
                                        .why = Q2_FREE_REQUEST,
                                        .keep_holes = reads_zero_anyway(img, flags)};
@@ -204,7 +252,9 @@ int q2_image_write_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t n_b
         return ret;
     if (!can_mark(img))
         return zero_by_writing(img, guest_offset, n_bytes, err);
-    ret = whole_clusters(img, guest_offset, end, &first, &last, err);
+    ret = whole_grains(img, guest_offset, end, &first, &last, err);
+    if (ret == 0 && img->extended_l2)
+        ret = leave_packed(img, &first, &last, err);
     if (ret < 0)
         return ret;
     if (first == last)

@@ -61,13 +61,8 @@ static int validate_backing(const struct q2_create_options *o, struct q2_error *
     if (o->backing_file && strlen(o->backing_file) > Q2_MAX_BACKING_NAME)
         return q2_fail(err, -EINVAL, "Backing file name too long (%zu bytes, at most %u)",
                        strlen(o->backing_file), Q2_MAX_BACKING_NAME);
-    if (o->preallocation == Q2_PREALLOC_OFF)
-        return 0;
-    if (o->extended_l2)
-        return q2_fail(err, -ENOTSUP,
-                       "Preallocation with extended L2 entries is not supported by this "
-                       "version");
-    if (o->backing_file)
+    // Without subclusters what is preallocated is data, and hides the backing file.
+    if (o->backing_file && o->preallocation != Q2_PREALLOC_OFF && !o->extended_l2)
         return q2_fail(err, -EINVAL,
                        "Backing file and preallocation can only be used at the same time "
                        "if extended_l2 is on");

@@ -89,6 +89,7 @@ static int preallocate(struct q2_disk *d, uint64_t from, bool clear,
                                       &w, err);
         if (ret < 0)
             return ret;
+        w.reserve = true;
         ret = back_with_space(d, &w, clear, mode, mon, err);
         if (ret == 0)
             ret = d->ops->write_finish(d, &w, err);

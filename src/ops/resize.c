@@ -92,7 +92,8 @@ static int fill_new_space(struct q2_disk *d, uint64_t old, enum q2_preallocation
 {
     uint64_t zeros = q2_min_u64(q2_align_up(old, d->cluster_size), d->size);
     uint64_t from = zeros;
-    if (mode == Q2_PREALLOC_OFF && d->backing)
+    // Where subclusters exist, preallocation hides nothing.
+    if (d->backing && (mode == Q2_PREALLOC_OFF || q2_image_of(d)->extended_l2))
         zeros = q2_max_u64(zeros, q2_min_u64(d->backing->size, d->size));
     int ret = q2_disk_write_zeroes(d, old, zeros - old, 0, err);
     if (ret < 0)
