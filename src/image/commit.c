@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
+#include "image/bitmaps.h"
 
 // Order does not matter in an image that has no header yet.
 static int barrier(struct q2_image *img, struct q2_error *err)
@@ -166,13 +167,20 @@ int q2_image_finish(struct q2_disk *d, struct q2_error *err)
 {
     struct q2_image *img = q2_image_of(d);
     uint64_t clean = img->header.incompatible_features & ~Q2_INCOMPAT_DIRTY;
+    struct q2_error later = Q2_ERROR_INIT;
     pthread_mutex_lock(&img->lock);
+    // Bitmaps that cannot be stored stay in use; the guest's data does not suffer for it.
+    int stored = q2_bitmaps_store(img, &later);
     int ret = q2_image_commit_all(img, err);
     if (ret == 0 && d->writable)
         ret = q2_io_flush(d->file, err);
     if (ret == 0 && d->writable)
         ret = q2_image_set_incompatible(img, clean, err);
     pthread_mutex_unlock(&img->lock);
+    if (ret == 0 && stored < 0) {
+        *err = later;
+        ret = stored;
+    }
     return ret;
 }
 

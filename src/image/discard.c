@@ -4,6 +4,7 @@
 #include "image/image.h"
 
 #include "base/checked.h"
+#include "image/bitmaps.h"
 
 // Zeros that the format can say where a backing file would show through, or where the
 // guest may have relied on old content: version 3 marks what was allocated. What was
@@ -69,6 +70,8 @@ int q2_image_discard(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
     // The disk's last cluster is whole when the request reaches the disk's end.
     uint64_t last = end == d->size ? end : q2_align_down(end, img->cluster_size);
     int ret = q2_image_refuse_write(img, false, err);
+    if (ret == 0)
+        ret = q2_bitmaps_note(img, guest_offset, n_bytes, err);
     // Version 2 cannot hide a backing file: there, discarded clusters stay.
     if (ret < 0 || first >= last ||
         (img->header.version < 3 && q2_image_has_backing(img)))

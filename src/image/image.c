@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
+#include "image/bitmaps.h"
 #include "image/crypt.h"
 #include "image/metadata.h"
 #include "image/overlap.h"
@@ -23,6 +24,7 @@ static void image_release(struct q2_disk *d)
     free(img->l1);
     free(img->refcount_table);
     free(img->pending_free);
+    q2_bitmaps_free(img);
     q2_overlap_forget(img);
     q2_cache_free(img->l2_cache);
     q2_cache_free(img->refcount_cache);
@@ -126,8 +128,6 @@ static int refuse_unwritten(const struct q2_header *h, bool writable,
     const char *what = NULL;
     if (h->incompatible_features & Q2_INCOMPAT_DATA_FILE)
         what = "an external data file";
-    else if (writable && h->has_bitmaps && (h->autoclear_features & Q2_AUTOCLEAR_BITMAPS))
-        what = "persistent bitmaps, which a write would make stale";
     if (!what)
         return 0;
     return q2_fail(err, -ENOTSUP,
@@ -204,8 +204,9 @@ static int load_for_writing(struct q2_image *img, struct q2_error *err)
     img->data_end = file_size;
     // Whoever writes has to clear the autoclear bits that they do not know, for certain
     // before anything else is written.
-    return q2_image_set_autoclear(
-        img, img->header.autoclear_features & Q2_AUTOCLEAR_KNOWN, err);
+    ret = q2_image_set_autoclear(img, img->header.autoclear_features & Q2_AUTOCLEAR_KNOWN,
+                                 err);
+    return ret == 0 && img->header.has_bitmaps ? q2_bitmaps_load(img, err) : ret;
 }
 
 int q2_image_load_metadata(struct q2_image *img, struct q2_error *err)

@@ -70,6 +70,8 @@ struct q2_image {
     struct q2_snapshot *snapshots;
     unsigned n_snapshots;
 
+    struct q2_bitmaps *bitmaps; // loaded; NULL: there are none, or not yet
+
     uint64_t free_hint;  // no free cluster lies below this cluster index
     uint64_t fresh_from; // from this host offset on the file was never written: it reads
                          // as zeros

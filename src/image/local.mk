@@ -3,6 +3,10 @@
 
 libqcow2_a_SOURCES += \
 	src/image/alloc.c \
+	src/image/bitmap_bits.c \
+	src/image/bitmaps.c src/image/bitmaps.h \
+	src/image/bitmaps_private.h \
+	src/image/bitmaps_store.c \
 	src/image/cache.c src/image/cache.h \
 	src/image/cluster_set.c src/image/cluster_set.h \
 	src/image/codec.c src/image/codec.h src/image/codec_private.h \

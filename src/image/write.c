@@ -8,6 +8,7 @@
 #include <inttypes.h>
 
 #include "base/checked.h"
+#include "image/bitmaps.h"
 #include "image/overlap.h"
 
 // The part of an L2 table that a request touches.
@@ -87,6 +88,9 @@ static int find_span(struct q2_image *img, uint64_t guest_offset, size_t n_bytes
     int ret = q2_image_refuse_write(img, packed, err);
     if (ret == 0)
         ret = q2_image_trim(img, err);
+    if (ret == 0)
+        ret = q2_bitmaps_record(img, guest_offset, packed ? img->cluster_size : n_bytes,
+                                err);
     if (ret == 0)
         ret = q2_mapping_l2_for_write(img, guest_offset, &s->table, err);
     if (ret < 0)

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
+#include "image/bitmaps.h"
 
 // Real zeros are written in pieces of this size.
 #define ZERO_PIECE_BYTES (UINT32_C(1) << 20)
@@ -248,6 +249,8 @@ int q2_image_write_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t n_b
                                        .keep_holes = reads_zero_anyway(img, flags)};
     uint64_t end = guest_offset + n_bytes, first, last;
     int ret = q2_image_refuse_write(img, false, err);
+    if (ret == 0)
+        ret = q2_bitmaps_note(img, guest_offset, n_bytes, err);
     if (ret < 0)
         return ret;
     if (!can_mark(img))

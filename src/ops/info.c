@@ -7,38 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/checked.h"
-#include "image/image.h"
+#include "image/bitmaps.h"
 #include "image/open.h"
-
-static int read_bitmaps(struct q2_io *io, struct q2_info *info, struct q2_error *err)
-{
-    const struct q2_header *h = &info->header;
-    // The extension means something only while the autoclear bit says that it is true.
-    if (!h->has_bitmaps || !(h->autoclear_features & Q2_AUTOCLEAR_BITMAPS))
-        return 0;
-    uint64_t end, n_bytes = h->bitmap_directory_size;
-    if (!q2_add_u64(h->bitmap_directory_offset, n_bytes, &end) ||
-        end > info->file_length || n_bytes > Q2_MAX_BITMAP_DIRECTORY_BYTES)
-        return q2_fail(err, -EINVAL,
-                       "The bitmap directory lies beyond the end of the file");
-
-    uint8_t *buf = malloc(n_bytes + 1);
-    info->bitmaps = calloc(h->nb_bitmaps + 1, sizeof(*info->bitmaps));
-    int rc = buf && info->bitmaps ? 0 : q2_fail_memory(err, n_bytes);
-    if (!rc)
-        rc = q2_io_read(io, h->bitmap_directory_offset, buf, n_bytes, err);
-    size_t at = 0, used;
-    for (unsigned i = 0; !rc && i < h->nb_bitmaps; i++) {
-        rc = q2_bitmap_decode(buf + at, n_bytes - at, i, &info->bitmaps[i], &used, err);
-        if (rc)
-            break;
-        info->n_bitmaps++;
-        at += used;
-    }
-    free(buf);
-    return rc;
-}
 
 static int read_luks(struct q2_io *io, struct q2_info *info, struct q2_error *err)
 {
@@ -82,7 +52,8 @@ static int read_qcow2(struct q2_disk *d, struct q2_info *info, struct q2_error *
         info->n_snapshots = img->n_snapshots;
         img->snapshots = NULL;
         img->n_snapshots = 0;
-        rc = read_bitmaps(d->file, info, err);
+        rc = q2_bitmaps_read_directory(d->file, &info->header, &info->bitmaps,
+                                       &info->n_bitmaps, err);
     }
     return rc ? rc : read_luks(d->file, info, err);
 }

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
+#include "image/bitmaps.h"
 #include "image/resize.h"
 #include "image/update.h"
 #include "ops/preallocate.h"
@@ -69,10 +70,24 @@ static int refuse_qcow2(const struct q2_image *img, uint64_t size,
     return q2_image_refuse_write(img, false, err);
 }
 
+// Bitmaps are stored anew for the new size at the end; if it does not come to that, the
+// file says so.
+static int begin_bitmaps(struct q2_image *img, uint64_t size, struct q2_error *err)
+{
+    pthread_mutex_lock(&img->lock);
+    int ret = q2_bitmaps_try_resize(img, size, err);
+    if (ret == 0)
+        ret = q2_bitmaps_begin(img, true, err);
+    pthread_mutex_unlock(&img->lock);
+    return ret;
+}
+
 static int switch_size(struct q2_image *img, uint64_t size, struct q2_error *err)
 {
     pthread_mutex_lock(&img->lock);
     int ret = q2_image_switch_size(img, size, err);
+    if (ret == 0)
+        ret = q2_bitmaps_resize(img, size, err);
     pthread_mutex_unlock(&img->lock);
     return ret < 0 ? q2_context(err, "Failed to update the image size") : ret;
 }
@@ -156,6 +171,9 @@ int q2_resize(struct q2_disk *d, uint64_t size, enum q2_preallocation mode,
     // A size that was no multiple of 512 becomes one.
     if (size == d->size)
         return switch_size(img, size, err);
+    ret = begin_bitmaps(img, size, err);
+    if (ret < 0)
+        return ret;
     return size > d->size ? grow(img, size, mode, mon, err) : shrink(img, size, err);
 }
 

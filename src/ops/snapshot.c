@@ -313,9 +313,7 @@ static int apply_snapshot(struct job *j, const char *spec, struct q2_error *err)
     if (i < 0)
         return q2_fail_errno(err, -ENOENT, "Failed to load snapshot");
     if (img->header.has_bitmaps)
-        return q2_fail(err, -EBUSY,
-                       "The image has persistent bitmaps, which would no "
-                       "longer be true");
+        return q2_fail(err, -EBUSY, "Device has active dirty bitmaps");
     const struct q2_snapshot *s = &img->snapshots[i];
     uint64_t size = s->has_disk_size ? s->disk_size : img->header.size;
     ret = active_entries(img, s, size, &n, err);
