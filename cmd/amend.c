@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cmd/create_options.h"
+#include "cmd/objects.h"
 #include "cmd/opening.h"
 #include "cmd/options.h"
 #include "cmd/progress.h"
@@ -29,12 +30,17 @@ static const struct q2_option amend_options[] = {
 struct settings {
     char *lists;      // of -o; owned
     bool help, sizes; // what -o asks for
+    bool force;
+    struct q2_amend_keys slots;
+    const struct q2_amend_keys *keys; // slots; NULL: not asked for
 };
 
 static int take_option(struct q2_command_line *line, int code, const char *value,
                        struct q2_error *err)
 {
     struct settings *s = line->settings;
+    if (code == OPTION_FORCE)
+        s->force = true;
     return code == 'o' ? q2_option_list_append(&s->lists, value, err) : 0;
 }
 
@@ -70,6 +76,28 @@ static bool is_given(const struct q2_new_image *image, enum q2_create_key key)
     return image->text[key] != NULL;
 }
 
+// The key slots of an encrypted image. NULL: nothing was said of them.
+static const struct q2_amend_keys *take_keys(const struct q2_new_image *image, bool force,
+                                             struct q2_amend_keys *out)
+{
+    const char *const *text = (const char *const *)image->text;
+    *out = (struct q2_amend_keys){
+        .secrets = q2_object_secrets(),
+        .state = text[Q2_KEY_ENCRYPT_STATE],
+        .new_secret = text[Q2_KEY_ENCRYPT_NEW_SECRET],
+        .old_secret = text[Q2_KEY_ENCRYPT_OLD_SECRET],
+        .set_keyslot = is_given(image, Q2_KEY_ENCRYPT_KEYSLOT),
+        .keyslot = (int64_t)image->number[Q2_KEY_ENCRYPT_KEYSLOT],
+        .set_iter_time = is_given(image, Q2_KEY_ENCRYPT_ITER_TIME),
+        .iter_time = image->number[Q2_KEY_ENCRYPT_ITER_TIME],
+        .force = force,
+    };
+    return out->state || out->new_secret || out->old_secret || out->set_keyslot ||
+                   out->set_iter_time
+               ? out
+               : NULL;
+}
+
 static int take_values(const struct q2_new_image *image, struct q2_amend_options *out,
                        struct q2_error *err)
 {
@@ -91,32 +119,12 @@ static int take_values(const struct q2_new_image *image, struct q2_amend_options
     return text[Q2_KEY_COMPAT] ? take_version(text[Q2_KEY_COMPAT], out, err) : 0;
 }
 
-// NULL: nothing was said of them.
-static const struct q2_amend_keys *take_keys(const struct q2_new_image *image,
-                                             struct q2_amend_keys *out)
-{
-    const char *const *text = (const char *const *)image->text;
-    *out = (struct q2_amend_keys){
-        .state = text[Q2_KEY_ENCRYPT_STATE],
-        .new_secret = text[Q2_KEY_ENCRYPT_NEW_SECRET],
-        .old_secret = text[Q2_KEY_ENCRYPT_OLD_SECRET],
-        .set_keyslot = is_given(image, Q2_KEY_ENCRYPT_KEYSLOT),
-        .keyslot = (int64_t)image->number[Q2_KEY_ENCRYPT_KEYSLOT],
-        .set_iter_time = is_given(image, Q2_KEY_ENCRYPT_ITER_TIME),
-        .iter_time = image->number[Q2_KEY_ENCRYPT_ITER_TIME],
-    };
-    return out->state || out->new_secret || out->old_secret || out->set_keyslot ||
-                   out->set_iter_time
-               ? out
-               : NULL;
-}
-
 static int amend_disk(const struct q2_command_line *line, struct q2_disk *d,
                       const struct q2_new_image *image, const struct q2_monitor *monitor,
                       struct q2_error *err)
 {
-    struct q2_amend_keys keys;
-    struct q2_amend_options amend = {.keys = take_keys(image, &keys)};
+    const struct settings *s = line->settings;
+    struct q2_amend_options amend = {.keys = s->keys};
     int rc = take_values(image, &amend, err);
     if (!rc)
         rc = q2_amend(d, &amend, monitor, err);
@@ -130,7 +138,8 @@ static int open_image(const struct q2_command_line *line, const struct settings 
                       struct q2_error *err)
 {
     // What is in the guest's disk matters only where that is cut or made longer.
-    struct q2_open_options options = {.writable = true, .metadata_only = !s->sizes};
+    struct q2_open_options options = {
+        .writable = true, .metadata_only = !s->sizes, .need_key = s->keys != NULL};
     int rc = q2_value_cache(line->common.cache, false, &options.file, err);
     return rc ? rc
               : q2_open_operand(line, line->operands[0], &options, monitor, out, err);
@@ -146,7 +155,8 @@ static int amend_image(const struct q2_command_line *line, struct settings *s,
     struct q2_error later = Q2_ERROR_INIT;
     struct q2_disk *d = NULL;
     int parsed = q2_new_image_parse(&image, s->lists, &later);
-    s->sizes = image.text[Q2_KEY_SIZE] != NULL;
+    s->sizes = is_given(&image, Q2_KEY_SIZE);
+    s->keys = take_keys(&image, s->force, &s->slots);
     q2_progress_start(&progress, line, false, 1);
     int rc = open_image(line, s, &progress.monitor, &d, err);
     if (!rc && strcmp(d->ops->format, "qcow2") != 0) {

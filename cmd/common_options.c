@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The options that many commands share.
-#include <errno.h>
-#include <string.h>
-
+#include "cmd/objects.h"
 #include "cmd/options.h"
 
 static bool *flag_of(struct q2_common_options *c, int code)
@@ -33,14 +31,12 @@ static const char **text_of(struct q2_common_options *c, int code)
     return NULL;
 }
 
-// Nothing asks for a secret yet; images that would need one are refused.
-static int take_object(const char *value, struct q2_error *err)
+static int take_object(struct q2_command_line *line, const char *value,
+                       struct q2_error *err)
 {
-    static const char secret[] = "secret,";
-    if (!strncmp(value, secret, sizeof(secret) - 1))
-        return 0;
-    return q2_fail(err, -ENOTSUP, "--object %.*s is not supported yet by this version",
-                   (int)strcspn(value, ",="), value);
+    bool help;
+    line->bad_object = q2_object_take(value, &help, err) != 0;
+    return line->bad_object ? err->code : help;
 }
 
 int q2_common_take(struct q2_command_line *line, int code, const char *value, bool *taken,
@@ -56,7 +52,7 @@ int q2_common_take(struct q2_command_line *line, int code, const char *value, bo
     else if (code == Q2_OPTION_OUTPUT)
         return q2_value_output(line, value, &line->common.json, err);
     else if (code == Q2_OPTION_OBJECT)
-        return take_object(value, err);
+        return take_object(line, value, err);
     else
         *taken = false;
     return 0;

@@ -108,8 +108,8 @@ static int compare_run(struct q2_command_line *line, struct q2_error *err)
     int rc = q2_options_parse(line, take_option, err);
     if (!rc && line->n_operands != 2)
         rc = q2_options_misuse(line, err, "Expecting two image file names");
-    if (rc)
-        return rc < 0;
+    if (rc) // a secret that cannot be had counts as an image that cannot be opened
+        return rc > 0 ? 0 : line->bad_object ? EXIT_OPEN : 1;
     int status = open_images(line, &s, disks, err) ? EXIT_OPEN
                                                    : compare_images(line, &s, disks, err);
     q2_disk_close(disks[0]);

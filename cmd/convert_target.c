@@ -23,11 +23,6 @@ static int collect_options(struct q2_conversion *c, struct q2_error *err)
     return rc;
 }
 
-static bool is_on(const struct q2_new_image *image, enum q2_create_key key)
-{
-    return image->text[key] && image->number[key];
-}
-
 static int check_backing(const struct q2_conversion *c, struct q2_error *err)
 {
     const struct q2_convert_settings *s = c->settings;
@@ -55,7 +50,7 @@ static int check_compression(const struct q2_conversion *c, const char *format,
         return 0;
     if (strcmp(format, "qcow2"))
         return q2_fail(err, -ENOTSUP, "Compression not supported for this file format");
-    if (is_on(&c->image, Q2_KEY_ENCRYPTION) || c->image.text[Q2_KEY_ENCRYPT_FORMAT])
+    if (q2_new_image_encrypted(&c->image))
         return q2_fail(err, -EINVAL,
                        "Compression and encryption not supported at the same time");
     if (preallocation && strcmp(preallocation, "off"))
@@ -101,8 +96,8 @@ static int creation_failed(const struct q2_conversion *c, struct q2_error *err)
 }
 
 // What is wrong with the options is told before any more files are opened.
-static int settle_options(const struct q2_conversion *c,
-                          struct q2_create_options *options, struct q2_error *err)
+static int settle_options(struct q2_conversion *c, struct q2_create_options *options,
+                          struct q2_error *err)
 {
     int rc = q2_new_image_resolve(&c->image, options, err);
     if (!rc)

@@ -116,7 +116,7 @@ static int settle_backing(const char *filename, bool unsafe, struct q2_new_image
 }
 
 static int make(const struct q2_command_line *line, const char *filename,
-                const struct q2_new_image *image, struct q2_error *err)
+                struct q2_new_image *image, struct q2_error *err)
 {
     struct q2_create_options options;
     struct q2_progress progress;

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "cmd/create_keys.h"
+#include "image/crypt.h"
 #include "ops/create.h"
 
 // Start zeroed, with format set to one that is known.
@@ -18,6 +19,7 @@ struct q2_new_image {
     char *text[Q2_KEYS];      // as the user wrote it; NULL: not given. Owned
     uint64_t number[Q2_KEYS]; // value of those with a text that are sizes and numbers;
                               // 1 or 0 for on and off
+    struct q2_crypt_options encrypt; // set by q2_new_image_resolve
 };
 
 // Appends list to *lists (malloced, NULL at first) with a comma between them.
@@ -37,8 +39,10 @@ void q2_new_image_clear(struct q2_new_image *image);
 
 // Names become numbers, what this version cannot do is refused by name. out points into
 // image.
-int q2_new_image_resolve(const struct q2_new_image *image, struct q2_create_options *out,
+int q2_new_image_resolve(struct q2_new_image *image, struct q2_create_options *out,
                          struct q2_error *err);
+// Is the image to be encrypted?
+bool q2_new_image_encrypted(const struct q2_new_image *image);
 
 // "Formatting 'x', fmt=qcow2 cluster_size=65536 ..."
 void q2_new_image_print(const struct q2_new_image *image, const char *filename);

@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "cmd/create_options.h"
+#include "cmd/objects.h"
 
 #define SECTOR 512U
 
@@ -62,16 +63,50 @@ static int resolve_names(const struct q2_new_image *image, struct q2_create_opti
 
 static int refuse_unwritten(const struct q2_new_image *image, struct q2_error *err)
 {
-    if (image->text[Q2_KEY_ENCRYPTION] && image->number[Q2_KEY_ENCRYPTION])
-        return q2_fail(err, -ENOTSUP, "Encryption is not supported yet by this version");
-    for (int key = Q2_KEY_ENCRYPT_FORMAT; key <= Q2_KEY_ENCRYPT_ITER_TIME; key++)
-        if (image->text[key])
-            return q2_fail(err, -ENOTSUP,
-                           "Encryption is not supported yet by this version");
     if (image->text[Q2_KEY_DATA_FILE] ||
         (image->text[Q2_KEY_DATA_FILE_RAW] && image->number[Q2_KEY_DATA_FILE_RAW]))
         return q2_fail(err, -ENOTSUP,
                        "An external data file is not supported yet by this version");
+    return 0;
+}
+
+static bool is_on(const struct q2_new_image *image, enum q2_create_key key)
+{
+    return image->text[key] && image->number[key];
+}
+
+bool q2_new_image_encrypted(const struct q2_new_image *image)
+{
+    bool found = is_on(image, Q2_KEY_ENCRYPTION);
+    for (int key = Q2_KEY_ENCRYPT_FORMAT; key <= Q2_KEY_ENCRYPT_ITER_TIME; key++)
+        found = found || image->text[key];
+    return found;
+}
+
+static int resolve_encryption(struct q2_new_image *image, struct q2_create_options *out,
+                              struct q2_error *err)
+{
+    char *const *text = image->text;
+    bool old = is_on(image, Q2_KEY_ENCRYPTION);
+    if (!q2_new_image_encrypted(image))
+        return 0;
+    if (old && text[Q2_KEY_ENCRYPT_FORMAT])
+        return q2_fail(err, -EINVAL,
+                       "'encrypt.format' and its alias 'encryption' can't be used at the "
+                       "same time");
+    image->encrypt = (struct q2_crypt_options){
+        .format = old ? "aes" : text[Q2_KEY_ENCRYPT_FORMAT],
+        .key_secret = text[Q2_KEY_ENCRYPT_KEY_SECRET],
+        .secrets = q2_object_secrets(),
+        .names = {.cipher_alg = text[Q2_KEY_ENCRYPT_CIPHER_ALG],
+                  .cipher_mode = text[Q2_KEY_ENCRYPT_CIPHER_MODE],
+                  .ivgen_alg = text[Q2_KEY_ENCRYPT_IVGEN_ALG],
+                  .ivgen_hash_alg = text[Q2_KEY_ENCRYPT_IVGEN_HASH_ALG],
+                  .hash_alg = text[Q2_KEY_ENCRYPT_HASH_ALG]},
+        .set_iter_time = text[Q2_KEY_ENCRYPT_ITER_TIME] != NULL,
+        .iter_time = image->number[Q2_KEY_ENCRYPT_ITER_TIME],
+    };
+    out->encrypt = &image->encrypt;
     return 0;
 }
 
@@ -87,7 +122,7 @@ static int resolve_size(const struct q2_new_image *image, uint64_t *size,
     return 0;
 }
 
-int q2_new_image_resolve(const struct q2_new_image *image, struct q2_create_options *out,
+int q2_new_image_resolve(struct q2_new_image *image, struct q2_create_options *out,
                          struct q2_error *err)
 {
     *out = (struct q2_create_options)Q2_CREATE_DEFAULTS;
@@ -105,5 +140,7 @@ int q2_new_image_resolve(const struct q2_new_image *image, struct q2_create_opti
     int rc = refuse_unwritten(image, err);
     if (!rc)
         rc = resolve_size(image, &out->size, err);
+    if (!rc)
+        rc = resolve_encryption(image, out, err);
     return rc ? rc : resolve_names(image, out, err);
 }

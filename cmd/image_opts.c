@@ -68,6 +68,8 @@ void q2_image_name_clear(struct q2_image_name *name)
     free(name->path);
     free(name->format);
     free(name->only_qcow2);
+    free(name->encrypt_format);
+    free(name->encrypt_key_secret);
     *name = (struct q2_image_name){.path = NULL};
     if (backing)
         q2_image_name_clear(backing);

@@ -12,6 +12,7 @@ struct q2_image_name {
     char *path;   // owned; NULL: of a backing file: what the image names
     char *format; // owned; NULL: to be probed
     struct q2_runtime runtime;
+    char *encrypt_format, *encrypt_key_secret; // owned; runtime points at them
     char *only_qcow2; // an option given that is qcow2's alone; owned, NULL: none
     bool discard_set; // runtime.discard_unmap was given
     enum q2_tristate read_only, force_share, direct, no_flush;

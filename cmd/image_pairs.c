@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/secret.h"
+
 // Takes both over. A value that is missing though it is no null: there was no memory.
 static int append(struct q2_pairs *pairs, char *key, char *value, bool is_null,
                   bool is_text, struct q2_error *err)
@@ -33,8 +35,11 @@ int q2_pairs_add(struct q2_pairs *pairs, const char *key, const char *value,
 void q2_pairs_clear(struct q2_pairs *pairs)
 {
     for (size_t i = 0; i < pairs->n; i++) {
-        free(pairs->list[i].key);
-        free(pairs->list[i].value);
+        struct q2_pair *p = &pairs->list[i];
+        if (p->value)
+            q2_secret_wipe(p->value, strlen(p->value));
+        free(p->key);
+        free(p->value);
     }
     free(pairs->list);
     *pairs = (struct q2_pairs){.list = NULL};
@@ -66,23 +71,47 @@ static int add_switch(struct q2_pairs *pairs, const char *key, struct q2_error *
     return q2_pairs_add(pairs, off ? key + 2 : key, off ? "off" : "on", err);
 }
 
-int q2_pairs_add_list(struct q2_pairs *pairs, const char *text, struct q2_error *err)
+// implied: as for q2_pairs_add_strict; NULL: items without a "=" are switches.
+static int add_items(struct q2_pairs *pairs, const char *text, const char *implied,
+                     struct q2_error *err)
 {
+    const char *begin = text;
     int rc = 0;
     while (!rc && *text) {
+        bool first = text == begin;
         char *item = next_item(&text);
-        char *equals = item ? strchr(item, '=') : NULL;
         if (!item)
             return q2_fail_memory(err, strlen(text));
+        size_t n = strlen(item);
+        char *equals = strchr(item, '=');
         if (equals) {
             *equals = '\0';
             rc = q2_pairs_add(pairs, item, equals + 1, err);
-        } else if (*item) {
-            rc = add_switch(pairs, item, err);
+        } else if (!implied) {
+            rc = *item ? add_switch(pairs, item, err) : 0;
+        } else if (first && *item) {
+            rc = q2_pairs_add(pairs, implied, item, err);
+        } else {
+            rc = q2_fail(err, -EINVAL,
+                         *item ? "Expected '=' after parameter '%s'"
+                               : "Invalid parameter '%s'",
+                         item);
         }
+        q2_secret_wipe(item, n);
         free(item);
     }
     return rc;
+}
+
+int q2_pairs_add_list(struct q2_pairs *pairs, const char *text, struct q2_error *err)
+{
+    return add_items(pairs, text, NULL, err);
+}
+
+int q2_pairs_add_strict(struct q2_pairs *pairs, const char *text, const char *implied,
+                        struct q2_error *err)
+{
+    return add_items(pairs, text, implied, err);
 }
 
 // --- JSON ----------------------------------------------------------------------------

@@ -26,8 +26,13 @@ int q2_pairs_add(struct q2_pairs *pairs, const char *key, const char *value,
                  struct q2_error *err);
 // Appends KEY=VALUE,...: a doubled comma stands for one; KEY alone is on, noKEY off.
 int q2_pairs_add_list(struct q2_pairs *pairs, const char *text, struct q2_error *err);
+// The same without switches: only the first item may be without a "=": it is the value
+// of the key implied.
+int q2_pairs_add_strict(struct q2_pairs *pairs, const char *text, const char *implied,
+                        struct q2_error *err);
 // Appends the members of a JSON object.
 int q2_pairs_add_json(struct q2_pairs *pairs, const char *text, struct q2_error *err);
+// Wipes the values, too: a passphrase may be one.
 void q2_pairs_clear(struct q2_pairs *pairs);
 
 // The pair prefix+key, the last of several; marks all of them as used. NULL: none.

@@ -50,6 +50,8 @@ qcow2_SOURCES += \
 	cmd/io_write.h \
 	cmd/main.c \
 	cmd/map.c \
+	cmd/objects.c \
+	cmd/objects.h \
 	cmd/opening.c \
 	cmd/opening.h \
 	cmd/options.c \

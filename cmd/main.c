@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cmd/command.h"
+#include "cmd/objects.h"
 #include "cmd/options.h"
 #include "cmd/output.h"
 #include "cmd/signals.h"
@@ -95,7 +96,9 @@ static int run_line(struct q2_command_line *line, struct q2_error *err)
     q2_signals_setup();
     if (line->command->writes)
         q2_signals_catch();
-    return line->command->run(line, err);
+    int status = line->command->run(line, err);
+    q2_objects_clear();
+    return status;
 }
 
 static int run_command(const char *program, int argc, char **argv, struct q2_error *err)

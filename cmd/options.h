@@ -79,6 +79,7 @@ struct q2_command_line {
     void *settings; // the command's own, for its handler
     // Set by q2_options_parse; and what is no option.
     struct q2_common_options common;
+    bool bad_object; // what --object said is why it failed
     int n_operands;
     char **operands;
 };
@@ -105,6 +106,7 @@ void q2_options_print_help(const struct q2_command_line *line);
 // --- common_options.c ----------------------------------------------------------------
 
 // Takes one of the options that all commands share; *taken is false if it is none.
+// Returns 1 when it asked for help, which was printed.
 int q2_common_take(struct q2_command_line *line, int code, const char *value, bool *taken,
                    struct q2_error *err);
 

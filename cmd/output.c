@@ -6,27 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define INDENT 4
+#include "base/utf8.h"
 
-// Bytes of the UTF-8 sequence at p (not at the string's end); 0 if it is none.
-static size_t utf8_sequence(const unsigned char *p)
-{
-    static const unsigned least[] = {0, 0, 0x80, 0x800, 0x10000};
-    if (p[0] < 0x80)
-        return 1;
-    size_t n = p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
-    if (p[0] < 0xc0 || p[0] > 0xf7)
-        return 0;
-    unsigned code = p[0] & (0x7fU >> n);
-    for (size_t i = 1; i < n; i++) {
-        if ((p[i] & 0xc0) != 0x80)
-            return 0;
-        code = code << 6 | (p[i] & 0x3fU);
-    }
-    if (code < least[n] || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff))
-        return 0;
-    return n;
-}
+#define INDENT 4
 
 json_t *q2_output_string(const char *text)
 {
@@ -35,7 +17,7 @@ json_t *q2_output_string(const char *text)
     if (!clean)
         return NULL;
     for (const char *p = text; *p;) {
-        size_t n = utf8_sequence((const unsigned char *)p);
+        size_t n = q2_utf8_sequence((const unsigned char *)p);
         memcpy(to, n ? p : replacement, n ? n : 3);
         to += n ? n : 3;
         p += n ? n : 1;

@@ -196,15 +196,6 @@ EOF
 
 @test "features that are not there yet are refused by name, and nothing is left" {
     local option
-    for option in encrypt.format=luks encrypt.format=aes encryption=on; do
-        one_error 1 qemu-img create -q -f qcow2 -o "$option" x.qcow2 16M
-        message_has encrypt
-        absent x.qcow2
-    done
-    one_error 1 qemu-img create -q -f qcow2 --object secret,id=sec0,data=passw0rd \
-        -o encrypt.format=luks,encrypt.key-secret=sec0,encrypt.iter-time=10 x.qcow2 16M
-    message_has 'encrypt|secret|--object'
-    absent x.qcow2
     for option in data_file=ext.raw data_file=ext.raw,data_file_raw=on; do
         one_error 1 qemu-img create -q -f qcow2 -o "$option" x.qcow2 16M
         message_has 'data[ _-]file'

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
+
 #define OLDEST_LIBGCRYPT "1.8.0"
 // What an ordinary user may lock everywhere. More is taken in pieces of this size when it
 // is used up.
@@ -105,7 +107,9 @@ int q2_secrets_add(struct q2_secrets *store, const char *id, const void *data,
                    size_t n_bytes, struct q2_error *err)
 {
     if (find(store, id))
-        return q2_fail(err, -EEXIST, "attempt to add duplicate property '%s' to object",
+        return q2_fail(err, -EEXIST,
+                       "attempt to add duplicate property '%s' to object "
+                       "(type 'container')",
                        id);
     struct q2_secret *list = reallocarray(store->list, store->n + 1, sizeof(*list));
     if (!list)
@@ -124,44 +128,11 @@ int q2_secrets_find(const struct q2_secrets *store, const char *id,
     return *out ? 0 : q2_fail(err, -ENOENT, "No secret with id '%s'", id);
 }
 
-// How many bytes follow the first one of a character; -1: none begins like that.
-static int n_following(uint8_t first)
-{
-    if (first < 0x80)
-        return first ? 0 : -1;
-    if (first < 0xc2 || first > 0xf4)
-        return -1;
-    return first < 0xe0 ? 1 : first < 0xf0 ? 2 : 3;
-}
-
-// The shortest form, no surrogates, nothing beyond 0x10ffff.
-static bool second_is_valid(uint8_t first, uint8_t second)
-{
-    uint8_t low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
-    uint8_t high = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
-    return second >= low && second <= high;
-}
-
-static bool is_utf8(const uint8_t *p, size_t n_bytes)
-{
-    for (const uint8_t *end = p + n_bytes; p < end;) {
-        uint8_t first = *p++;
-        int n = n_following(first);
-        if (n < 0 || end - p < n || (n > 0 && !second_is_valid(first, *p)))
-            return false;
-        for (; n > 0; n--) {
-            if ((*p++ & 0xc0) != 0x80)
-                return false;
-        }
-    }
-    return true;
-}
-
 int q2_secrets_find_text(const struct q2_secrets *store, const char *id,
                          const struct q2_secret **out, struct q2_error *err)
 {
     int ret = q2_secrets_find(store, id, out, err);
-    if (ret == 0 && !is_utf8((*out)->data, (*out)->n_bytes))
+    if (ret == 0 && !q2_utf8_valid((*out)->data, (*out)->n_bytes))
         ret = q2_fail(err, -EINVAL, "Data from secret %s is not valid UTF-8", id);
     return ret;
 }
