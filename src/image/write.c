@@ -255,20 +255,31 @@ static void give_back(struct q2_image *img, const struct q2_write *w)
     q2_alloc_undo(img, start, n_bytes);
 }
 
-// The entry of the n-th cluster of a write after it: mask says what was written.
-static struct q2_l2_entry written_entry(const struct q2_image *img,
-                                        const struct q2_write *w,
-                                        const struct q2_l2_entry *old, uint64_t n,
-                                        uint32_t mask)
+// The entry of a cluster at host_offset after a write: mask says what was written.
+static struct q2_l2_entry written_entry(const struct q2_write *w,
+                                        const struct q2_l2_entry *old,
+                                        uint64_t host_offset, uint32_t mask)
 {
-    uint64_t in_cluster = w->guest_offset & (img->cluster_size - 1);
-    // What is stored at the old place only was copied, and is in the mask.
+    // What is stored at the old place alone was copied, and is in the mask.
     return (struct q2_l2_entry){.copied = true,
                                 .has_cluster = true,
-                                .host_offset = w->host_offset - in_cluster +
-                                               (n << img->cluster_bits),
+                                .host_offset = host_offset,
                                 .allocated = w->taken ? mask : old->allocated | mask,
                                 .zero = old->zero & ~mask};
+}
+
+// Nothing was written. Where subclusters exist, they stay as they were. Elsewhere the new
+// cluster is data, and reads as zeros as it is; an encrypted one must be told to.
+static struct q2_l2_entry reserved_entry(const struct q2_image *img,
+                                         const struct q2_write *w,
+                                         const struct q2_l2_entry *old,
+                                         uint64_t host_offset)
+{
+    bool plain = !img->extended_l2 && !q2_image_is_encrypted(img);
+    struct q2_l2_entry e = written_entry(w, old, host_offset, plain ? UINT32_MAX : 0);
+    if (!plain && !img->extended_l2)
+        e.zero = ~e.allocated;
+    return e;
 }
 
 static int link_clusters(struct q2_image *img, struct q2_table *t,
@@ -278,12 +289,14 @@ static int link_clusters(struct q2_image *img, struct q2_table *t,
     uint64_t in_cluster = w->guest_offset & (img->cluster_size - 1);
     uint64_t from = in_cluster - w->head, to = in_cluster + w->n_bytes + w->tail;
     uint64_t n = q2_div_round_up(to, img->cluster_size);
-    bool nothing = w->reserve && img->extended_l2;
     int ret = 0;
     for (uint64_t i = 0; i < n && ret == 0; i++) {
-        struct q2_l2_entry old = q2_mapping_entry(img, t->data, index + i);
-        struct q2_l2_entry e = written_entry(
-            img, w, &old, i, nothing ? 0 : q2_mapping_touched(img, i, from, to));
+        uint64_t host_offset = w->host_offset - in_cluster + (i << img->cluster_bits);
+        struct q2_l2_entry old = q2_mapping_entry(img, t->data, index + i), e;
+        if (w->reserve)
+            e = reserved_entry(img, w, &old, host_offset);
+        else
+            e = written_entry(w, &old, host_offset, q2_mapping_touched(img, i, from, to));
         ret = link_entry(img, t, index + i, &e, err);
     }
     return ret;

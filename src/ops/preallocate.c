@@ -67,14 +67,6 @@ static int back_with_space(struct q2_disk *d, const struct q2_write *w, bool cle
     return ret;
 }
 
-// What an encrypted cluster holds by chance is no zeros: it is told to read as zeros.
-static int mark_zeros(struct q2_disk *d, const struct q2_write *w, struct q2_error *err)
-{
-    uint64_t n_bytes = q2_min_u64(w->n_bytes, d->size - w->guest_offset);
-    return d->data_align > 1 ? d->ops->write_zeroes(d, w->guest_offset, n_bytes, 0, err)
-                             : 0;
-}
-
 static int preallocate(struct q2_disk *d, uint64_t from, bool clear,
                        enum q2_preallocation mode, const struct q2_monitor *mon,
                        struct q2_error *err)
@@ -95,8 +87,6 @@ static int preallocate(struct q2_disk *d, uint64_t from, bool clear,
             ret = d->ops->write_finish(d, &w, err);
         else
             d->ops->write_cancel(d, &w);
-        if (ret == 0)
-            ret = mark_zeros(d, &w, err);
         if (ret < 0)
             return ret;
         at += w.n_bytes;
