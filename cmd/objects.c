@@ -148,7 +148,7 @@ static int take_kind(struct q2_pairs *pairs, struct q2_error *err)
     static const char *const others[] = {
         "authz-",         "iothread",       "main-loop",      "pr-manager-",
         "secret_keyring", "thread-context", "throttle-group", "tls-"};
-    const char *kind;
+    const char *kind = NULL;
     int rc = take_text(pairs, "qom-type", &kind, err);
     if (rc || (kind && !strcmp(kind, "secret")))
         return rc;

@@ -116,7 +116,7 @@ int q2_crypt_unlock(struct q2_image *img, const struct q2_runtime *r,
                     struct q2_error *err)
 {
     const struct q2_secret *passphrase;
-    struct q2_crypt *c;
+    struct q2_crypt *c = NULL;
     if (img->header.crypt_method == Q2_CRYPT_NONE)
         return 0;
     int ret = check_format(img, r, err);
