@@ -10,8 +10,12 @@
 #include "disk/entry.h"
 
 #define MIN_TABLES 8U
-// One write of neighbouring tables is at most this long.
-#define WRITE_RUN_BYTES (UINT32_C(1) << 20)
+// One write of neighbouring tables is at most this long, or one table.
+#define WRITE_RUN_BYTES (UINT64_C(1) << 20)
+// What the page cache and most disks write at least.
+#define WRITE_BLOCK_BYTES 4096U
+// Clean bytes between two dirty ranges that are cheaper written than left out.
+#define WRITE_GAP_BYTES (UINT64_C(16) << 10)
 
 struct slot {
     struct q2_table table; // first: a q2_table pointer is a slot pointer
@@ -76,6 +80,11 @@ static void link_newest(struct q2_cache *c, struct slot *s)
     c->newest = s;
 }
 
+static bool is_dirty(const struct q2_table *t)
+{
+    return t->dirty_from < t->dirty_end;
+}
+
 static void destroy_slot(struct q2_cache *c, struct slot *s)
 {
     struct slot **p = bucket_of(c, s->table.host_offset);
@@ -83,7 +92,7 @@ static void destroy_slot(struct q2_cache *c, struct slot *s)
         p = &(*p)->next_in_bucket;
     *p = s->next_in_bucket;
     unlink_use(c, s);
-    if (s->table.dirty)
+    if (is_dirty(&s->table))
         c->n_dirty--;
     c->n_tables--;
     free(s->table.data);
@@ -182,12 +191,23 @@ void q2_cache_drop(struct q2_cache *c, uint64_t host_offset)
         destroy_slot(c, s);
 }
 
+void q2_cache_mark_range(struct q2_cache *c, struct q2_table *t, uint64_t from,
+                         uint64_t n_bytes)
+{
+    uint32_t start = (uint32_t)from, end = (uint32_t)(from + n_bytes);
+    if (!is_dirty(t)) {
+        c->n_dirty++;
+        t->dirty_from = start;
+        t->dirty_end = end;
+        return;
+    }
+    t->dirty_from = start < t->dirty_from ? start : t->dirty_from;
+    t->dirty_end = end > t->dirty_end ? end : t->dirty_end;
+}
+
 void q2_cache_mark_dirty(struct q2_cache *c, struct q2_table *t)
 {
-    if (!t->dirty) {
-        t->dirty = true;
-        c->n_dirty++;
-    }
+    q2_cache_mark_range(c, t, 0, c->cluster_size);
 }
 
 bool q2_cache_has_dirty(const struct q2_cache *c)
@@ -205,7 +225,7 @@ void q2_cache_trim(struct q2_cache *c)
     struct slot *s = c->oldest;
     while (s && c->n_tables > c->max_tables) {
         struct slot *newer = s->newer;
-        if (!s->table.dirty)
+        if (!is_dirty(&s->table))
             destroy_slot(c, s);
         s = newer;
     }
@@ -218,22 +238,57 @@ static int by_offset(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-// Encodes and writes n neighbouring tables with one call.
+// Where in the file the blocks begin and end that have what is dirty.
+static uint64_t write_start(const struct slot *s)
+{
+    return s->table.host_offset + q2_align_down(s->table.dirty_from, WRITE_BLOCK_BYTES);
+}
+
+static uint64_t write_end(const struct q2_cache *c, const struct slot *s)
+{
+    uint64_t end = q2_align_up(s->table.dirty_end, WRITE_BLOCK_BYTES);
+    return s->table.host_offset + q2_min_u64(end, c->cluster_size);
+}
+
+// How many of the n slots, from the first on, go into one write.
+static size_t run_length(const struct q2_cache *c, struct slot *const *slots, size_t n)
+{
+    size_t run = 1;
+    while (run < n &&
+           slots[run]->table.host_offset ==
+               slots[run - 1]->table.host_offset + c->cluster_size &&
+           write_start(slots[run]) - write_end(c, slots[run - 1]) <= WRITE_GAP_BYTES &&
+           write_end(c, slots[run]) - write_start(slots[0]) <= WRITE_RUN_BYTES)
+        run++;
+    return run;
+}
+
+static void encode(const struct q2_cache *c, const struct slot *s, uint64_t from,
+                   uint64_t n_bytes, uint8_t *to)
+{
+    const uint8_t *data = s->table.data;
+    if (c->form == Q2_CACHE_ENTRIES)
+        q2_table_encode((const uint64_t *)s->table.data + from / 8, to, n_bytes / 8);
+    else
+        memcpy(to, data + from, n_bytes);
+}
+
+// Encodes and writes what is dirty in n neighbouring tables, and between, with one call.
 static int write_run(struct q2_cache *c, struct q2_io *io, struct slot **run, size_t n,
                      uint8_t *buf, struct q2_error *err)
 {
+    uint64_t start = write_start(run[0]), end = write_end(c, run[n - 1]);
     for (size_t i = 0; i < n; i++) {
-        uint8_t *at = buf + i * c->cluster_size;
-        if (c->form == Q2_CACHE_ENTRIES)
-            q2_table_encode(run[i]->table.data, at, c->cluster_size / 8);
-        else
-            memcpy(at, run[i]->table.data, c->cluster_size);
+        uint64_t table = run[i]->table.host_offset;
+        uint64_t from = i == 0 ? start : table;
+        uint64_t to = i == n - 1 ? end : table + c->cluster_size;
+        encode(c, run[i], from - table, to - from, buf + (from - start));
     }
-    int ret = q2_io_write(io, run[0]->table.host_offset, buf, n * c->cluster_size, err);
+    int ret = q2_io_write(io, start, buf, end - start, err);
     if (ret < 0)
         return ret;
     for (size_t i = 0; i < n; i++)
-        run[i]->table.dirty = false;
+        run[i]->table.dirty_from = run[i]->table.dirty_end = 0;
     c->n_dirty -= n;
     return 0;
 }
@@ -241,17 +296,14 @@ static int write_run(struct q2_cache *c, struct q2_io *io, struct slot **run, si
 static int write_sorted(struct q2_cache *c, struct q2_io *io, struct slot **dirty,
                         size_t n, struct q2_error *err)
 {
-    size_t max_run = q2_max_u64(1, WRITE_RUN_BYTES / c->cluster_size);
+    uint64_t longest = q2_min_u64(write_end(c, dirty[n - 1]) - write_start(dirty[0]),
+                                  q2_max_u64(WRITE_RUN_BYTES, c->cluster_size));
     uint8_t *buf;
-    if (posix_memalign((void **)&buf, 4096, max_run * c->cluster_size) != 0)
-        return q2_fail_memory(err, max_run * c->cluster_size);
+    if (posix_memalign((void **)&buf, 4096, longest) != 0)
+        return q2_fail_memory(err, longest);
     int ret = 0;
     for (size_t i = 0; i < n && ret == 0;) {
-        size_t run = 1;
-        while (i + run < n && run < max_run &&
-               dirty[i + run]->table.host_offset ==
-                   dirty[i]->table.host_offset + run * c->cluster_size)
-            run++;
+        size_t run = run_length(c, dirty + i, n - i);
         ret = write_run(c, io, dirty + i, run, buf, err);
         i += run;
     }
@@ -268,7 +320,7 @@ int q2_cache_write_back(struct q2_cache *c, struct q2_io *io, struct q2_error *e
     if (!dirty)
         return q2_fail_memory(err, c->n_dirty * sizeof(*dirty));
     for (struct slot *s = c->newest; s; s = s->older) {
-        if (s->table.dirty)
+        if (is_dirty(&s->table))
             dirty[n++] = s;
     }
     qsort(dirty, n, sizeof(*dirty), by_offset);

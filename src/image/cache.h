@@ -23,8 +23,8 @@ struct q2_cache;
 
 struct q2_table {
     uint64_t host_offset;
-    void *data; // one cluster; uint64_t[] for Q2_CACHE_ENTRIES
-    bool dirty;
+    void *data;                     // one cluster; uint64_t[] for Q2_CACHE_ENTRIES
+    uint32_t dirty_from, dirty_end; // bytes that the file does not have yet; equal: none
 };
 
 // Keeps up to about max_bytes; at least eight tables.
@@ -45,11 +45,16 @@ int q2_cache_add(struct q2_cache *c, uint64_t host_offset, struct q2_table **out
 // Forgets the table at host_offset, dirty or not.
 void q2_cache_drop(struct q2_cache *c, uint64_t host_offset);
 
+// The table is to be written, all of it, or (with what was marked before, and what is in
+// between) n_bytes > 0 of it.
 void q2_cache_mark_dirty(struct q2_cache *c, struct q2_table *t);
+void q2_cache_mark_range(struct q2_cache *c, struct q2_table *t, uint64_t from,
+                         uint64_t n_bytes);
 bool q2_cache_has_dirty(const struct q2_cache *c);
 bool q2_cache_full(const struct q2_cache *c);
 
-// Writes all dirty tables, in the order of their offsets, neighbours in one write.
+// Writes what is dirty, in the order of offsets, neighbours in one write, in whole blocks
+// of 4096 bytes where tables are no smaller.
 int q2_cache_write_back(struct q2_cache *c, struct q2_io *io, struct q2_error *err);
 
 // Drops the clean tables used longest ago until the cache is within its size. What is

@@ -82,7 +82,9 @@ static int block_for_update(struct q2_image *img, uint64_t cluster, uint64_t n,
         return ret;
     *index = cluster & (per_block - 1);
     *n_here = q2_min_u64(n, per_block - *index);
-    q2_cache_mark_dirty(img->refcount_cache, *out);
+    uint64_t from = (*index << img->refcounts->order) / 8;
+    uint64_t end = q2_div_round_up((*index + *n_here) << img->refcounts->order, 8);
+    q2_cache_mark_range(img->refcount_cache, *out, from, end - from);
     return 0;
 }
 

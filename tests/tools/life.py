@@ -40,13 +40,13 @@ IMAGES = (
     (3, 4096, 1, "", 600 << 10, True),
     (3, 65536, 16, "lazy_refcounts=on", 3 << 20, True),
     (2, 4096, 16, "", 600 << 10, False),
-    (3, 1024, 64, "", 250 << 10, True),
+    (3, 1024, 64, "compression_type=zstd", 250 << 10, True),
     (3, 512, 4, "lazy_refcounts=on", 100 << 10, False),
     (2, 65536, 16, "", 2 << 20, True),
     (3, 4096, 8, "preallocation=metadata", 500 << 10, False),
     (3, 2048, 2, "", 400 << 10, False),
     (2, 1024, 16, "preallocation=metadata", 200 << 10, False),
-    (3, 512, 32, "", 130 << 10, True),
+    (3, 512, 32, "compression_type=zstd", 130 << 10, True),
 )
 
 

@@ -11,6 +11,7 @@ EXTRA_DIST += \
 
 check_PROGRAMS += \
 	tests/unit/bitmap \
+	tests/unit/cache \
 	tests/unit/cluster_set \
 	tests/unit/codec \
 	tests/unit/counters \
