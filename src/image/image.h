@@ -247,8 +247,9 @@ static inline struct q2_l2_entry q2_mapping_entry(const struct q2_image *img,
     return q2_l2_decode(l2[index], img->cluster_bits, img->header.version);
 }
 
-// Stores it if it differs; returns whether it did.
-bool q2_mapping_set_entry(const struct q2_image *img, uint64_t *l2, uint64_t index,
+// Stores an entry of a table that can be changed, and marks it to be written if it
+// differs.
+void q2_mapping_set_entry(struct q2_image *img, struct q2_table *t, uint64_t index,
                           struct q2_l2_entry e);
 
 // Fails, and marks the image: the entry of guest_offset contradicts itself.

@@ -70,10 +70,11 @@ int q2_mapping_refuse_invalid(struct q2_image *img, uint64_t guest_offset,
         l2_offset_of(img, guest_offset), q2_mapping_l2_index(img, guest_offset));
 }
 
-bool q2_mapping_set_entry(const struct q2_image *img, uint64_t *l2, uint64_t index,
+void q2_mapping_set_entry(struct q2_image *img, struct q2_table *t, uint64_t index,
                           struct q2_l2_entry e)
 {
-    uint64_t *words = l2 + (img->extended_l2 ? 2 * index : index), bitmap = 0;
+    uint64_t n_words = img->extended_l2 ? 2 : 1, bitmap = 0;
+    uint64_t *words = (uint64_t *)t->data + n_words * index;
     if (e.kind != Q2_CLUSTER_COMPRESSED)
         q2_subcluster_settle(&e);
     uint64_t raw = img->extended_l2 ? q2_l2_encode_extended(&e, img->cluster_bits)
@@ -85,7 +86,8 @@ bool q2_mapping_set_entry(const struct q2_image *img, uint64_t *l2, uint64_t ind
         differs = differs || bitmap != words[1];
         words[1] = bitmap;
     }
-    return differs;
+    if (differs)
+        q2_cache_mark_range(img->l2_cache, t, n_words * 8 * index, n_words * 8);
 }
 
 static enum q2_cluster_kind kind_at(const struct q2_image *img,

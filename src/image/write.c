@@ -237,8 +237,8 @@ static int link_entry(struct q2_image *img, struct q2_table *t, uint64_t index,
     int ret = 0;
     if (old.host_offset != new->host_offset || old.kind == Q2_CLUSTER_COMPRESSED)
         ret = q2_image_release_entry(img, &old, Q2_FREE_OTHER, err);
-    if (ret == 0 && q2_mapping_set_entry(img, t->data, index, *new))
-        q2_cache_mark_dirty(img->l2_cache, t);
+    if (ret == 0)
+        q2_mapping_set_entry(img, t, index, *new);
     return ret;
 }
 

@@ -49,8 +49,8 @@ static int mark_entry(struct q2_image *img, struct q2_table *t, uint64_t index,
     m->change(img, &e, mask, m->flags);
     if (!e.has_cluster && e.kind != Q2_CLUSTER_COMPRESSED)
         ret = q2_image_release_entry(img, &old, m->why, err);
-    if (ret == 0 && q2_mapping_set_entry(img, t->data, index, e))
-        q2_cache_mark_dirty(img->l2_cache, t);
+    if (ret == 0)
+        q2_mapping_set_entry(img, t, index, e);
     return ret;
 }
 

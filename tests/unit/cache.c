@@ -46,11 +46,11 @@ static void change(struct run *r, uint64_t index)
     for (uint64_t i = first; i < first + count; i++) {
         uint64_t value = test_random(&r->random);
         uint64_t *entry = (uint64_t *)t->data + i;
-        q2_put_be64(r->model + index * r->cluster_size + i * 8, value);
+        q2_store_be64(r->model + index * r->cluster_size + i * 8, value);
         if (r->form == Q2_CACHE_ENTRIES)
             *entry = value;
         else
-            q2_put_be64((uint8_t *)entry, value);
+            q2_store_be64((uint8_t *)entry, value);
     }
     q2_cache_mark_range(r->cache, t, first * 8, count * 8);
 }
@@ -105,7 +105,7 @@ static uint64_t written_for_one(struct run *r)
     const uint8_t *should = r->model + r->cluster_size;
     bool good = memcmp(other + middle, should + middle, 8) == 0;
     for (uint32_t i = 0; i < r->cluster_size; i++)
-        n_bytes += other[i] != 0xee || should[i] == 0xee;
+        n_bytes += other[i] != 0xee;
     free(other);
     return good ? n_bytes : 0;
 }
