@@ -210,10 +210,10 @@ TRANSCRIPT
 }
 
 @test "refcounts of all widths, clusters of all sizes: clean, and everything is there" {
-    local size bits
-    for size in $(rows '512 1k 4k 16k 64k 2M' '512 4k 64k'); do
-        unit=4096
-        image disk.qcow2 1M "$unit" "cluster_size=$size"
+    local size bits unit
+    for size in $(rows '512 1024 4096 16384 65536 2097152' '512 4096 65536'); do
+        unit=$((size < 4096 ? 4096 : size))
+        image disk.qcow2 $((64 * unit)) "$unit" "cluster_size=$size"
         for bits in 64 32 8 16; do
             amends refcount_bits=$bits disk.qcow2
             [ "$(oracle info --output=json disk.qcow2 |
@@ -224,11 +224,12 @@ TRANSCRIPT
         holds disk.qcow2
         amends compat=1.1,refcount_bits=64,lazy_refcounts=on disk.qcow2
         holds disk.qcow2
-        must oracle amend -o refcount_bits=8 disk.qcow2
+        # (QEMU takes minutes for clusters of 2 MiB.)
+        [ "$size" -gt 65536 ] || must oracle amend -o refcount_bits=8 disk.qcow2
         amends refcount_bits=16,compat=0.10 disk.qcow2
         holds disk.qcow2
         [ "$(field disk.qcow2 version)" -eq 2 ]
-        scribble qcow2 disk.qcow2 5 --size 1M --count 8
+        scribble qcow2 disk.qcow2 5 --size $((64 * unit)) --count 8
         clean disk.qcow2
         rm disk.qcow2
     done

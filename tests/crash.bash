@@ -30,12 +30,13 @@ fill_image() {
 # image_with_snapshots FILE SIZE UNIT OPTIONS [BACKING]
 image_with_snapshots() {
     local file=$1 size=$2 unit=$3
-    must oracle create -q -f qcow2 -o "$4" ${5:+-b "$5" -F raw} "$file" "$size"
-    fill_image "$file" "$unit" 17
-    must oracle snapshot -c one "$file"
+    must oracle create -q -f qcow2 -o "$4" ${5:+-b "$5" -F raw} "$file" "$size" || return 1
+    fill_image "$file" "$unit" 17 || return 1
+    must oracle snapshot -c one "$file" || return 1
     must qemu-io -c "write -P 50 $((2 * unit)) $((4 * unit))" \
-        -c "write -c -P 51 $((34 * unit)) $unit" -c "discard $((20 * unit)) $unit" "$file"
-    must oracle snapshot -c two "$file"
+        -c "write -c -P 51 $((34 * unit)) $unit" -c "discard $((20 * unit)) $unit" "$file" ||
+        return 1
+    must oracle snapshot -c two "$file" || return 1
     must qemu-io -c "write -P 60 $((8 * unit)) $((3 * unit))" \
         -c "write -z -u 0 $((2 * unit))" "$file"
 }

@@ -74,7 +74,7 @@ stopped_anywhere() { # STEP COMMAND...
     [ "$stopped" -ge 3 ] || fail "stopped $stopped times only"
 }
 
-STEP=$(rows 1 5)
+STEP=$(rows 1 3)
 
 @test "a downgrade that is interrupted" {
     build
