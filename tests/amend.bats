@@ -302,12 +302,13 @@ TRANSCRIPT
 
 @test "zero clusters go, in every state, with a backing file and without" {
     python3 -c 'print("base" * 200000)' >base.raw
-    truncate -s 1M base.raw
-    local size backing
-    for size in $(rows '512 4k 64k' '512 64k'); do
+    truncate -s 4M base.raw
+    local size unit backing
+    for size in $(rows '512 4096 65536' '512 65536'); do
+        unit=$((size < 4096 ? 4096 : size))
         for backing in '' base.raw; do
             rm -f a.qcow2
-            image a.qcow2 1M 4096 "cluster_size=$size" $backing
+            image a.qcow2 $((64 * unit)) "$unit" "cluster_size=$size" $backing
             amends compat=0.10 a.qcow2
             holds a.qcow2
             [ "$(zero_clusters a.qcow2)" -eq 0 ] || [ -z "$backing" ]
