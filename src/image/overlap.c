@@ -36,6 +36,7 @@ static const struct {
     {Q2_OVERLAP_INACTIVE_L1, "inactive L1 table"},
     {Q2_OVERLAP_INACTIVE_L2, "inactive L2 table"},
     {Q2_OVERLAP_BITMAP_DIRECTORY, "bitmap directory"},
+    {Q2_OVERLAP_LUKS_HEADER, "LUKS header"},
 };
 
 void q2_overlap_forget(struct q2_image *img)
@@ -173,6 +174,8 @@ static unsigned hit_ranges(const struct q2_image *img, uint64_t start, uint64_t 
          img->places->snapshot_table_bytes},
         {Q2_OVERLAP_BITMAP_DIRECTORY, h->bitmap_directory_offset,
          h->has_bitmaps ? h->bitmap_directory_size : 0},
+        {Q2_OVERLAP_LUKS_HEADER, h->crypto_header_offset,
+         h->has_crypto ? h->crypto_header_length : 0},
     };
     unsigned hit = 0;
     for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {

@@ -200,8 +200,8 @@ static int check_image(struct q2_image *img, struct q2_error *err)
     if (!img->crypt)
         return q2_fail(err, -EINVAL,
                        "Parameter 'encrypt.key-secret' is required for cipher");
-    return q2_overlap_check(img, 0, h->crypto_header_offset, h->crypto_header_length,
-                            err);
+    return q2_overlap_check(img, Q2_OVERLAP_LUKS_HEADER, h->crypto_header_offset,
+                            h->crypto_header_length, err);
 }
 
 int q2_amend_judge_keys(struct q2_image *img, const struct q2_amend_keys *k,
