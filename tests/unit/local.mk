@@ -15,6 +15,8 @@ check_PROGRAMS += \
 	tests/unit/cluster_set \
 	tests/unit/codec \
 	tests/unit/counters \
+	tests/unit/crypt \
+	tests/unit/crypt_slots \
 	tests/unit/device \
 	tests/unit/endian \
 	tests/unit/engine \

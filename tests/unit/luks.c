@@ -157,11 +157,43 @@ static void modes(void)
     }
 }
 
+// What is encoded is what was decoded, byte by byte.
+static void encodes(void)
+{
+    struct q2_error err = Q2_ERROR_INIT;
+    struct q2_luks_header h;
+    uint8_t p[Q2_LUKS_HEADER_BYTES], again[Q2_LUKS_HEADER_BYTES];
+    build(p);
+    is_int(q2_luks_decode(p, sizeof(p), &h, &err), 0, "decodes %s", err.message);
+    q2_luks_encode(&h, again);
+    ok(memcmp(p, again, sizeof(p)) == 0, "and encodes");
+}
+
+// As cryptsetup and QEMU lay a header out.
+static void lays_out(void)
+{
+    static const struct {
+        uint32_t key_bytes, first, second, payload;
+    } cases[] = {
+        {64, 8, 512, 4040}, {32, 8, 264, 2056}, {16, 8, 136, 1032}, {48, 8, 384, 3016}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct q2_luks_header h = {.master_key_bytes = cases[i].key_bytes};
+        q2_luks_lay_out(&h);
+        is_u64(h.slots[0].key_offset_sectors, cases[i].first, "the first slot");
+        is_u64(h.slots[1].key_offset_sectors, cases[i].second, "the second");
+        is_u64(h.payload_offset_sectors, cases[i].payload, "the payload");
+        is_u64(h.slots[7].stripes, 4000, "stripes");
+        ok(q2_luks_slot_end(&h, 7) <= h.payload_offset_sectors, "the last one ends");
+    }
+}
+
 int main(void)
 {
     decodes();
     hostile();
     strings();
     modes();
+    encodes();
+    lays_out();
     return done_testing();
 }
