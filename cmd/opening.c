@@ -61,6 +61,8 @@ static int merge_options(const struct q2_image_name *name, struct q2_open_option
                        "was not specified.");
     if (!name->plain)
         o->runtime = &name->runtime;
+    // A passphrase that was given is tried, whether it is needed or not.
+    o->need_key = o->need_key || name->runtime.encrypt_key_secret;
     return 0;
 }
 
