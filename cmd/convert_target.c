@@ -23,6 +23,11 @@ static int collect_options(struct q2_conversion *c, struct q2_error *err)
     return rc;
 }
 
+static bool is_on(const struct q2_new_image *image, enum q2_create_key key)
+{
+    return image->text[key] && image->number[key];
+}
+
 static int check_backing(const struct q2_conversion *c, struct q2_error *err)
 {
     const struct q2_convert_settings *s = c->settings;
@@ -50,7 +55,7 @@ static int check_compression(const struct q2_conversion *c, const char *format,
         return 0;
     if (strcmp(format, "qcow2"))
         return q2_fail(err, -ENOTSUP, "Compression not supported for this file format");
-    if (q2_new_image_encrypted(&c->image))
+    if (is_on(&c->image, Q2_KEY_ENCRYPTION) || c->image.text[Q2_KEY_ENCRYPT_FORMAT])
         return q2_fail(err, -EINVAL,
                        "Compression and encryption not supported at the same time");
     if (preallocation && strcmp(preallocation, "off"))

@@ -73,7 +73,7 @@ static int measure_backing(const char *filename, struct q2_new_image *image,
                            struct q2_error *err)
 {
     const char *format = image->text[Q2_KEY_BACKING_FORMAT];
-    struct q2_open_options options = {.format = format};
+    struct q2_open_options options = {.format = format, .no_key = true};
     struct q2_disk *backing;
     int rc = q2_open_backing(filename, image->text[Q2_KEY_BACKING_FILE], &options,
                              &backing, err);

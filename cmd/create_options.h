@@ -41,8 +41,6 @@ void q2_new_image_clear(struct q2_new_image *image);
 // image.
 int q2_new_image_resolve(struct q2_new_image *image, struct q2_create_options *out,
                          struct q2_error *err);
-// Is the image to be encrypted?
-bool q2_new_image_encrypted(const struct q2_new_image *image);
 
 // "Formatting 'x', fmt=qcow2 cluster_size=65536 ..."
 void q2_new_image_print(const struct q2_new_image *image, const char *filename);

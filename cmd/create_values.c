@@ -75,7 +75,7 @@ static bool is_on(const struct q2_new_image *image, enum q2_create_key key)
     return image->text[key] && image->number[key];
 }
 
-bool q2_new_image_encrypted(const struct q2_new_image *image)
+static bool is_encrypted(const struct q2_new_image *image)
 {
     bool found = is_on(image, Q2_KEY_ENCRYPTION);
     for (int key = Q2_KEY_ENCRYPT_FORMAT; key <= Q2_KEY_ENCRYPT_ITER_TIME; key++)
@@ -88,7 +88,7 @@ static int resolve_encryption(struct q2_new_image *image, struct q2_create_optio
 {
     char *const *text = image->text;
     bool old = is_on(image, Q2_KEY_ENCRYPTION);
-    if (!q2_new_image_encrypted(image))
+    if (!is_encrypted(image))
         return 0;
     if (old && text[Q2_KEY_ENCRYPT_FORMAT])
         return q2_fail(err, -EINVAL,

@@ -112,13 +112,23 @@ static int check_format(const struct q2_image *img, const struct q2_runtime *r,
                    r->encrypt_format);
 }
 
+// Of an image that is not encrypted; a passphrase does no harm there.
+static int refuse_format(const struct q2_runtime *r, struct q2_error *err)
+{
+    if (!r || !r->encrypt_format)
+        return 0;
+    return q2_fail(err, -EINVAL,
+                   "No encryption in image header, but options specified format '%s'",
+                   r->encrypt_format);
+}
+
 int q2_crypt_unlock(struct q2_image *img, const struct q2_runtime *r,
                     struct q2_error *err)
 {
     const struct q2_secret *passphrase;
     struct q2_crypt *c = NULL;
     if (img->header.crypt_method == Q2_CRYPT_NONE)
-        return 0;
+        return refuse_format(r, err);
     int ret = check_format(img, r, err);
     if (ret == 0)
         ret = q2_secret_init(err);

@@ -72,7 +72,7 @@ static int open_qcow2(struct q2_io *io, const struct q2_open_options *o,
     int ret = q2_image_open(io, o->writable, true, &img, err);
     if (ret < 0)
         return ret;
-    if (guest_data || o->need_key)
+    if ((guest_data && !o->no_key) || o->need_key)
         ret = q2_crypt_unlock(img, o->runtime, err);
     if (ret == 0 && guest_data)
         ret = q2_image_load(img, err);
@@ -162,6 +162,7 @@ static int open_backing(struct q2_disk *d, const struct q2_open_options *top,
 {
     const struct q2_header *h = header_of(d);
     struct q2_open_options o = {.format = h->backing_format,
+                                .no_key = top->no_key,
                                 .unsafe_share = top->unsafe_share,
                                 .runtime = runtime,
                                 .file = top->file};

@@ -21,6 +21,7 @@ struct q2_open_options {
                           // no feature is refused for that; no backing file is opened,
                           // and an encrypted image needs no key
     bool need_key;        // with metadata_only: the key is asked for all the same
+    bool no_key;          // guest data will not be read: encrypted layers stay locked
     bool unsafe_share;    // -U
     const char *snapshot; // read this internal snapshot (name, id, or
                           // "snapshot.id=..,snapshot.name=..") in place of the active
