@@ -5,7 +5,7 @@ discards and reads, a byte array as the model. Some turns end with a flush and k
 After each turn a few ranges are read back by the other one, at the end QEMU converts the
 image, and it must be what the model says.
 
-  turns.py [--seed N] [--turns N] [--judge-every TURNS] IMAGE...
+  turns.py [--seed N] [--turns N] [--judge-every TURNS] [--passphrase TEXT] IMAGE...
 
 QCOW2 in the environment is the program under test."""
 
@@ -19,6 +19,7 @@ import tempfile
 QEMU_IMG = os.environ.get("ORACLE", "qemu-img")
 PROGRAMS = {"qemu-io": ["qemu-io"], "qcow2 io": [os.environ.get("QCOW2", "qcow2"), "io"]}
 KILLED = 137, -9
+PASSPHRASE = None  # of encrypted images
 
 
 class Bad(Exception):
@@ -34,10 +35,18 @@ def run(argv, codes=(0,)):
     return done.stdout.decode(errors="replace")
 
 
+def named(image):
+    """The end of a command line that names the image."""
+    if PASSPHRASE is None:
+        return [image]
+    return ["--object", "secret,id=sec0,data=" + PASSPHRASE, "--image-opts",
+            "driver=qcow2,file.filename=%s,encrypt.key-secret=sec0" % image]
+
+
 def raw_content(image, snapshot=None):
     with tempfile.NamedTemporaryFile(dir=".") as raw:
-        run([QEMU_IMG, "convert", "-O", "raw", *(["-l", snapshot] if snapshot else []), image,
-             raw.name])
+        run([QEMU_IMG, "convert", "-O", "raw", *(["-l", snapshot] if snapshot else []),
+             *named(image), raw.name])
         return bytearray(raw.read())
 
 
@@ -127,10 +136,10 @@ class Player:
         """Some commands on the guest's disk by this program."""
         kinds = [self.write] * 6 + [self.zero] * 3 + [self.discard] * 3 + \
             [self.read] * 4 + [self.flush]
-        if who != "qemu-io":
+        if who != "qemu-io" and PASSPHRASE is None:
             kinds += [self.compressed] * 3
         commands = [self.rng.choice(kinds)() for _ in range(self.rng.randrange(4, 16))]
-        if who == "qemu-io":
+        if who == "qemu-io" and PASSPHRASE is None:
             commands += self.compressed_by_qemu()
         if killed:
             commands += ["flush", "sigraise 9"]
@@ -138,7 +147,7 @@ class Player:
         argv = [*PROGRAMS[who], "-d", "unmap"]
         for command in commands:
             argv += ["-c", command]
-        said = run([*argv, self.image], KILLED if killed else (0,))
+        said = run([*argv, *named(self.image)], KILLED if killed else (0,))
         if "failed" in said:
             raise Bad("%s\n%s" % (" ".join(argv), said))
 
@@ -153,9 +162,9 @@ class Player:
 
     def end(self):
         """Killed programs may leave leaks, or a dirty image; nothing else."""
-        run([*PROGRAMS["qcow2 io"], "-c", "flush", self.image])
-        run([QEMU_IMG, "check", "-q", "-r", "leaks", self.image])
-        run([QEMU_IMG, "check", "-q", self.image])
+        run([*PROGRAMS["qcow2 io"], "-c", "flush", *named(self.image)])
+        run([QEMU_IMG, "check", "-q", "-r", "leaks", *named(self.image)])
+        run([QEMU_IMG, "check", "-q", *named(self.image)])
         self.judge()
 
     def play(self, turns):
@@ -171,8 +180,11 @@ def main():
     parser.add_argument("--seed", type=int, default=int(os.environ.get("Q2_SEED", "1")))
     parser.add_argument("--turns", type=int, default=12)
     parser.add_argument("--judge-every", type=int, default=6)
+    parser.add_argument("--passphrase", help="of the images, which are encrypted")
     parser.add_argument("images", nargs="+")
     args = parser.parse_args()
+    global PASSPHRASE  # pylint: disable=global-statement
+    PASSPHRASE = args.passphrase
     Player.judge_every = args.judge_every
     bad = 0
     for image in args.images:
