@@ -3,6 +3,7 @@
 
 qcow2_SOURCES += \
 	cmd/amend.c \
+	cmd/bitmap.c \
 	cmd/check.c \
 	cmd/check_chain.c \
 	cmd/check_chain.h \
