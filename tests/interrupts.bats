@@ -105,3 +105,56 @@ STEP=$(rows 1 3)
         cmp active.raw got.raw
     done
 }
+
+# tells_progress CALL N COMMAND...: SIGUSR1 makes it say how far it is, and it goes on.
+tells_progress() {
+    local call=$1 n=$2
+    shift 2
+    cp good.qcow2 image.qcow2
+    with_signal "$call" "$n" 10 "$@"
+    [ "$code" -eq 0 ] || fail "exit $code: $*: $(cat err)" || return 1
+    grep -qE '^    \([0-9]{1,3}\.[0-9]{2}/100%\)$' err || fail "$*: says nothing: $(cat err)" ||
+        return 1
+    must "$QCOW2" check image.qcow2
+}
+
+@test "SIGUSR1: how far it is, on standard error" {
+    build
+    tells_progress pread 6 "$QCOW2" amend -o compat=0.10 image.qcow2
+    tells_progress pread 6 "$QCOW2" amend -o refcount_bits=64 image.qcow2
+    tells_progress pread 5 "$QCOW2" snapshot -c second image.qcow2
+    tells_progress pread 5 "$QCOW2" snapshot -a first image.qcow2
+    tells_progress pread 5 "$QCOW2" snapshot -d first image.qcow2
+    tells_progress pwrite 2 "$QCOW2" resize --preallocation=full image.qcow2 16M
+    [ "$(cat out)" = "Image resized." ]
+}
+
+# Percentages that rise, as QEMU prints them: the first is 0, the last is 100.
+@test "-p: snapshot, resize, amend" {
+    local command
+    build
+    while read -r command; do
+        cp good.qcow2 image.qcow2
+        # shellcheck disable=SC2086 # words
+        "$QCOW2" $command >out || fail "$command"
+        tr '\r' '\n' <out | sed -e '/^Image resized\.$/d' -e '/^$/d' >lines
+        ! grep -qvE '^    \([0-9]{1,3}\.[0-9]{2}/100%\)$' lines || fail "$command: $(cat lines)"
+        [ "$(head -n 1 lines)" = '    (0.00/100%)' ] || fail "$command: $(cat lines)"
+        [ "$(tail -n 1 lines)" = '    (100.00/100%)' ] || fail "$command: $(cat lines)"
+        tr -d ' (' <lines | sort -n -c || fail "$command: $(cat lines)"
+        # -q has the last word.
+        cp good.qcow2 image.qcow2
+        # shellcheck disable=SC2086
+        [ -z "$("$QCOW2" $command -q)" ] || fail "$command -q"
+    done <<'COMMANDS'
+snapshot -p -c second image.qcow2
+snapshot -p -a first image.qcow2
+snapshot -p -d first image.qcow2
+resize -p image.qcow2 16M
+resize -p --shrink image.qcow2 1M
+resize -p --preallocation=full image.qcow2 12M
+amend -p -o compat=0.10 image.qcow2
+amend -p -o refcount_bits=64 image.qcow2
+amend -p -o refcount_bits=8,size=9M,lazy_refcounts=on image.qcow2
+COMMANDS
+}

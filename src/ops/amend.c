@@ -222,14 +222,15 @@ static int change_data_file(struct q2_image *img, const char *name, bool try,
 static int check(struct q2_image *img, const struct q2_amend_options *o, unsigned *slots,
                  struct q2_error *err)
 {
+    uint32_t version = version_then(img, o);
     int ret = o->keys ? q2_amend_judge_keys(img, o->keys, slots, err) : 0;
     if (ret == 0 && o->set_refcount_bits)
         ret = check_refcount_bits(img, o, err);
     if (ret == 0)
         ret = check_names(img, o, err);
-    if (ret == 0 && version_then(img, o) < img->header.version)
+    if (ret == 0 && version < img->header.version)
         ret = check_downgrade(img, o, err);
-    if (ret == 0 && version_then(img, o) > img->header.version) {
+    if (ret == 0 && version > img->header.version) {
         ret = change_header(img, make_version_3, true, err);
         if (ret == 0)
             ret = check_reserved_bits(img, err);
@@ -238,6 +239,11 @@ static int check(struct q2_image *img, const struct q2_amend_options *o, unsigne
         ret = change_data_file(img, o->data_file, true, err);
     if (ret == 0 && order_then(img, o) < img->header.refcount_order)
         ret = q2_amend_fit_refcounts(img, order_then(img, o), err);
+    // An upgrade comes before the new size, a downgrade behind it.
+    if (ret == 0 && o->set_size)
+        ret = q2_resize_try(img, o->size,
+                            version > img->header.version ? version : img->header.version,
+                            err);
     return ret;
 }
 

@@ -35,10 +35,9 @@ struct q2_amend_options {
 };
 
 // d was opened for writing (q2_open_rw); metadata_only will do where size is not set.
-// What cannot be done is refused before anything changes (but for a size that the rest of
-// the changes has to make possible). The caller ends with q2_disk_finish; after a failure
-// d can only be closed. Cancelled, it leaves a sound image, of old or new kind. Messages
-// as QEMU words them.
+// What cannot be done is refused before anything changes. The caller ends with
+// q2_disk_finish; after a failure d can only be closed. Cancelled, it leaves a sound
+// image, of old or new kind. Messages as QEMU words them.
 int q2_amend(struct q2_disk *d, const struct q2_amend_options *o,
              const struct q2_monitor *mon, struct q2_error *err);
 

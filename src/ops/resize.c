@@ -54,29 +54,31 @@ static int resize_raw(struct q2_disk *d, uint64_t size, enum q2_preallocation mo
 
 // --- qcow2 ---------------------------------------------------------------------------
 
-static int refuse_qcow2(const struct q2_image *img, uint64_t size,
-                        enum q2_preallocation mode, struct q2_error *err)
+int q2_resize_try(const struct q2_image *img, uint64_t size, uint32_t version,
+                  struct q2_error *err)
 {
     if (!q2_is_aligned(size, 512))
         return q2_fail(err, -EINVAL, "The new size must be a multiple of 512");
     // A version 2 snapshot need not say what size the disk had.
-    if (img->header.nb_snapshots > 0 && img->header.version < 3)
+    if (img->header.nb_snapshots > 0 && version < 3)
         return q2_fail(err, -ENOTSUP, "Can't resize a v2 image which has snapshots");
-    if (size < img->disk.size && mode != Q2_PREALLOC_OFF)
-        return q2_fail(err, -EINVAL,
-                       "Preallocation can't be used for shrinking an image");
     if (q2_image_l1_entries(size, img->cluster_bits, img->l2_bits) > Q2_MAX_L1_BYTES / 8)
         return q2_fail(err, -EFBIG, "Failed to grow the L1 table: File too large");
-    return q2_image_refuse_write(img, false, err);
+    int ret = q2_image_refuse_write(img, false, err);
+    return ret < 0 || size == img->disk.size ? ret
+                                             : q2_bitmaps_try_resize(img, size, err);
 }
 
 // Bitmaps are stored anew for the new size at the end; if it does not come to that, the
 // file says so.
-static int begin_bitmaps(struct q2_image *img, uint64_t size, struct q2_error *err)
+static int begin(struct q2_image *img, uint64_t size, enum q2_preallocation mode,
+                 struct q2_error *err)
 {
     pthread_mutex_lock(&img->lock);
-    int ret = q2_bitmaps_try_resize(img, size, err);
-    if (ret == 0)
+    int ret = q2_resize_try(img, size, img->header.version, err);
+    if (ret == 0 && size < img->disk.size && mode != Q2_PREALLOC_OFF)
+        ret = q2_fail(err, -EINVAL, "Preallocation can't be used for shrinking an image");
+    if (ret == 0 && size != img->disk.size)
         ret = q2_bitmaps_begin(img, true, err);
     pthread_mutex_unlock(&img->lock);
     return ret;
@@ -165,15 +167,12 @@ int q2_resize(struct q2_disk *d, uint64_t size, enum q2_preallocation mode,
     if (d->ops != &q2_image_disk_ops)
         return resize_raw(d, size, mode, mon, err);
     struct q2_image *img = q2_image_of(d);
-    int ret = refuse_qcow2(img, size, mode, err);
+    int ret = begin(img, size, mode, err);
     if (ret < 0)
         return ret;
     // A size that was no multiple of 512 becomes one.
     if (size == d->size)
         return switch_size(img, size, err);
-    ret = begin_bitmaps(img, size, err);
-    if (ret < 0)
-        return ret;
     return size > d->size ? grow(img, size, mode, mon, err) : shrink(img, size, err);
 }
 

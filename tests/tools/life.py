@@ -225,9 +225,11 @@ class Life(Player):
         version = {"0.10": 2, "1.1": 3}.get(asked.get("compat"), self.version)
         bits = asked.get("refcount_bits", self.bits)
         refused = self.is_refusable(asked, version, bits)
-        # QEMU notices on the way, does not upgrade before it resizes, and cannot hide what
-        # is behind the end.
-        if refused is not False or "size" in asked:
+        # QEMU notices on the way, does not upgrade before it resizes, cannot hide what is
+        # behind the end, and where zero clusters that it downgrades have a place that a
+        # snapshot shares, it says that they are the active state's alone.
+        if refused is not False or "size" in asked or (version < self.version and
+                                                       self.snapshots):
             program = QCOW2
         text = ",".join("%s=%s" % item for item in asked.items())
         self.do(program, "amend", "-f", "qcow2", "-o", text, refused=refused)
