@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Encrypted guest data: every cipher, mode, IV generator and hash that QEMU has, made by
 # QEMU and used here, and the other way round; cryptsetup as the judge of the header.
-# shellcheck disable=SC2034
+# shellcheck disable=SC2030,SC2031
 
 load helpers
 
@@ -65,6 +65,14 @@ with open(sys.argv[1], "rb") as file:
 EOF
 }
 
+# format LUKS-OR-AES: create's options with the defaults.
+format() {
+    case $1 in
+    luks) suite aes-256 xts plain64 sha256 ;;
+    aes) echo encrypt.format=aes,encrypt.key-secret=sec0 ;;
+    esac
+}
+
 SUITES=$(rows 'aes-128 xts plain64 sha256
 aes-192 xts plain64 sha1
 aes-256 xts plain64 sha512
@@ -112,6 +120,7 @@ aes-128 cbc essiv:sha256 sha1')
         right img.qcow2 one.raw
         must fill oracle two.raw img.qcow2
         must keyed qemu-img compare img.qcow2 two.raw
+        [ "$hash" != md5 ] || continue # which cryptsetup does not take
         header img.qcow2 header.bin
         cryptsetup luksDump header.bin >dump
         grep -q "^Cipher name:[[:space:]]*${cipher%%-*}\$" dump
@@ -124,7 +133,7 @@ aes-128 cbc essiv:sha256 sha1')
 # The key slot is unlocked by cryptsetup's own code, which shares nothing with ours.
 @test "cryptsetup unlocks a header made here, with the right passphrase alone" {
     must qemu-img create -q -f qcow2 "${SECRET[@]}" \
-        -o encrypt.format=luks,encrypt.key-secret=sec0,encrypt.iter-time=10 img.qcow2 1M
+        -o "$(format luks)" img.qcow2 1M
     header img.qcow2 header.bin
     printf passw0rd | must cryptsetup open --test-passphrase --key-file - header.bin
     printf passw0re | must_exit 2 cryptsetup open --test-passphrase --key-file - header.bin
@@ -148,7 +157,7 @@ aes-128 cbc essiv:sha256 sha1')
         for maker in qemu-img oracle; do
             rm -f img.qcow2
             must $maker create -q -f qcow2 "${SECRET[@]}" \
-                -o encrypt.format=aes,encrypt.key-secret=sec0 img.qcow2 1M
+                -o "$(format aes)" img.qcow2 1M
             must fill $maker one.raw img.qcow2
             right img.qcow2 one.raw
         done
@@ -163,7 +172,7 @@ aes-128 cbc essiv:sha256 sha1')
     for format in luks aes; do
         rm -f img.qcow2
         must qemu-img create -q -f qcow2 "${SECRET[@]}" \
-            -o encrypt.format=$format,encrypt.key-secret=sec0 img.qcow2 1M
+            -o "$(format $format)" img.qcow2 1M
         must fill qemu-img plain.raw img.qcow2
         right img.qcow2 plain.raw
         ! grep -q -a 00000000000000000000000000000000 img.qcow2
@@ -175,11 +184,10 @@ aes-128 cbc essiv:sha256 sha1')
     local format kind options images=()
     imgtool fill base.raw 2M --seed 9
     for format in luks aes; do
-        options=encrypt.format=$format,encrypt.key-secret=sec0
-        [ $format = aes ] || options+=,encrypt.iter-time=10
+        options=$(format $format)
         for kind in cluster_size=512 cluster_size=64k compat=0.10 \
             extended_l2=on,cluster_size=16k preallocation=metadata backed; do
-            images+=("$format-$kind.qcow2")
+            images+=("$format-${kind//[,=]/-}.qcow2")
             case $kind in
             backed) must qemu-img create -q -f qcow2 "${SECRET[@]}" -o "$options" \
                 -b base.raw -F raw "${images[-1]}" 3M ;;
@@ -201,9 +209,8 @@ aes-128 cbc essiv:sha256 sha1')
         for compat in v2 v3; do
             for mode in metadata falloc full; do
                 rm -f img.qcow2
-                must qemu-img create -q -f qcow2 "${SECRET[@]}" -o \
-                    compat=$compat,preallocation=$mode,encrypt.format=$format,encrypt.key-secret=sec0 \
-                    img.qcow2 1100288
+                must qemu-img create -q -f qcow2 "${SECRET[@]}" \
+                    -o "compat=$compat,preallocation=$mode,$(format $format)" img.qcow2 1100288
                 right img.qcow2 zero.raw
             done
         done
@@ -238,7 +245,7 @@ aes-128 cbc essiv:sha256 sha1')
 
 @test "memory that cannot be locked is no matter" {
     luks_image img.qcow2
-    (ulimit -l 0 && keyed qemu-img map img.qcow2) >map 2>stderr
+    (ulimit -l 0 && keyed qemu-img map img.qcow2) >out 2>stderr
     [ ! -s stderr ]
 }
 
@@ -260,6 +267,7 @@ EOF
     local at hex part
     luks_image keep.qcow2
     while read -r at hex part; do
+        echo "$at $hex"
         cp keep.qcow2 img.qcow2
         poke_luks "$at" "$hex"
         cp img.qcow2 before.qcow2
@@ -272,7 +280,6 @@ EOF
 0 00 not in LUKS format
 6 0002 LUKS version 2 is not supported
 8 78 Algorithm 'xes' with key size 32 bytes not supported
-40 78 Cipher mode 'xts'|Cipher mode
 40 666f6f Cipher mode 'foo' is not recognized
 72 666f6f0000 Hash algorithm 'foo' is not recognized
 104 00000001 overlapping

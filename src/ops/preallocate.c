@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
+#include "image/image.h"
 
 #define STEP_BYTES (UINT64_C(1) << 30)
 #define ZERO_PIECE_BYTES (UINT32_C(2) << 20)
@@ -67,6 +68,17 @@ static int back_with_space(struct q2_disk *d, const struct q2_write *w, bool cle
     return ret;
 }
 
+// Version 2 cannot say that what an encrypted cluster holds by chance reads as zeros:
+// these are written.
+static int write_encrypted_zeros(struct q2_disk *d, const struct q2_write *w,
+                                 struct q2_error *err)
+{
+    if (d->ops != &q2_image_disk_ops || !q2_image_is_encrypted(q2_image_of(d)) ||
+        q2_image_of(d)->header.version >= 3)
+        return 0;
+    return d->ops->write_zeroes(d, w->guest_offset, w->n_bytes, 0, err);
+}
+
 static int preallocate(struct q2_disk *d, uint64_t from, bool clear,
                        enum q2_preallocation mode, const struct q2_monitor *mon,
                        struct q2_error *err)
@@ -87,6 +99,8 @@ static int preallocate(struct q2_disk *d, uint64_t from, bool clear,
             ret = d->ops->write_finish(d, &w, err);
         else
             d->ops->write_cancel(d, &w);
+        if (ret == 0)
+            ret = write_encrypted_zeros(d, &w, err);
         if (ret < 0)
             return ret;
         at += w.n_bytes;
