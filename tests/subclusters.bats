@@ -217,6 +217,7 @@ extended_l2=on,cluster_size=16k,refcount_bits=1,backing_file=base.raw,backing_fm
     before=$(hash_of x.qcow2)
     one_error 1 qemu-img amend -f qcow2 -o compat=0.10 x.qcow2
     oracle amend -f qcow2 -o compat=0.10 x.qcow2 >said 2>&1 && fail "QEMU does it"
+    # shellcheck disable=SC2154
     [ "$message" = "$(cat said)" ] || fail "$message, not: $(cat said)"
     [ "$(hash_of x.qcow2)" = "$before" ]
     must "$QCOW2" amend -f qcow2 -o refcount_bits=64,lazy_refcounts=on x.qcow2
