@@ -180,9 +180,11 @@ extended_l2=on,cluster_size=16k,refcount_bits=1,backing_file=base.raw,backing_fm
 }
 
 @test "convert, both ways, with every option that makes the target" {
-    local options
+    local options program
     must imgtool fill disk.raw 3M --seed 6
     must oracle convert -O qcow2 -o extended_l2=on disk.raw theirs.qcow2
+    must "$QCOW2" convert -O qcow2 -o extended_l2=on disk.raw ours.qcow2
+    diff -u <(shape theirs.qcow2) <(shape ours.qcow2)
     reads_like_qemu theirs.qcow2
     for options in extended_l2=on extended_l2=on,cluster_size=16k \
         extended_l2=on,preallocation=metadata extended_l2=on,compression_type=zstd; do
@@ -202,11 +204,17 @@ extended_l2=on,cluster_size=16k,refcount_bits=1,backing_file=base.raw,backing_fm
     must "$QCOW2" convert -n -O qcow2 disk.raw c.qcow2
     clean c.qcow2
     same c.qcow2 disk.raw
-    must oracle create -q -f qcow2 -o extended_l2=on -b disk.raw -F raw top.qcow2
+    base 3M
+    must oracle create -q -f qcow2 -o extended_l2=on -b base.raw -F raw top.qcow2
     must "$QCOW2" io -f qcow2 -c 'write -P 7 70k 3k' -c 'write -z 500k 3k' top.qcow2
-    must "$QCOW2" convert -O qcow2 -o extended_l2=on -B disk.raw -F raw top.qcow2 b.qcow2
+    for program in oracle "$QCOW2"; do
+        must "$program" convert -O qcow2 -o extended_l2=on,cluster_size=256k -B base.raw -F raw \
+            top.qcow2 b.qcow2
+        same b.qcow2 top.qcow2
+        shape b.qcow2 >"shape.${program##*/}"
+    done
     clean b.qcow2
-    same b.qcow2 top.qcow2
+    must diff -u shape.oracle shape.qcow2
 }
 
 @test "amend: other refcounts, no version 2" {

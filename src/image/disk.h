@@ -106,6 +106,8 @@ struct q2_disk {
                 // it; owned
     uint64_t size;                   // virtual size in bytes
     uint32_t cluster_size;           // guest cluster in bytes; 0 for raw
+    uint32_t grain_size;             // what is allocated and copied on write together: a
+                                     // cluster, or a part of one; 0 for raw
     enum q2_compression compression; // of compressed clusters
     bool writable;
     bool discard_unmap;                      // discards of a raw disk reach the file

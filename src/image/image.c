@@ -79,6 +79,7 @@ static int image_alloc(struct q2_io *io, struct q2_header *header, bool writable
     img->disk = (struct q2_disk){.ops = &q2_image_disk_ops,
                                  .size = q2_align_up(img->header.size, 512),
                                  .cluster_size = img->cluster_size,
+                                 .grain_size = UINT32_C(1) << img->grain_bits,
                                  .compression = img->header.compression_type,
                                  .data_align = 1,
                                  .writable = writable};

@@ -215,8 +215,8 @@ static int read_segments(const struct q2_convert_job *job, struct q2_window *w,
     return 0;
 }
 
-// One target cluster of mixed kinds becomes data as a whole: what the backing file has is
-// read.
+// What the target allocates together and is of mixed kinds becomes data as a whole: what
+// the backing file has is read.
 static int fill_skipped(const struct q2_convert_job *job, struct q2_window *w,
                         const struct q2_segment *s, size_t from, size_t to,
                         struct q2_error *err)
@@ -228,11 +228,13 @@ static int fill_skipped(const struct q2_convert_job *job, struct q2_window *w,
     return read_source(job, w->start + start, w->buf + start, end - start, err);
 }
 
-// Cuts the segments at the target's clusters: a cluster is skipped, zero, or data.
-static int round_to_clusters(const struct q2_convert_job *job, struct q2_window *w,
-                             struct q2_error *err)
+// Cuts the segments at the target's grain: each is skipped, zero, or data.
+static int round_to_grain(const struct q2_convert_job *job, struct q2_window *w,
+                          struct q2_error *err)
 {
-    size_t cluster = job->target->cluster_size, n_old = w->n_segments, i = 0;
+    size_t grain =
+        job->options->compress ? job->target->cluster_size : job->target->grain_size;
+    size_t n_old = w->n_segments, i = 0;
     struct q2_segment *old = w->segments;
     int ret = 0;
     w->segments = NULL;
@@ -241,10 +243,10 @@ static int round_to_clusters(const struct q2_convert_job *job, struct q2_window 
         while (old[i].start + old[i].n_bytes <= at)
             i++;
         enum q2_segment_kind kind = old[i].kind;
-        size_t end = q2_min_u64(w->n_bytes, at + cluster);
+        size_t end = q2_min_u64(w->n_bytes, at + grain);
         size_t reach = old[i].start + old[i].n_bytes;
-        if (reach >= end) { // as many clusters as the segment holds
-            end = reach == w->n_bytes ? reach : q2_align_down(reach, cluster);
+        if (reach >= end) { // as many as the segment holds
+            end = reach == w->n_bytes ? reach : q2_align_down(reach, grain);
         } else {
             size_t k = i + 1;
             bool mixed = false;
@@ -303,7 +305,7 @@ int q2_window_read(const struct q2_convert_job *job, struct q2_window *w,
         return 0;
     int ret = read_segments(job, w, err);
     if (ret == 0 && job->target->cluster_size > 0)
-        ret = round_to_clusters(job, w, err);
+        ret = round_to_grain(job, w, err);
     if (ret == 0 && job->options->compress)
         compress_window(job, w);
     return ret;

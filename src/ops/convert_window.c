@@ -102,10 +102,46 @@ static int place_packed(struct q2_disk *target, struct q2_window *w, size_t star
     return ret;
 }
 
+// The next data segment behind the i-th begins here.
+static size_t next_data(const struct q2_window *w, size_t i)
+{
+    while (++i < w->n_segments) {
+        if (w->segments[i].kind == Q2_SEGMENT_DATA)
+            return w->segments[i].start;
+    }
+    return SIZE_MAX;
+}
+
+static int put(struct q2_disk *target, struct q2_window *w, size_t start, size_t end,
+               struct q2_error *err)
+{
+    return q2_disk_put(target, w->start + start, w->buf + start, end - start, err);
+}
+
+// Where a cluster is allocated in parts, several segments may lie in one. It takes one
+// write at a time, so these are written here and now; what is between them gets its
+// place. behind: where the data segment before the i-th ended.
+static int place_parts(struct q2_disk *target, struct q2_window *w, size_t i,
+                       size_t behind, struct q2_error *err)
+{
+    size_t cluster = target->cluster_size, start = w->segments[i].start;
+    size_t end = start + w->segments[i].n_bytes, first = start, last = end;
+    if (behind > q2_align_down(start, cluster))
+        first = q2_min_u64(q2_align_up(start, cluster), end);
+    if (next_data(w, i) < q2_align_up(end, cluster))
+        last = q2_max_u64(q2_align_down(end, cluster), first);
+    int ret = put(target, w, start, first, err);
+    if (ret == 0)
+        ret = place_plain(target, w, first, last - first, err);
+    return ret < 0 ? ret : put(target, w, last, end, err);
+}
+
 static int place_data(const struct q2_convert_job *job, struct q2_window *w,
                       struct q2_error *err)
 {
+    const struct q2_disk *target = job->target;
     const uint8_t *packed = w->packed;
+    size_t behind = 0;
     int ret = 0;
     w->n_placed = 0;
     for (size_t i = 0; i < w->n_segments && ret == 0; i++) {
@@ -114,8 +150,11 @@ static int place_data(const struct q2_convert_job *job, struct q2_window *w,
             continue;
         if (job->options->compress)
             ret = place_packed(job->target, w, s->start, s->n_bytes, &packed, err);
+        else if (target->grain_size < target->cluster_size)
+            ret = place_parts(job->target, w, i, behind, err);
         else
             ret = place_plain(job->target, w, s->start, s->n_bytes, err);
+        behind = s->start + s->n_bytes;
     }
     if (ret < 0)
         cancel_placed(job->target, w, 0);
