@@ -17,6 +17,8 @@ enum {
     OPTION_SALVAGE = Q2_OPTION_FIRST_OWN,
     OPTION_TARGET_IS_ZERO,
     OPTION_TARGET_IMAGE_OPTS,
+    OPTION_BITMAPS,
+    OPTION_SKIP_BROKEN,
 };
 
 static const struct q2_option convert_options[] = {
@@ -44,8 +46,9 @@ static const struct q2_option convert_options[] = {
     {"image-opts", "", NULL, Q2_OPTION_IMAGE_OPTS, "Source", "SOURCE is KEY=VALUE,..."},
     {"target-image-opts", "", NULL, OPTION_TARGET_IMAGE_OPTS, "Target",
      "with -n: TARGET is KEY=VALUE,..."},
-    {"bitmaps", "", NULL, Q2_OPTION_UNSUPPORTED, "Source", NULL},
-    {"skip-broken-bitmaps", "", NULL, Q2_OPTION_UNSUPPORTED, "Source", NULL},
+    {"bitmaps", "", NULL, OPTION_BITMAPS, "Source", "copy persistent bitmaps, too"},
+    {"skip-broken-bitmaps", "", NULL, OPTION_SKIP_BROKEN, "Source",
+     "but not inconsistent ones"},
     Q2_ROW_PROGRESS,
     Q2_ROW_QUIET,
     Q2_ROW_SHARE,
@@ -113,6 +116,10 @@ static bool *flag_setting(struct q2_convert_settings *s, int code)
         return &s->copy.salvage;
     case OPTION_TARGET_IS_ZERO:
         return &s->copy.target_is_zero;
+    case OPTION_BITMAPS:
+        return &s->bitmaps;
+    case OPTION_SKIP_BROKEN:
+        return &s->skip_broken_bitmaps;
     }
     return NULL;
 }
@@ -160,6 +167,8 @@ static int check_together(const struct q2_convert_settings *s, struct q2_error *
          "--image-opts and --format are mutually exclusive"},
         {s->copy.target_is_zero && !s->no_create,
          "--target-is-zero requires use of -n flag"},
+        {s->skip_broken_bitmaps && !s->bitmaps,
+         "Use of --skip-broken-bitmaps requires --bitmaps"},
     };
     for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++)
         if (rules[i].wrong)

@@ -17,6 +17,7 @@ struct q2_convert_settings {
     const char *backing_format;
     char *lists; // of -o; owned
     bool no_create, sparse_given;
+    bool bitmaps, skip_broken_bitmaps;
     bool target_image_opts; // how the name is to be read
     struct q2_convert_options copy;
     struct q2_file_options source_file, target_file; // cache modes, once they are parsed

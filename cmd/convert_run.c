@@ -8,6 +8,7 @@
 #include "cmd/convert.h"
 #include "cmd/opening.h"
 #include "cmd/progress.h"
+#include "ops/bitmap.h"
 #include "ops/create.h"
 
 static int open_sources(struct q2_conversion *c, const struct q2_command_line *line,
@@ -33,11 +34,35 @@ static int open_sources(struct q2_conversion *c, const struct q2_command_line *l
     return 0;
 }
 
+static int check_bitmaps(const struct q2_conversion *c, const struct q2_monitor *mon,
+                         struct q2_error *err)
+{
+    if (!c->settings->bitmaps)
+        return 0;
+    if (c->n_sources > 1)
+        return q2_fail(err, -EINVAL, "Copying bitmaps only possible with single source");
+    return q2_bitmap_check_copy(c->sources[0], c->settings->skip_broken_bitmaps, mon,
+                                err);
+}
+
+// What cannot be copied is told before all the data is.
+static int copy(struct q2_conversion *c, const struct q2_monitor *mon,
+                struct q2_error *err)
+{
+    bool bitmaps = c->settings->bitmaps;
+    int rc = bitmaps ? q2_bitmap_check_target(c->sources[0], c->target, err) : 0;
+    if (!rc)
+        rc =
+            q2_convert(c->sources, c->n_sources, c->target, &c->settings->copy, mon, err);
+    if (!rc && bitmaps)
+        rc = q2_bitmap_copy(c->sources[0], c->target, err);
+    return rc;
+}
+
 static int copy_and_finish(struct q2_conversion *c, const struct q2_monitor *mon,
                            struct q2_error *err)
 {
-    int rc =
-        q2_convert(c->sources, c->n_sources, c->target, &c->settings->copy, mon, err);
+    int rc = copy(c, mon, err);
     if (rc)
         return rc;
     return c->settings->no_create ? q2_disk_finish(c->target, err)
@@ -71,6 +96,8 @@ int q2_convert_images(const struct q2_command_line *line, struct q2_convert_sett
     int rc = s->no_create ? 0 : q2_new_path(c.target_name, &c.target_name, err);
     if (!rc)
         rc = open_sources(&c, line, err);
+    if (!rc)
+        rc = check_bitmaps(&c, &progress.monitor, err);
     if (!rc)
         rc = s->no_create ? q2_convert_prepare_existing(&c, &progress.monitor, err)
                           : q2_convert_prepare_new(&c, &progress.monitor, err);

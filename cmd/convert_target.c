@@ -107,7 +107,13 @@ static int settle_options(struct q2_conversion *c, struct q2_create_options *opt
     int rc = q2_new_image_resolve(&c->image, options, err);
     if (!rc)
         rc = q2_create_validate(options, err);
-    return rc ? creation_failed(c, err) : 0;
+    if (rc)
+        return creation_failed(c, err);
+    if (c->settings->bitmaps &&
+        (strcmp(options->format, "qcow2") || options->version < 3))
+        return q2_fail(err, -ENOTSUP, "Format driver '%s' does not support bitmaps",
+                       options->format);
+    return 0;
 }
 
 static int create_target(struct q2_conversion *c, const struct q2_create_options *options,

@@ -86,13 +86,13 @@ static int check_constraints(struct q2_image *img, const char *name, unsigned bi
     return ret == 0 ? check_directory(img, name, err) : ret;
 }
 
-static int add(struct q2_disk *d, const char *name, uint64_t granularity, bool enable,
-               struct q2_live_bitmap **out, struct q2_error *err)
+// *bits: of the granularity.
+static int check_new(struct q2_disk *d, const char *name, uint64_t granularity,
+                     unsigned *bits, struct q2_error *err)
 {
-    unsigned bits;
     if (name[0] == '\0')
         return q2_fail(err, -EINVAL, "Bitmap name cannot be empty");
-    int ret = check_granularity(d, granularity, &bits, err);
+    int ret = check_granularity(d, granularity, bits, err);
     if (ret < 0)
         return ret;
     if (d->ops != &q2_image_disk_ops)
@@ -102,13 +102,18 @@ static int add(struct q2_disk *d, const char *name, uint64_t granularity, bool e
     struct q2_image *img = q2_image_of(d);
     if (q2_bitmaps_find(img, name))
         return q2_fail(err, -EEXIST, "Bitmap already exists: %s", name);
-    if (check_constraints(img, name, bits, err) < 0)
-        return q2_context(err, "Can't make bitmap '%s' persistent in '%s'", name,
-                          d->path);
-    ret = q2_bitmaps_add(img, name, bits, out, err);
-    if (ret == 0 && !enable)
-        q2_bitmaps_enable(img, *out, false);
-    return ret;
+    ret = check_constraints(img, name, *bits, err);
+    return ret < 0 ? q2_context(err, "Can't make bitmap '%s' persistent in '%s'", name,
+                                d->path)
+                   : 0;
+}
+
+static int add(struct q2_disk *d, const char *name, uint64_t granularity,
+               struct q2_live_bitmap **out, struct q2_error *err)
+{
+    unsigned bits;
+    int ret = check_new(d, name, granularity, &bits, err);
+    return ret < 0 ? ret : q2_bitmaps_add(q2_image_of(d), name, bits, out, err);
 }
 
 // --- merge ---------------------------------------------------------------------------
@@ -124,17 +129,23 @@ static int take_run(void *opaque, uint64_t start, uint64_t end, struct q2_error 
     return q2_bits_set(m->img, m->to, start, end, err);
 }
 
+static int check_sizes(uint64_t to, uint64_t from, struct q2_error *err)
+{
+    if (from == to)
+        return 0;
+    return q2_fail(err, -EINVAL,
+                   "Bitmaps are of different sizes (destination size is %" PRIu64
+                   ", source size is %" PRIu64 ") and can't be merged",
+                   to, from);
+}
+
 static int merge_bitmaps(struct q2_image *from_img, struct q2_live_bitmap *from,
                          struct q2_image *img, struct q2_live_bitmap *to,
                          struct q2_error *err)
 {
     struct merge m = {.img = img, .to = to};
-    if (from->disk_size != to->disk_size)
-        return q2_fail(err, -EINVAL,
-                       "Bitmaps are of different sizes (destination size is %" PRIu64
-                       ", source size is %" PRIu64 ") and can't be merged",
-                       to->disk_size, from->disk_size);
-    return from == to ? 0 : q2_bits_each(from_img, from, take_run, &m, err);
+    int ret = check_sizes(to->disk_size, from->disk_size, err);
+    return ret < 0 || from == to ? ret : q2_bits_each(from_img, from, take_run, &m, err);
 }
 
 static int merge(struct q2_image *img, struct q2_image *source, const char *name,
@@ -162,7 +173,7 @@ static int act(struct q2_disk *d, const struct q2_bitmap_request *r,
     int ret;
     switch (action->act) {
     case Q2_BITMAP_ADD:
-        return add(d, r->name, r->granularity, true, &b, err);
+        return add(d, r->name, r->granularity, &b, err);
     case Q2_BITMAP_MERGE:
         return merge(img, source, r->name, action->source, err);
     case Q2_BITMAP_REMOVE:
@@ -274,14 +285,60 @@ int q2_bitmap_check_copy(struct q2_disk *source, bool skip_broken,
     return ret;
 }
 
+// Does something with every bitmap of the source that is sound.
+static int for_each(struct q2_disk *source, struct q2_disk *target, bool backwards,
+                    int (*one)(struct q2_image *from, struct q2_live_bitmap *b,
+                               struct q2_disk *to, struct q2_error *err),
+                    struct q2_error *err)
+{
+    int ret = load(source, err);
+    if (ret == 0)
+        ret = load(target, err);
+    lock(source);
+    lock(target);
+    struct q2_image *from = image_of(source);
+    unsigned n = from ? q2_bitmaps_count(from) : 0;
+    for (unsigned i = 0; ret == 0 && i < n; i++) {
+        struct q2_live_bitmap *b = q2_bitmaps_get(from, backwards ? n - 1 - i : i);
+        if (!b->inconsistent)
+            ret = one(from, b, target, err);
+    }
+    unlock(target);
+    unlock(source);
+    return ret;
+}
+
+static int check_one(struct q2_image *from, struct q2_live_bitmap *b, struct q2_disk *to,
+                     struct q2_error *err)
+{
+    const char *name = b->entry.name;
+    unsigned bits;
+    (void)from;
+    if (check_new(to, name, UINT64_C(1) << b->entry.granularity_bits, &bits, err) < 0)
+        return q2_context(err, "Failed to create bitmap %s", name);
+    if (check_sizes(to->size, b->disk_size, err) < 0)
+        return q2_context(err, "Failed to populate bitmap %s", name);
+    return 0;
+}
+
+int q2_bitmap_check_target(struct q2_disk *source, struct q2_disk *target,
+                           struct q2_error *err)
+{
+    if (!q2_bitmap_supported(target))
+        return q2_fail(err, -ENOTSUP, "Format driver '%s' does not support bitmaps",
+                       target->ops->format);
+    // QEMU complains of the last one first.
+    return for_each(source, target, true, check_one, err);
+}
+
 static int copy_one(struct q2_image *from, struct q2_live_bitmap *b, struct q2_disk *to,
                     struct q2_error *err)
 {
     struct q2_live_bitmap *copy;
     const char *name = b->entry.name;
-    if (add(to, name, UINT64_C(1) << b->entry.granularity_bits,
-            b->entry.flags & Q2_BITMAP_AUTO, &copy, err) < 0)
+    if (add(to, name, UINT64_C(1) << b->entry.granularity_bits, &copy, err) < 0)
         return q2_context(err, "Failed to create bitmap %s", name);
+    q2_bitmaps_enable(q2_image_of(to), copy, b->entry.flags & Q2_BITMAP_AUTO);
     if (merge_bitmaps(from, b, q2_image_of(to), copy, err) < 0)
         return q2_context(err, "Failed to populate bitmap %s", name);
     return 0;
@@ -289,19 +346,7 @@ static int copy_one(struct q2_image *from, struct q2_live_bitmap *b, struct q2_d
 
 int q2_bitmap_copy(struct q2_disk *source, struct q2_disk *target, struct q2_error *err)
 {
-    struct q2_image *from = image_of(source);
-    int ret = load(source, err);
-    if (ret == 0)
-        ret = load(target, err);
-    lock(source);
-    lock(target);
-    for (unsigned i = 0; ret == 0 && i < q2_bitmaps_count(from); i++) {
-        struct q2_live_bitmap *b = q2_bitmaps_get(from, i);
-        if (!b->inconsistent)
-            ret = copy_one(from, b, target, err);
-    }
-    unlock(target);
-    unlock(source);
+    int ret = for_each(source, target, false, copy_one, err);
     return ret < 0 ? ret : store(target, err);
 }
 

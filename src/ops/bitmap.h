@@ -41,8 +41,12 @@ bool q2_bitmap_supported(const struct q2_disk *d);
 // inconsistent ones are left out, and mon is warned of each.
 int q2_bitmap_check_copy(struct q2_disk *source, bool skip_broken,
                          const struct q2_monitor *mon, struct q2_error *err);
-// Copies them, in order, and stores them; inconsistent ones are left out. The target may
-// be an image that is not published yet.
+// Has the target room for those that are not inconsistent? Names must be new to it, and
+// it must be of the same size. Both were opened by us alone.
+int q2_bitmap_check_target(struct q2_disk *source, struct q2_disk *target,
+                           struct q2_error *err);
+// Copies them, in order, and stores them, after these checks. The target may be an image
+// that is not published yet.
 int q2_bitmap_copy(struct q2_disk *source, struct q2_disk *target, struct q2_error *err);
 
 // Host bytes that copies of all bitmaps take at most in an image of this cluster size:
