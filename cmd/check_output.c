@@ -146,6 +146,8 @@ json_t *q2_output_finding_json(const struct q2_finding *f)
     }
     if (f->has & Q2_HAS_ENTRY)
         set_hexadecimal(o, "entry", f->entry, 16);
+    if (f->has & Q2_HAS_BITMAP)
+        set_hexadecimal(o, "subclusters", f->bitmap, 16);
     if (f->field) {
         json_object_set_new(o, "field", json_string(f->field));
         set_hexadecimal(o, "value", f->value, 1);

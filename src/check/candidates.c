@@ -17,18 +17,9 @@
 #define MAX_EXTENSION 768U
 #define MAX_FORMAT_NAME 15U
 
-// The header as it stands, damaged or not.
-struct raw {
-    uint8_t bytes[4096];
-    uint64_t file_size;
-    unsigned cluster_bits;
-    uint64_t size;
-    uint32_t version, l1_size;
-    uint64_t features;
-};
-
-static int add(struct q2_candidates *c, const struct raw *r, const char *field,
-               unsigned at, unsigned n_bytes, uint64_t value, struct q2_error *err)
+int q2_candidates_add(struct q2_candidates *c, const struct q2_raw_header *r,
+                      const char *field, unsigned at, unsigned n_bytes, uint64_t value,
+                      struct q2_error *err)
 {
     uint64_t now = n_bytes == 8   ? q2_load_be64(r->bytes + at)
                    : n_bytes == 4 ? q2_load_be32(r->bytes + at)
@@ -44,7 +35,7 @@ static int add(struct q2_candidates *c, const struct raw *r, const char *field,
     return 0;
 }
 
-static int read_raw(struct q2_io *io, struct raw *r, struct q2_error *err)
+static int read_raw(struct q2_io *io, struct q2_raw_header *r, struct q2_error *err)
 {
     int ret = q2_io_get_size(io, &r->file_size, err);
     if (ret == 0)
@@ -55,25 +46,29 @@ static int read_raw(struct q2_io *io, struct raw *r, struct q2_error *err)
     r->cluster_bits = q2_load_be32(r->bytes + 20);
     r->size = q2_load_be64(r->bytes + 24);
     r->l1_size = q2_load_be32(r->bytes + 36);
+    r->crypt_method = q2_load_be32(r->bytes + 32);
     r->features = r->version >= 3 ? q2_load_be64(r->bytes + 72) : 0;
+    r->autoclear = r->version >= 3 ? q2_load_be64(r->bytes + 88) : 0;
+    q2_candidates_find_extensions(r);
     return 0;
 }
 
-static uint64_t needed_l1(const struct raw *r)
+static uint64_t needed_l1(const struct q2_raw_header *r)
 {
-    unsigned span_bits = 2 * r->cluster_bits - 3;
+    bool extended = (r->features & Q2_INCOMPAT_EXTENDED_L2) != 0;
+    unsigned span_bits = 2 * r->cluster_bits - (extended ? 4 : 3);
     return (r->size >> span_bits) + ((r->size & ((UINT64_C(1) << span_bits) - 1)) != 0);
 }
 
 // Do the fields that version 2 lacks stand there all the same?
-static bool v3_fields(const struct raw *r)
+static bool v3_fields(const struct q2_raw_header *r)
 {
     uint32_t length = q2_load_be32(r->bytes + 100);
     return (length == 104 || length == 112) &&
            q2_load_be32(r->bytes + 96) <= Q2_MAX_REFCOUNT_ORDER;
 }
 
-static int add_small_fields(struct q2_candidates *c, const struct raw *r,
+static int add_small_fields(struct q2_candidates *c, const struct q2_raw_header *r,
                             struct q2_error *err)
 {
     const struct {
@@ -104,31 +99,31 @@ static int add_small_fields(struct q2_candidates *c, const struct raw *r,
         if (ranges[i].at == 100 && (length == 104 || length == 112))
             continue;
         for (uint64_t v = ranges[i].first; v <= ranges[i].last && ret == 0; v++)
-            ret = add(c, r, ranges[i].field, ranges[i].at, ranges[i].n_bytes, v, err);
+            ret = q2_candidates_add(c, r, ranges[i].field, ranges[i].at,
+                                    ranges[i].n_bytes, v, err);
     }
     return ret;
 }
 
 // Bits that say how the file is laid out can be told from the file. Unknown bits cannot:
 // they stay.
-static int add_features(struct q2_candidates *c, const struct raw *r,
+static int add_features(struct q2_candidates *c, const struct q2_raw_header *r,
                         struct q2_error *err)
 {
     int ret = 0;
     for (unsigned bit = 2; bit <= 4 && ret == 0 && r->version >= 3; bit++)
-        ret = add(c, r, "incompatible_features", 72, 8,
-                  r->features ^ (UINT64_C(1) << bit), err);
-    uint64_t autoclear = r->version >= 3 ? q2_load_be64(r->bytes + 88) : 0;
+        ret = q2_candidates_add(c, r, "incompatible_features", 72, 8,
+                                r->features ^ (UINT64_C(1) << bit), err);
     for (unsigned bit = 0; bit <= 1 && ret == 0; bit++) {
-        if (autoclear & (UINT64_C(1) << bit))
-            ret = add(c, r, "autoclear_features", 88, 8,
-                      autoclear & ~(UINT64_C(1) << bit), err);
+        if (r->autoclear & (UINT64_C(1) << bit))
+            ret = q2_candidates_add(c, r, "autoclear_features", 88, 8,
+                                    r->autoclear & ~(UINT64_C(1) << bit), err);
     }
     return ret;
 }
 
 // Where the extensions end, as far as they can be followed; 0: they cannot.
-static unsigned extensions_end(const struct raw *r)
+static unsigned extensions_end(const struct q2_raw_header *r)
 {
     unsigned at = r->version >= 3 ? q2_load_be32(r->bytes + 100) : Q2_HEADER_V2_BYTES;
     while (at <= sizeof(r->bytes) - 8) {
@@ -143,26 +138,27 @@ static unsigned extensions_end(const struct raw *r)
 }
 
 // The backing file's name stands behind the extensions, and zeros behind it.
-static int add_backing(struct q2_candidates *c, const struct raw *r, struct q2_error *err)
+static int add_backing(struct q2_candidates *c, const struct q2_raw_header *r,
+                       struct q2_error *err)
 {
     unsigned end = extensions_end(r);
     uint64_t offset = q2_load_be64(r->bytes + 8);
     int ret = 0;
     if (end > 0 && end < sizeof(r->bytes) && r->bytes[end] != 0)
-        ret = add(c, r, "backing_file_offset", 8, 8, end, err);
+        ret = q2_candidates_add(c, r, "backing_file_offset", 8, 8, end, err);
     if (ret == 0 && offset > 0 && offset < sizeof(r->bytes)) {
         uint64_t room = sizeof(r->bytes) - offset;
         size_t n = strnlen((const char *)r->bytes + offset, (size_t)room);
         if (n > 0 && n <= Q2_MAX_BACKING_NAME)
-            ret = add(c, r, "backing_file_size", 16, 4, n, err);
+            ret = q2_candidates_add(c, r, "backing_file_size", 16, 4, n, err);
     }
     if (ret == 0 && offset > 0 && end > 0 && r->bytes[end] == 0)
-        ret = add(c, r, "backing_file_offset", 8, 8, 0, err);
+        ret = q2_candidates_add(c, r, "backing_file_offset", 8, 8, 0, err);
     return ret;
 }
 
 // Is there an extension that we know, or the end of them, at this place?
-static bool extension_at(const struct raw *r, unsigned at)
+static bool extension_at(const struct q2_raw_header *r, unsigned at)
 {
     if (at + 8 > sizeof(r->bytes))
         return false;
@@ -175,29 +171,29 @@ static bool extension_at(const struct raw *r, unsigned at)
 
 // Lengths with which another extension, or the end of them, follows the one at this
 // place.
-static int add_lengths_of(struct q2_candidates *c, const struct raw *r, unsigned at,
-                          struct q2_error *err)
+static int add_lengths_of(struct q2_candidates *c, const struct q2_raw_header *r,
+                          unsigned at, struct q2_error *err)
 {
     uint32_t type = q2_load_be32(r->bytes + at);
     const char *text = (const char *)r->bytes + at + 8;
     int ret = 0;
     if (type == Q2_EXT_END)
-        return add(c, r, "extension length", at + 4, 4, 0, err);
+        return q2_candidates_add(c, r, "extension length", at + 4, 4, 0, err);
     if (type == Q2_EXT_BACKING_FORMAT) {
         size_t n = strnlen(text, MAX_FORMAT_NAME);
         return extension_at(r, at + 8 + (unsigned)q2_align_up(n, 8))
-                   ? add(c, r, "extension length", at + 4, 4, n, err)
+                   ? q2_candidates_add(c, r, "extension length", at + 4, 4, n, err)
                    : 0;
     }
     unsigned step = type == Q2_EXT_FEATURE_TABLE ? 48 : 8;
     for (unsigned n = step; n <= MAX_EXTENSION && ret == 0; n += step) {
         if (extension_at(r, at + 8 + n))
-            ret = add(c, r, "extension length", at + 4, 4, n, err);
+            ret = q2_candidates_add(c, r, "extension length", at + 4, 4, n, err);
     }
     return ret;
 }
 
-static int add_extension_lengths(struct q2_candidates *c, const struct raw *r,
+static int add_extension_lengths(struct q2_candidates *c, const struct q2_raw_header *r,
                                  struct q2_error *err)
 {
     uint64_t at = r->version >= 3 ? q2_load_be32(r->bytes + 100) : Q2_HEADER_V2_BYTES;
@@ -216,7 +212,7 @@ static int add_extension_lengths(struct q2_candidates *c, const struct raw *r,
 
 // Could this be an L1 table: entries that are L2 tables' places in the file, at least
 // one?
-static bool like_l1(const struct raw *r, const uint8_t *buf, size_t n_entries)
+static bool like_l1(const struct q2_raw_header *r, const uint8_t *buf, size_t n_entries)
 {
     uint64_t cluster_size = UINT64_C(1) << r->cluster_bits;
     size_t n_used = 0;
@@ -232,7 +228,8 @@ static bool like_l1(const struct raw *r, const uint8_t *buf, size_t n_entries)
     return n_used > 0;
 }
 
-static bool like_snapshot_table(const struct raw *r, const uint8_t *buf, size_t n_bytes)
+static bool like_snapshot_table(const struct q2_raw_header *r, const uint8_t *buf,
+                                size_t n_bytes)
 {
     struct q2_error ignored = Q2_ERROR_INIT;
     uint64_t cluster_size = UINT64_C(1) << r->cluster_bits;
@@ -248,7 +245,8 @@ static bool like_snapshot_table(const struct raw *r, const uint8_t *buf, size_t 
 }
 
 // A refcount table: block places in the file, the first of which is there.
-static bool like_refcount_table(const struct raw *r, const uint8_t *buf, size_t n_entries)
+static bool like_refcount_table(const struct q2_raw_header *r, const uint8_t *buf,
+                                size_t n_entries)
 {
     uint64_t cluster_size = UINT64_C(1) << r->cluster_bits;
     if (q2_load_be64(buf) == 0)
@@ -261,30 +259,35 @@ static bool like_refcount_table(const struct raw *r, const uint8_t *buf, size_t 
     return true;
 }
 
-static int search_tables(struct q2_io *io, struct q2_candidates *c, const struct raw *r,
-                         struct q2_error *err)
+static int search_tables(struct q2_io *io, struct q2_candidates *c,
+                         const struct q2_raw_header *r, struct q2_error *err)
 {
     uint64_t n = q2_min_u64(q2_div_round_up(r->file_size, UINT64_C(1) << r->cluster_bits),
                             MAX_SEARCH_CLUSTERS);
     size_t n_bytes = (size_t)q2_min_u64(SEARCH_BYTES, UINT64_C(1) << r->cluster_bits);
     size_t n_l1 = (size_t)q2_min_u64(q2_max_u64(r->l1_size, 1), n_bytes / 8);
-    unsigned l1s = 0, tables = 0, snapshots = 0;
+    unsigned l1s = 0, tables = 0, snapshots = 0, others = 0;
     uint8_t buf[SEARCH_BYTES];
     int ret = 0;
     for (uint64_t i = 1; i < n && ret == 0; i++) {
         uint64_t offset = i << r->cluster_bits;
         ret = q2_io_read(io, offset, buf, n_bytes, err);
+        if (ret == 0 && others < MAX_FINDS) {
+            size_t before = c->n;
+            ret = q2_candidates_extension_place(c, r, offset, buf, n_bytes, err);
+            others += c->n > before;
+        }
         if (ret == 0 && l1s < MAX_FINDS && like_l1(r, buf, n_l1)) {
             l1s++;
-            ret = add(c, r, "l1_table_offset", 40, 8, offset, err);
+            ret = q2_candidates_add(c, r, "l1_table_offset", 40, 8, offset, err);
         }
         if (ret == 0 && tables < MAX_FINDS && like_refcount_table(r, buf, n_bytes / 8)) {
             tables++;
-            ret = add(c, r, "refcount_table_offset", 48, 8, offset, err);
+            ret = q2_candidates_add(c, r, "refcount_table_offset", 48, 8, offset, err);
         }
         if (ret == 0 && snapshots < MAX_FINDS && like_snapshot_table(r, buf, n_bytes)) {
             snapshots++;
-            ret = add(c, r, "snapshots_offset", 64, 8, offset, err);
+            ret = q2_candidates_add(c, r, "snapshots_offset", 64, 8, offset, err);
         }
     }
     return ret;
@@ -292,28 +295,30 @@ static int search_tables(struct q2_io *io, struct q2_candidates *c, const struct
 
 // As many entries as the disk needs; or as there is room for, when a machine's state was
 // behind the disk.
-static int add_l1_sizes(struct q2_candidates *c, const struct raw *r,
+static int add_l1_sizes(struct q2_candidates *c, const struct q2_raw_header *r,
                         struct q2_error *err)
 {
     uint64_t n = needed_l1(r), cluster_size = UINT64_C(1) << r->cluster_bits;
-    int ret = add(c, r, "l1_size", 36, 4, n, err);
-    return ret < 0 ? ret
-                   : add(c, r, "l1_size", 36, 4,
-                         q2_align_up(q2_max_u64(n, 1) * 8, cluster_size) / 8, err);
+    int ret = q2_candidates_add(c, r, "l1_size", 36, 4, n, err);
+    return ret < 0
+               ? ret
+               : q2_candidates_add(c, r, "l1_size", 36, 4,
+                                   q2_align_up(q2_max_u64(n, 1) * 8, cluster_size) / 8,
+                                   err);
 }
 
 // Does an L1 table of l1_size entries belong to a disk of this size?
-static bool size_fits(const struct raw *r, uint64_t size)
+static bool size_fits(const struct q2_raw_header *r, uint64_t size)
 {
-    struct raw other = *r;
+    struct q2_raw_header other = *r;
     other.size = size;
     return size != r->size && size > 0 && needed_l1(&other) == r->l1_size;
 }
 
 // Snapshots keep the disk's size. One that the L1 table is made for may be the disk's
 // own.
-static int add_sizes(struct q2_io *io, struct q2_candidates *c, const struct raw *r,
-                     bool *found, struct q2_error *err)
+static int add_sizes(struct q2_io *io, struct q2_candidates *c,
+                     const struct q2_raw_header *r, bool *found, struct q2_error *err)
 {
     uint64_t offset = q2_load_be64(r->bytes + 64);
     uint32_t n = q2_load_be32(r->bytes + 60);
@@ -331,7 +336,7 @@ static int add_sizes(struct q2_io *io, struct q2_candidates *c, const struct raw
             break;
         bool fits = sn.has_disk_size && size_fits(r, sn.disk_size);
         if (fits)
-            ret = add(c, r, "size", 24, 8, sn.disk_size, err);
+            ret = q2_candidates_add(c, r, "size", 24, 8, sn.disk_size, err);
         *found |= fits;
         q2_snapshot_clear(&sn);
         at += q2_align_up(used, 8);
@@ -343,7 +348,7 @@ static int add_sizes(struct q2_io *io, struct q2_candidates *c, const struct raw
 
 int q2_candidates_collect(struct q2_io *io, struct q2_candidates *c, struct q2_error *err)
 {
-    struct raw r;
+    struct q2_raw_header r = {0};
     *c = (struct q2_candidates){0};
     int ret = read_raw(io, &r, err);
     if (ret == 0)
@@ -354,6 +359,8 @@ int q2_candidates_collect(struct q2_io *io, struct q2_candidates *c, struct q2_e
         ret = add_backing(c, &r, err);
     if (ret == 0)
         ret = add_extension_lengths(c, &r, err);
+    if (ret == 0)
+        ret = q2_candidates_extensions(io, c, &r, err);
     bool sizes_known =
         r.cluster_bits >= Q2_MIN_CLUSTER_BITS && r.cluster_bits <= Q2_MAX_CLUSTER_BITS;
     bool size_is_wrong = false;

@@ -31,12 +31,14 @@ static bool field_text(const struct q2_finding *f, const char *name, size_t n_na
         {"offset.x", f->offset, false, true},
         {"size", f->size, true, true},
         {"entry", f->entry, false, true},
+        {"entry.0x", f->entry, true, true},
         {"cluster", f->cluster, false, false},
         {"index", f->index, false, false},
         {"refcount", f->refcount, false, false},
         {"reference", f->reference, false, false},
         {"value", f->value, false, false},
         {"wanted", f->wanted, false, false},
+        {"wanted.0x", f->wanted, true, true},
     };
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
         if (strlen(numbers[i].name) != n_name ||
@@ -53,6 +55,8 @@ static bool field_text(const struct q2_finding *f, const char *name, size_t n_na
         text = f->snapshot < 0 ? "the active state" : f->snapshot_name;
     else if (n_name == 5 && strncmp(name, "field", 5) == 0)
         text = f->field;
+    else if (n_name == 6 && strncmp(name, "bitmap", 6) == 0)
+        text = f->bitmap_name ? f->bitmap_name : "";
     if (text)
         snprintf(out, room, "%s", text);
     return text != NULL;

@@ -40,6 +40,7 @@ enum q2_finding_field {
     Q2_HAS_VALUE = 1 << 9,
     Q2_HAS_WANTED = 1 << 10,
     Q2_HAS_EDIT = 1 << 11,
+    Q2_HAS_BITMAP = 1 << 12,
 };
 
 struct q2_finding {
@@ -49,18 +50,23 @@ struct q2_finding {
     uint64_t cluster, count; // host clusters, from cluster on, all alike
     uint64_t index;          // in the table that the problem names
     uint64_t entry;          // the table entry as it stands
+    uint64_t bitmap;         // the second word of an extended L2 entry
     uint64_t refcount;       // as stored
     uint64_t reference;      // as counted
     uint64_t guest_offset, guest_bytes;
     int snapshot;              // index in the snapshot table; -1: the active state
     const char *snapshot_name; // "" for the active state
+    const char *bitmap_name;   // NULL or "": not known, or not about a bitmap
     uint64_t value, wanted;
     const char *field; // of the header; a string constant, NULL if it is none
     // The eight bytes that heal it: at this host offset, this value. What the entry said
     // is lost when lossy is set: the guest range reads as zeros then.
     uint64_t edit_offset, edit_value;
-    uint32_t edit_count; // that many times, one behind the other; 0 is 1
-    bool in_l1;          // the edit is of an L1 table
+    uint64_t edit_bitmap; // edit_wide: goes behind edit_value, as one entry
+    uint32_t edit_count;  // that many times, one behind the other; 0 is 1
+    uint32_t lost_bits;   // subclusters that are lost, a bit each; 0: all there are
+    bool edit_wide;
+    bool in_l1; // the edit is of an L1 table
     bool lossy;
     bool needs_zero_cluster; // version 2 with a backing file: zeros have to be stored
     bool recovered;          // the owner of an orphaned cluster was found

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
-#include "base/endian.h"
+#include "check/l2.h"
 #include "check/repair.h"
 
 // More of them are not put together: each costs a look at all L1 tables.
@@ -16,39 +16,48 @@ struct lost {
     struct q2_plan *p;
     struct q2_scan *s;
     const struct q2_finding *f;
-    bool part;         // the rest of the table is sound
-    uint64_t table;    // its place
-    uint64_t first, n; // entries that are lost
-    uint64_t *entries; // what is known of the whole table; 0: nothing
-    uint64_t n_found;  // of those that are lost
-    uint64_t times;    // L1 entries of all states that name it
-    bool in_place;     // its cluster is its own: only the content is lost
+    bool part;                   // the rest of the table is sound
+    uint64_t table;              // its place
+    uint64_t first, n;           // entries that are lost
+    struct q2_l2_words *entries; // what is known of the whole table; 0: nothing
+    uint64_t n_found;            // of those that are lost
+    uint64_t times;              // L1 entries of all states that name it
+    bool in_place;               // its cluster is its own: only the content is lost
     bool nothing_else; // all that is missing is known: what is not was never there
 };
 
 // The entry for what is lost: zeros, never what a backing file has.
-static int filler(struct q2_plan *p, const struct q2_scan *s, uint64_t *entry,
+static int filler(struct q2_plan *p, const struct q2_scan *s, struct q2_l2_words *w,
                   struct q2_error *err)
 {
-    *entry = 0;
+    *w = (struct q2_l2_words){0};
     if (s->header.version >= 3)
-        *entry = Q2_FLAG_ZERO;
+        *w = q2_scan_zeros(s, *w);
     else if (s->header.backing_file)
-        return q2_edit_append(p, NULL, entry, err);
+        return q2_edit_append(p, NULL, &w->entry, err);
     return 0;
+}
+
+// A table's words go to disk as big-endian numbers.
+static void store_words(const struct q2_scan *s, uint8_t *table, uint64_t index,
+                        struct q2_l2_words w)
+{
+    uint64_t words[2] = {0};
+    q2_scan_set_words(s, words, 0, w);
+    q2_table_encode(words, table + q2_scan_l2_bytes(s, index), s->l2_words);
 }
 
 int q2_heal_zero_table(struct q2_plan *p, const struct q2_scan *s, uint64_t *value,
                        struct q2_error *err)
 {
-    uint64_t entry, n = s->cluster_size / 8;
+    struct q2_l2_words w;
     *value = 0;
-    int ret = filler(p, s, &entry, err);
+    int ret = filler(p, s, &w, err);
     uint8_t *table = ret == 0 ? malloc(s->cluster_size) : NULL;
     if (ret == 0 && !table)
         ret = q2_fail_memory(err, s->cluster_size);
-    for (uint64_t i = 0; i < n && table; i++)
-        q2_store_be64(table + i * 8, entry);
+    for (uint64_t i = 0; i < UINT64_C(1) << s->l2_bits && table; i++)
+        store_words(s, table, i, w);
     if (ret == 0)
         ret = q2_edit_append(p, table, value, err);
     free(table);
@@ -72,13 +81,12 @@ static uint64_t explained(const struct lost *l)
 {
     uint64_t n = 0;
     for (uint64_t i = l->first; i < l->first + l->n; i++) {
-        struct q2_l2_entry e =
-            q2_l2_decode(l->entries[i], l->s->cluster_bits, l->s->header.version);
+        struct q2_l2_entry e = q2_scan_decode(l->s, l->entries[i].entry);
         if (e.kind == Q2_CLUSTER_COMPRESSED)
             n += ((e.host_offset + e.n_bytes - 1) >> l->s->cluster_bits) -
                  (e.host_offset >> l->s->cluster_bits) + 1;
         else
-            n += l->entries[i] != 0;
+            n += l->entries[i].entry != 0;
     }
     return n;
 }
@@ -107,17 +115,34 @@ static int find_place(struct lost *l, struct q2_error *err)
     return ret;
 }
 
+// Data in a file of their own are where they were. (What was zero there, and is not in
+// the file, nobody knows; nor what a backing file showed.)
+static bool is_external(const struct q2_scan *s)
+{
+    return s->data_file && !s->header.backing_file;
+}
+
+static void know_external(struct lost *l)
+{
+    const struct q2_scan *s = l->s;
+    uint64_t base = q2_align_down(l->f->guest_offset, q2_scan_span(s));
+    for (uint64_t i = 0; i < UINT64_C(1) << s->l2_bits; i++)
+        l->entries[i] = q2_scan_external(s, base + (i << s->cluster_bits));
+}
+
 static int investigate(struct lost *l, struct q2_error *err)
 {
     struct q2_scan *s = l->s;
     uint64_t n_found;
     int ret = 0;
     // In a dirty image refcounts are what a crash leaves, and no evidence.
-    if (!(s->header.incompatible_features & Q2_INCOMPAT_DIRTY))
+    if (is_external(s))
+        know_external(l);
+    else if (!(s->header.incompatible_features & Q2_INCOMPAT_DIRTY))
         ret = q2_scan_shared_table(s, l->f->guest_offset, l->table, l->entries, &n_found,
                                    err);
     for (uint64_t i = l->first; i < l->first + l->n; i++)
-        l->n_found += l->entries[i] != 0;
+        l->n_found += !q2_words_empty(l->entries[i]);
     if (ret == 0)
         ret = find_place(l, err);
     l->nothing_else = l->in_place && !s->header.backing_file && is_alone(l) &&
@@ -134,7 +159,7 @@ static int note_run(const struct lost *l, uint64_t first, uint64_t n,
     f.guest_bytes = n << l->s->cluster_bits;
     f.lossy = true;
     if (l->in_place) // shared with whoever names this table
-        f.edit_offset = l->table + first * 8;
+        f.edit_offset = l->table + q2_scan_l2_bytes(l->s, first);
     int ret = q2_plan_note(l->p, &f, err);
     return ret < 0 || !l->in_place ? ret : q2_plan_note_sharers(l->p, l->s, &f, err);
 }
@@ -151,8 +176,8 @@ static int note_losses(const struct lost *l, struct q2_error *err)
     }
     uint64_t end = l->first + l->n;
     for (uint64_t i = l->first, n; i < end && ret == 0; i += n) {
-        bool known = l->entries[i] != 0;
-        for (n = 1; i + n < end && (l->entries[i + n] != 0) == known; n++)
+        bool known = !q2_words_empty(l->entries[i]);
+        for (n = 1; i + n < end && !q2_words_empty(l->entries[i + n]) == known; n++)
             ;
         if (!known)
             ret = note_run(l, i, n, err);
@@ -163,16 +188,20 @@ static int note_losses(const struct lost *l, struct q2_error *err)
 // The table as it is known, in its own cluster or in a new one.
 static int write_table(const struct lost *l, struct q2_error *err)
 {
-    uint64_t rest = 0, place;
-    int ret = l->nothing_else ? 0 : filler(l->p, l->s, &rest, err);
-    uint8_t *table = ret == 0 ? malloc(l->n * 8) : NULL;
+    const struct q2_scan *s = l->s;
+    uint64_t place, n_bytes = q2_scan_l2_bytes(s, l->n);
+    struct q2_l2_words rest = {0};
+    int ret = l->nothing_else ? 0 : filler(l->p, s, &rest, err);
+    uint8_t *table = ret == 0 ? malloc(n_bytes) : NULL;
     if (ret == 0 && !table)
-        ret = q2_fail_memory(err, l->n * 8);
-    for (uint64_t i = 0; i < l->n && table; i++)
-        q2_store_be64(table + i * 8,
-                      l->entries[l->first + i] ? l->entries[l->first + i] : rest);
+        ret = q2_fail_memory(err, n_bytes);
+    for (uint64_t i = 0; i < l->n && table; i++) {
+        struct q2_l2_words w = l->entries[l->first + i];
+        store_words(s, table, i, q2_words_empty(w) ? rest : w);
+    }
     if (ret == 0 && l->in_place)
-        ret = q2_io_write(l->p->overlay, l->table + l->first * 8, table, l->n * 8, err);
+        ret = q2_io_write(l->p->overlay, l->table + q2_scan_l2_bytes(s, l->first), table,
+                          n_bytes, err);
     else if (ret == 0)
         ret = q2_edit_append(l->p, table, &place, err);
     free(table);
@@ -204,7 +233,7 @@ int q2_heal_lost_table(struct q2_plan *p, struct q2_scan *s, const struct q2_fin
     if (!l.entries)
         return q2_fail_memory(err, l.n * sizeof(*l.entries));
     if (l.part) {
-        l.first = (f->edit_offset - l.table) / 8;
+        l.first = (f->edit_offset - l.table) / q2_scan_l2_bytes(s, 1);
         l.n = f->edit_count;
     }
     int ret = investigate(&l, err);

@@ -73,7 +73,8 @@ int q2_scan_mend_l1_size(struct q2_scan *s, unsigned index, bool usable,
 }
 
 // Does the entry name an L2 table that misses a reference?
-static int names_table(struct q2_scan *s, uint64_t entry, bool *yes, struct q2_error *err)
+static int names_table(struct q2_scan *s, uint64_t entry, uint64_t guest_offset,
+                       bool *yes, struct q2_error *err)
 {
     uint64_t offset = entry & Q2_OFFSET_MASK;
     *yes = !(entry & Q2_L1_RESERVED) && offset != 0 &&
@@ -81,7 +82,9 @@ static int names_table(struct q2_scan *s, uint64_t entry, bool *yes, struct q2_e
            q2_scan_in_file(s, offset, s->cluster_size);
     int ret = *yes ? q2_scan_has_surplus(s, offset, s->cluster_size, yes, err) : 0;
     bool shared = q2_counters_get(s->tables, offset >> s->cluster_bits) > 0;
-    return ret < 0 || !*yes || shared ? ret : q2_scan_reads_like_l2(s, offset, yes, err);
+    return ret < 0 || !*yes || shared
+               ? ret
+               : q2_scan_reads_like_l2(s, offset, guest_offset, yes, err);
 }
 
 static int reads_like_l1(struct q2_scan *s, uint64_t offset, uint64_t n, bool *yes,
@@ -98,7 +101,7 @@ static int reads_like_l1(struct q2_scan *s, uint64_t offset, uint64_t n, bool *y
         if (l1[i] == 0)
             continue;
         n_used++;
-        ret = names_table(s, l1[i], yes, err);
+        ret = names_table(s, l1[i], i << (s->l2_bits + s->cluster_bits), yes, err);
     }
     *yes &= n_used > 0;
     free(l1);

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
-#include "check/scan.h"
+#include "check/l2.h"
 
 // More than these are no single damage.
 #define MAX_HUNTED 64U
@@ -95,7 +95,7 @@ static int try_orphan(struct q2_scan *s, const struct q2_referrer *r, uint64_t o
     bool yes;
     int ret = q2_scan_is_orphan(s, offset, &stored, &yes, err);
     if (ret == 0 && yes && r->is_l1)
-        ret = q2_scan_reads_like_l2(s, offset, &yes, err);
+        ret = q2_scan_reads_like_l2(s, offset, r->guest_offset, &yes, err);
     if (ret == 0 && yes && (m->n == 0 || m->r != r || m->offset != offset)) {
         *m = (struct match){.r = r, .offset = offset, .stored = stored, .n = m->n + 1};
     }
@@ -130,9 +130,8 @@ static int try_l1_order(struct q2_scan *s, const struct q2_referrer *r, struct m
 static int try_neighbours(struct q2_scan *s, const struct q2_referrer *r, struct match *m,
                           struct q2_error *err)
 {
-    struct q2_l2_entry before =
-        q2_l2_decode(r->previous, s->cluster_bits, s->header.version);
-    struct q2_l2_entry behind = q2_l2_decode(r->next, s->cluster_bits, s->header.version);
+    struct q2_l2_entry before = q2_scan_decode(s, r->previous);
+    struct q2_l2_entry behind = q2_scan_decode(s, r->next);
     uint64_t own = offset_of(r->entry);
     int ret = 0;
     if ((before.kind == Q2_CLUSTER_NORMAL &&
@@ -152,7 +151,8 @@ static void report(struct q2_scan *s, const struct q2_referrer *r, uint64_t valu
 {
     uint64_t span =
         r->is_l1 ? UINT64_C(1) << (s->l2_bits + s->cluster_bits) : s->cluster_size;
-    struct q2_l2_entry e = q2_l2_decode(value, s->cluster_bits, s->header.version);
+    struct q2_l2_entry e = q2_scan_decode(s, value);
+    struct q2_l2_words zeros = q2_scan_zeros(s, (struct q2_l2_words){0, r->bitmap});
     struct q2_finding f = {.problem = r->is_l1 ? Q2_PROBLEM_L1_MISDIRECTED
                                                : Q2_PROBLEM_L2_MISDIRECTED,
                            .has = Q2_HAS_OFFSET | Q2_HAS_INDEX | Q2_HAS_ENTRY |
@@ -166,6 +166,12 @@ static void report(struct q2_scan *s, const struct q2_referrer *r, uint64_t valu
                            .guest_bytes = span,
                            .edit_offset = r->host_offset,
                            .edit_value = value,
+                           .edit_bitmap = lossy   ? zeros.bitmap
+                                          : value ? r->bitmap
+                                                  : r->bitmap & Q2_BITMAP_ZEROS,
+                           .edit_wide = s->extended && !r->is_l1,
+                           .lost_bits = (uint32_t)r->bitmap,
+                           .bitmap = r->bitmap,
                            .in_l1 = r->is_l1,
                            .lossy = lossy,
                            .recovered = !lossy,
@@ -291,11 +297,14 @@ static int judge_by_orphan(struct q2_scan *s, struct rivals *v, struct q2_error 
     int ret = 0;
     for (size_t k = 0; k < s->n_orphans && k < MAX_LOOKED_AT && ret == 0; k++) {
         uint64_t offset = s->orphans[k] << s->cluster_bits;
-        bool yes;
-        ret = q2_scan_reads_like_l2(s, offset, &yes, err);
-        for (unsigned i = 0; i < v->n && ret == 0 && yes; i++) {
-            bool kin;
-            ret = q2_scan_is_kin(s, offset, v->list[i]->guest_offset, &kin, err);
+        bool yes = false;
+        for (unsigned i = 0; i < v->n && ret == 0; i++) {
+            bool kin = false;
+            if (i == 0 || s->data_file)
+                ret =
+                    q2_scan_reads_like_l2(s, offset, v->list[i]->guest_offset, &yes, err);
+            if (ret == 0 && yes)
+                ret = q2_scan_is_kin(s, offset, v->list[i]->guest_offset, &kin, err);
             n += kin;
             which = kin ? i : which;
         }
@@ -328,11 +337,11 @@ static int heal_wrong(struct q2_scan *s, const struct q2_referrer *r, bool alone
         uint64_t offset = s->orphans[i] << s->cluster_bits;
         ret = q2_scan_is_orphan(s, offset, &stored, &yes, err);
         if (ret == 0 && yes && r->is_l1)
-            ret = q2_scan_reads_like_l2(s, offset, &yes, err);
+            ret = q2_scan_reads_like_l2(s, offset, r->guest_offset, &yes, err);
         if (ret < 0 || !yes)
             continue;
         found = value == 0;
-        value = offset | (r->is_l1 ? 0 : r->entry & Q2_FLAG_ZERO) |
+        value = offset | (r->is_l1 || !s->zero_flag ? 0 : r->entry & Q2_FLAG_ZERO) |
                 (stored == 1 ? Q2_FLAG_COPIED : 0);
         if (!found) // the second one
             break;
@@ -342,7 +351,7 @@ static int heal_wrong(struct q2_scan *s, const struct q2_referrer *r, bool alone
     // Nothing is missing: it named nothing.
     bool empty = s->surplus == 0 && (r->is_l1 || !s->header.backing_file);
     if (!found)
-        value = !r->is_l1 && s->header.version >= 3 && !empty ? Q2_FLAG_ZERO : 0;
+        value = !r->is_l1 && s->zero_flag && !empty ? Q2_FLAG_ZERO : 0;
     report(s, r, value, !found && !empty);
     return 0;
 }
@@ -384,7 +393,7 @@ static int heal_by_nearness(struct q2_scan *s, const struct rivals *v,
     }
     if (ret == 0 && m.n == 1)
         report(s, m.r,
-               m.offset | (m.r->is_l1 ? 0 : m.r->entry & Q2_FLAG_ZERO) |
+               m.offset | (m.r->is_l1 || !s->zero_flag ? 0 : m.r->entry & Q2_FLAG_ZERO) |
                    (m.stored == 1 ? Q2_FLAG_COPIED : 0),
                false);
     return ret;

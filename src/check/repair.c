@@ -9,6 +9,7 @@
 
 #include "base/checked.h"
 #include "base/endian.h"
+#include "check/l2.h"
 #include "io/overlay.h"
 
 // Each round heals something, or planning ends; this bounds what a hostile image can
@@ -98,22 +99,22 @@ int q2_edit_header(struct q2_io *overlay, size_t at, const void *bytes, size_t n
 }
 
 // The finding's name belongs to a scan that will be gone: the plan keeps a copy.
-static int keep_name(struct q2_plan *p, struct q2_finding *f, struct q2_error *err)
+static int keep_name(struct q2_plan *p, const char **name, struct q2_error *err)
 {
     void *list = p->names;
-    if (!f->snapshot_name || !*f->snapshot_name) {
-        f->snapshot_name = "";
+    if (!*name || !**name) {
+        *name = "";
         return 0;
     }
     int ret = q2_scan_grow(&list, &p->max_names, p->n_names, sizeof(char *), err);
     if (ret < 0)
         return ret;
     p->names = list;
-    char *copy = strdup(f->snapshot_name);
+    char *copy = strdup(*name);
     if (!copy)
-        return q2_fail_memory(err, strlen(f->snapshot_name));
+        return q2_fail_memory(err, strlen(*name));
     p->names[p->n_names++] = copy;
-    f->snapshot_name = copy;
+    *name = copy;
     return 0;
 }
 
@@ -127,8 +128,10 @@ int q2_plan_note(struct q2_plan *p, const struct q2_finding *f, struct q2_error 
     if (ret < 0)
         return ret;
     p->healed.list = list;
-    p->healed.list[p->healed.n] = *f;
-    return keep_name(p, &p->healed.list[p->healed.n++], err);
+    struct q2_finding *kept = &p->healed.list[p->healed.n++];
+    *kept = *f;
+    ret = keep_name(p, &kept->snapshot_name, err);
+    return ret < 0 ? ret : keep_name(p, &kept->bitmap_name, err);
 }
 
 // A table that other states share: what is lost in it is lost for them, too.
@@ -154,17 +157,46 @@ int q2_plan_note_sharers(struct q2_plan *p, const struct q2_scan *s,
     return ret;
 }
 
-// Fills entries first .. end of the table at offset with value.
+// Fills bytes first .. end of the table at offset with an entry, that is as long as wide
+// says.
 static int fill_entries(struct q2_plan *p, uint64_t offset, uint64_t first, uint64_t end,
-                        uint64_t value, struct q2_error *err)
+                        struct q2_l2_words w, bool wide, struct q2_error *err)
 {
     uint8_t bytes[65536];
     int ret = 0;
-    for (size_t i = 0; i < sizeof(bytes); i += 8)
-        q2_store_be64(bytes + i, value);
-    for (uint64_t at = first * 8, n; at < end * 8 && ret == 0; at += n) {
-        n = q2_min_u64(end * 8 - at, sizeof(bytes));
+    for (size_t i = 0; i < sizeof(bytes); i += 16) {
+        q2_store_be64(bytes + i, w.entry);
+        q2_store_be64(bytes + i + 8, wide ? w.bitmap : w.entry);
+    }
+    for (uint64_t at = first, n; at < end && ret == 0; at += n) {
+        n = q2_min_u64(end - at, sizeof(bytes));
         ret = q2_io_write(p->overlay, offset + at, bytes, (size_t)n, err);
+    }
+    return ret;
+}
+
+// Notes what an entry loses: all of its cluster, or the subclusters that were stored.
+static int note_entry(struct q2_plan *p, const struct q2_scan *s,
+                      const struct q2_finding *f, struct q2_error *err)
+{
+    uint64_t part = s->cluster_size / Q2_SUBCLUSTERS;
+    int ret = 0;
+    for (unsigned i = 0, n; i < Q2_SUBCLUSTERS && ret == 0; i += n) {
+        struct q2_finding run = *f;
+        bool lost = f->lossy && f->lost_bits ? (f->lost_bits >> i) & 1 : true;
+        for (n = 1; i + n < Q2_SUBCLUSTERS; n++) {
+            if (f->lossy && f->lost_bits && ((f->lost_bits >> (i + n)) & 1) != lost)
+                break;
+        }
+        if (!lost)
+            continue;
+        if (n < Q2_SUBCLUSTERS) {
+            run.guest_offset += i * part;
+            run.guest_bytes = n * part;
+        }
+        ret = q2_plan_note(p, &run, err);
+        if (ret == 0 && !f->in_l1)
+            ret = q2_plan_note_sharers(p, s, &run, err);
     }
     return ret;
 }
@@ -188,13 +220,12 @@ static int heal_entry(struct q2_plan *p, struct q2_scan *s, const struct q2_find
     if (ret == 0 && f->needs_zero_cluster)
         ret = q2_io_flush(p->overlay, err);
     if (ret == 0)
-        ret = fill_entries(p, f->edit_offset, 0, f->edit_count ? f->edit_count : 1, value,
-                           err);
+        ret = fill_entries(
+            p, f->edit_offset, 0, q2_max_u64(f->edit_count, 1) * (f->edit_wide ? 16 : 8),
+            (struct q2_l2_words){value, f->edit_bitmap}, f->edit_wide, err);
     if (ret == 0 && f->problem == Q2_PROBLEM_L2_CUT)
         ret = q2_plan_appended(p, f->offset, s->cluster_size, err);
-    if (ret == 0)
-        ret = q2_plan_note(p, f, err);
-    return ret < 0 || l1 ? ret : q2_plan_note_sharers(p, s, f, err);
+    return ret < 0 ? ret : note_entry(p, s, f, err);
 }
 
 // What the table lost must not show the backing file: all of it is one table of zeros.
@@ -205,9 +236,11 @@ static int hide_backing(struct q2_plan *p, const struct q2_scan *s,
     int ret = q2_heal_zero_table(p, s, &value, err);
     if (ret == 0)
         ret = q2_io_flush(p->overlay, err);
-    return ret < 0 ? ret
-                   : fill_entries(p, f->offset, f->guest_offset >> span_bits, f->size / 8,
-                                  value & ~Q2_FLAG_COPIED, err);
+    return ret < 0
+               ? ret
+               : fill_entries(p, f->offset, (f->guest_offset >> span_bits) * 8, f->size,
+                              (struct q2_l2_words){value & ~Q2_FLAG_COPIED, 0}, false,
+                              err);
 }
 
 // A table whose end was cut off: the file reaches to its end again, with zeros.
@@ -243,7 +276,8 @@ static int heal_entries(struct q2_plan *p, struct q2_scan *s, bool l1, bool *cha
         const struct q2_finding *f = &s->findings.list[i];
         if (!(f->has & Q2_HAS_EDIT) || f->in_l1 != l1 ||
             f->problem == Q2_PROBLEM_REFTABLE_RESERVED ||
-            f->problem == Q2_PROBLEM_SNAPSHOT_FIELD)
+            f->problem == Q2_PROBLEM_SNAPSHOT_FIELD ||
+            f->problem == Q2_PROBLEM_BITMAP_TABLE)
             continue;
         int ret = heal_entry(p, s, f, l1, err);
         if (ret < 0)
@@ -281,7 +315,11 @@ static bool references_are_doubtful(const struct q2_scan *s)
         if (problem != Q2_PROBLEM_REFCOUNT_TOO_HIGH &&
             problem != Q2_PROBLEM_REFCOUNT_TOO_LOW &&
             problem != Q2_PROBLEM_SNAPSHOT_INCOMPLETE &&
-            problem != Q2_PROBLEM_COMPRESSED_COPIED)
+            problem != Q2_PROBLEM_COMPRESSED_COPIED &&
+            problem != Q2_PROBLEM_SUBCLUSTERS_BOTH &&
+            problem != Q2_PROBLEM_SUBCLUSTERS_PACKED &&
+            problem != Q2_PROBLEM_DATA_FILE_COMPRESSED &&
+            problem != Q2_PROBLEM_DATA_FILE_OFFSET)
             return true;
     }
     return s->rebuild;
@@ -293,7 +331,7 @@ static bool grows_file(const struct q2_scan *s, const struct q2_finding *f)
     return (f->lossy && (f->in_l1 || s->header.backing_file)) ||
            f->problem == Q2_PROBLEM_SNAPSHOT_INCOMPLETE ||
            f->problem == Q2_PROBLEM_SNAPSHOT_TABLE ||
-           f->problem == Q2_PROBLEM_SNAPSHOT_L1;
+           f->problem == Q2_PROBLEM_SNAPSHOT_L1 || f->problem == Q2_PROBLEM_BITMAP_TABLE;
 }
 
 // Before a file that was cut short grows again, entries that lead behind its old end are
@@ -308,7 +346,7 @@ static int mark_cut_off(struct q2_plan *p, const struct q2_scan *s, bool *change
     for (size_t i = 0; i < s->findings.n && grows; i++) {
         const struct q2_finding *f = &s->findings.list[i];
         uint64_t near = (2 * s->file_clusters + Q2_NEAR_CLUSTERS) << s->cluster_bits;
-        bool reads_zero = !f->in_l1 && (f->entry & Q2_FLAG_ZERO);
+        bool reads_zero = !f->in_l1 && s->zero_flag && (f->entry & Q2_FLAG_ZERO);
         if (f->problem != Q2_PROBLEM_REFERENCE_OUTSIDE || f->edit_offset == 0 ||
             reads_zero || f->offset < s->file_size || f->offset >= near)
             continue;
@@ -324,7 +362,11 @@ static int mark_cut_off(struct q2_plan *p, const struct q2_scan *s, bool *change
 static int round_all(struct q2_plan *p, struct q2_scan *s, const struct q2_monitor *mon,
                      bool *changed, struct q2_error *err)
 {
+    if (s->luks_lost) // nothing else is of use; its clusters must not become free
+        return 0;
     int ret = mark_cut_off(p, s, changed, err);
+    if (ret == 0 && !*changed)
+        ret = q2_heal_bitmaps(p, s, changed, err);
     if (ret == 0 && !*changed)
         ret = heal_cut(p, s, changed, err);
     if (ret == 0 && !*changed)
@@ -414,6 +456,11 @@ static bool header_is_doubtful(const struct q2_scan *s)
         case Q2_PROBLEM_L1_ON_METADATA:
         case Q2_PROBLEM_L2_GARBAGE:
         case Q2_PROBLEM_ACTIVE_L1_CUT:
+        case Q2_PROBLEM_LUKS_HEADER:
+        case Q2_PROBLEM_BITMAP_DIRECTORY:
+        case Q2_PROBLEM_BITMAP_TABLE:
+        case Q2_PROBLEM_DATA_FILE_COMPRESSED:
+        case Q2_PROBLEM_DATA_FILE_OFFSET:
             return true;
         case Q2_PROBLEM_REFCOUNT_TOO_LOW:
             if (!dirty)
@@ -425,7 +472,7 @@ static bool header_is_doubtful(const struct q2_scan *s)
                 return true;
             break;
         case Q2_PROBLEM_L2_RESERVED: // a zero flag that version 2 does not know?
-            if (s->header.version == 2)
+            if (s->header.version == 2 || s->extended)
                 return true;
             break;
         case Q2_PROBLEM_REFCOUNT_TOO_HIGH: // shared with a snapshot that is not there?

@@ -21,7 +21,7 @@ struct q2_plan {
     struct q2_scan after; // the scan of the overlay
     unsigned n_tables;    // lost L2 tables that were put together
     bool inflate;         // try every compressed cluster
-    char **names;         // of snapshots that findings in healed point to
+    char **names;         // of snapshots and bitmaps that findings in healed point to
     size_t n_names, max_names;
 };
 
@@ -66,6 +66,8 @@ int q2_heal_header(struct q2_plan *p, const struct q2_monitor *mon, bool *change
                    struct q2_error *err);
 int q2_heal_snapshots(struct q2_plan *p, struct q2_scan *s, bool *changed,
                       struct q2_error *err);
+int q2_heal_bitmaps(struct q2_plan *p, const struct q2_scan *s, bool *changed,
+                    struct q2_error *err);
 int q2_heal_refcounts(struct q2_plan *p, struct q2_scan *s, enum q2_repair_mode mode,
                       bool *changed, struct q2_error *err);
 int q2_heal_rebuild(struct q2_plan *p, const struct q2_monitor *mon,

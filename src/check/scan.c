@@ -19,6 +19,9 @@ void q2_scan_shrink(struct q2_scan *s)
     free(s->snapshots);
     free(s->snapshot_offsets);
     free(s->l1s);
+    for (size_t i = 0; i < s->n_bitmap_names; i++)
+        free(s->bitmap_names[i]);
+    free(s->bitmap_names);
     free(s->refcount_table);
     free(s->findings.list);
     free(s->late.list);
@@ -232,7 +235,12 @@ static int prepare(struct q2_scan *s, struct q2_error *err)
     const struct q2_header *h = &s->header;
     s->cluster_bits = h->cluster_bits;
     s->cluster_size = UINT32_C(1) << h->cluster_bits;
-    s->l2_bits = h->cluster_bits - 3;
+    s->extended = (h->incompatible_features & Q2_INCOMPAT_EXTENDED_L2) != 0;
+    s->data_file = (h->incompatible_features & Q2_INCOMPAT_DATA_FILE) != 0;
+    s->zero_flag = h->version >= 3 && !s->extended;
+    s->l2_words = s->extended ? 2 : 1;
+    s->data = s->data_file ? NULL : s->io;
+    s->l2_bits = h->cluster_bits - (s->extended ? 4 : 3);
     s->file_clusters = q2_div_round_up(s->file_size, s->cluster_size);
     s->format = q2_refcount_format(h->refcount_order);
     s->total_clusters = q2_div_round_up(h->size, s->cluster_size);
@@ -243,18 +251,6 @@ static int prepare(struct q2_scan *s, struct q2_error *err)
     s->blocks = q2_cache_new(Q2_CACHE_RAW, s->cluster_size, BLOCK_CACHE_BYTES);
     if (!s->references || !s->metadata || !s->tables || !s->dangling || !s->blocks)
         return q2_fail_memory(err, sizeof(*s));
-    if (h->incompatible_features & Q2_INCOMPAT_EXTENDED_L2)
-        return q2_fail(err, -ENOTSUP,
-                       "The image uses extended L2 entries; this version cannot check "
-                       "such an image");
-    if (h->incompatible_features & Q2_INCOMPAT_DATA_FILE)
-        return q2_fail(err, -ENOTSUP,
-                       "The image uses an external data file; this version cannot check "
-                       "such an image");
-    if (h->has_bitmaps || h->has_crypto)
-        return q2_fail(err, -ENOTSUP,
-                       "The image has %s; this version cannot check such an image",
-                       h->has_bitmaps ? "persistent bitmaps" : "a LUKS header");
     return 0;
 }
 
@@ -270,7 +266,9 @@ static int scan_mapped(struct q2_scan *s, struct q2_error *err)
         ret = q2_scan_snapshots(s, err);
     if (ret == 0)
         ret = q2_scan_snapshot_tables(s, err);
-    return ret < 0 ? ret : q2_scan_mapping(s, err);
+    if (ret == 0)
+        ret = q2_scan_mapping(s, err);
+    return ret < 0 ? ret : q2_scan_bitmaps(s, err);
 }
 
 // Flags are told in guest order, a table's before those in it, as QEMU does.

@@ -33,11 +33,16 @@ struct q2_scan_l1 {
     uint64_t disk_size;
 };
 
+// An L2 entry as it stands; bitmap: the second word of an extended one, else 0.
+struct q2_l2_words {
+    uint64_t entry, bitmap;
+};
+
 // A damaged entry whose right value is looked for when all references are known.
 struct q2_suspect {
     size_t finding; // index in findings; SIZE_MAX when that one was not kept
     bool is_l1;
-    uint64_t entry;
+    uint64_t entry, bitmap; // of an L1 table: without a bitmap
     uint64_t guest_offset;
     bool hollow; // it stands in an L2 table that has no sound entry
 };
@@ -48,6 +53,7 @@ struct q2_referrer {
     int snapshot;
     const char *name;                      // of the snapshot
     uint64_t index, entry, previous, next; // raw entries; 0 where there is none
+    uint64_t bitmap;                       // of the entry, if it is an extended one
     uint64_t host_offset;                  // of the entry itself
     uint64_t guest_offset;
     uint64_t times; // states that share the table it stands in
@@ -81,6 +87,11 @@ struct q2_scan {
     struct q2_header header;
     unsigned cluster_bits, l2_bits;
     uint32_t cluster_size;
+    unsigned l2_words;  // 64-bit words of an L2 entry: 2 if extended
+    bool extended;      // the image has extended L2 entries
+    bool zero_flag;     // bit 0 of an L2 entry says that it reads as zeros
+    bool data_file;     // guest data lie in another file, at their guest offsets
+    struct q2_io *data; // that file, if all data is to be read; else io, or NULL
     const struct q2_refcount_format *format;
 
     uint64_t *refcount_table; // entries as they stand; NULL when it could not be read
@@ -110,6 +121,10 @@ struct q2_scan {
 
     struct q2_scan_l1 *l1s;
     unsigned n_l1s;
+
+    char **bitmap_names; // that findings point to
+    size_t n_bitmap_names, max_bitmap_names;
+    bool luks_lost; // where the LUKS header should be, none begins
 
     struct q2_counters *references; // by host cluster
     struct q2_counters *metadata;   // by host cluster: how often metadata lies there
@@ -232,6 +247,12 @@ int q2_scan_active(struct q2_scan *s, struct q2_error *err);          // scan_ta
 int q2_scan_snapshot_tables(struct q2_scan *s, struct q2_error *err); // scan_tables.c
 int q2_scan_snapshots(struct q2_scan *s, struct q2_error *err);       // scan_snapshots.c
 int q2_scan_mapping(struct q2_scan *s, struct q2_error *err);         // scan_mapping.c
+int q2_scan_crypto(struct q2_scan *s, struct q2_error *err);          // scan_crypto.c
+int q2_scan_bitmaps(struct q2_scan *s, struct q2_error *err);         // scan_bitmaps.c
+// Where the last data of a region of the file ends, the holes behind it left out: memory
+// follows what is there, not what is claimed.
+int q2_scan_data_end(struct q2_scan *s, uint64_t offset, uint64_t n_bytes, uint64_t *end,
+                     struct q2_error *err);
 
 // How often, and by whom, an L2 table is named; l1 and index are the first place.
 struct q2_scan_link {
@@ -260,11 +281,12 @@ static inline bool q2_scan_hunts(const struct q2_scan *s, uint64_t offset)
 // Is the cluster in use by its refcount, and by nothing that was found? suspects.c
 int q2_scan_is_orphan(struct q2_scan *s, uint64_t offset, uint64_t *stored, bool *yes,
                       struct q2_error *err);
-// Does it read like an L2 table whose clusters are orphans, too?
 int q2_scan_inflates(struct q2_scan *s, const struct q2_l2_entry *e, bool *yes,
                      struct q2_error *err);
-int q2_scan_reads_like_l2(struct q2_scan *s, uint64_t offset, bool *yes,
-                          struct q2_error *err);
+// Does it read like an L2 table whose clusters are orphans, too? With an external data
+// file: like the one that maps guest_offset.
+int q2_scan_reads_like_l2(struct q2_scan *s, uint64_t offset, uint64_t guest_offset,
+                          bool *yes, struct q2_error *err);
 int q2_scan_resolve(struct q2_scan *s, struct q2_error *err); // suspects.c
 
 // An entry that says nothing at all: the table's place was cut off.
@@ -342,7 +364,8 @@ int q2_scan_is_kin(struct q2_scan *s, uint64_t table, uint64_t guest_offset, boo
 // Entries for a whole L2 table (out: as many as it has), by other tables than own; 0
 // where nothing is known.
 int q2_scan_shared_table(struct q2_scan *s, uint64_t guest_offset, uint64_t own,
-                         uint64_t *out, uint64_t *n_found, struct q2_error *err);
+                         struct q2_l2_words *out, uint64_t *n_found,
+                         struct q2_error *err);
 // Makes room for one more item in a list; *list may move.
 int q2_scan_grow(void **list, size_t *max, size_t n, size_t item, struct q2_error *err);
 int q2_scan_suspect(struct q2_scan *s, const struct q2_suspect *suspect,

@@ -6,10 +6,8 @@
 #include "base/checked.h"
 #include "check/scan.h"
 
-// Where the last data of a region ends, the holes behind it left out: memory follows what
-// is there, not what is claimed.
-static int data_end(struct q2_scan *s, uint64_t offset, uint64_t n_bytes, uint64_t *end,
-                    struct q2_error *err)
+int q2_scan_data_end(struct q2_scan *s, uint64_t offset, uint64_t n_bytes, uint64_t *end,
+                     struct q2_error *err)
 {
     uint64_t limit = q2_min_u64(offset + n_bytes, s->file_size);
     *end = offset;
@@ -30,7 +28,7 @@ static int data_end(struct q2_scan *s, uint64_t offset, uint64_t n_bytes, uint64
 static int read_l1(struct q2_scan *s, struct q2_scan_l1 *l1, struct q2_error *err)
 {
     uint64_t end;
-    int ret = data_end(s, l1->offset, (uint64_t)l1->n_entries * 8, &end, err);
+    int ret = q2_scan_data_end(s, l1->offset, (uint64_t)l1->n_entries * 8, &end, err);
     if (ret < 0)
         return ret;
     size_t n_bytes = (size_t)q2_align_up(end - l1->offset, 8);
@@ -246,6 +244,8 @@ int q2_scan_active(struct q2_scan *s, struct q2_error *err)
                                   .n_entries = h->l1_size,
                                   .disk_size = h->size};
     int ret = claim_header(s, l1_bytes, err);
+    if (ret == 0)
+        ret = q2_scan_crypto(s, err);
     if (ret == 0 && l1_bytes > 0 && h->l1_table_offset + l1_bytes > s->file_size)
         report_cut(s, h->l1_table_offset, l1_bytes);
     if (ret == 0 && q2_scan_in_file(s, h->l1_table_offset, l1_bytes))

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
-#include "check/scan.h"
+#include "check/l2.h"
 
 int q2_scan_has_surplus(struct q2_scan *s, uint64_t offset, uint64_t n_bytes, bool *yes,
                         struct q2_error *err)
@@ -27,7 +27,7 @@ int q2_scan_has_surplus(struct q2_scan *s, uint64_t offset, uint64_t n_bytes, bo
 static void range_of(const struct q2_scan *s, uint64_t value, uint64_t *first,
                      uint64_t *last)
 {
-    struct q2_l2_entry e = q2_l2_decode(value, s->cluster_bits, s->header.version);
+    struct q2_l2_entry e = q2_scan_decode(s, value);
     *first = e.host_offset >> s->cluster_bits;
     *last = *first;
     if (e.kind == Q2_CLUSTER_COMPRESSED)
@@ -68,23 +68,22 @@ static void add_value(struct q2_values *v, uint64_t value)
 }
 
 // An L2 entry of another state: does it name data that one more entry could name?
-static int add_l2(struct q2_scan *s, uint64_t raw, struct q2_values *v,
-                  struct q2_error *err)
+static int is_missed(struct q2_scan *s, struct q2_l2_words w, bool *yes,
+                     struct q2_error *err)
 {
-    struct q2_l2_entry e = q2_l2_decode(raw, s->cluster_bits, s->header.version);
-    bool packed = e.kind == Q2_CLUSTER_COMPRESSED, yes = false;
+    struct q2_l2_entry e = q2_scan_decode(s, w.entry);
+    bool packed = e.kind == Q2_CLUSTER_COMPRESSED;
     uint64_t n_bytes = packed ? e.n_bytes : s->cluster_size;
+    *yes = false;
     // Whether a zero cluster was one in the other state, too, cannot be known.
-    if (!packed && (e.kind != Q2_CLUSTER_NORMAL || (raw & Q2_L2_RESERVED) ||
+    if (!packed && (e.kind != Q2_CLUSTER_NORMAL || (w.entry & q2_scan_l2_reserved(s)) ||
+                    (s->extended && (uint32_t)w.bitmap == 0) ||
                     !q2_is_aligned(e.host_offset, s->cluster_size)))
         return 0;
-    if (!q2_scan_in_file(s, e.host_offset, n_bytes) ||
+    if (s->data_file || !q2_scan_in_file(s, e.host_offset, n_bytes) ||
         q2_scan_is_metadata(s, e.host_offset, n_bytes))
         return 0;
-    int ret = q2_scan_has_surplus(s, e.host_offset, n_bytes, &yes, err);
-    if (ret == 0 && yes)
-        add_value(v, raw & ~Q2_FLAG_COPIED);
-    return ret;
+    return q2_scan_has_surplus(s, e.host_offset, n_bytes, yes, err);
 }
 
 // The table of l1 that maps the same range; 0: none that can be used, or own itself.
@@ -102,18 +101,22 @@ int q2_scan_shared_l2(struct q2_scan *s, uint64_t entry_offset, uint64_t guest_o
                       struct q2_values *v, struct q2_error *err)
 {
     uint64_t own = q2_align_down(entry_offset, s->cluster_size);
-    uint64_t index = guest_offset >> (s->l2_bits + s->cluster_bits), raw;
+    uint64_t index = guest_offset >> (s->l2_bits + s->cluster_bits), words[2];
     int ret = 0;
     *v = (struct q2_values){0};
     for (unsigned t = 0; t < s->n_l1s && ret == 0; t++) {
         uint64_t table = table_of(s, &s->l1s[t], index, own);
+        bool yes = false;
         if (table == 0)
             continue;
-        ret = q2_io_read(s->io, table + (entry_offset - own), &raw, sizeof(raw), err);
+        ret = q2_io_read(s->io, table + (entry_offset - own), words,
+                         q2_scan_l2_bytes(s, 1), err);
         if (ret == 0) {
-            q2_table_decode(&raw, &raw, 1);
-            ret = add_l2(s, raw, v, err);
+            q2_table_decode(words, words, s->l2_words);
+            ret = is_missed(s, q2_scan_words(s, words, 0), &yes, err);
         }
+        if (yes)
+            add_value(v, words[0] & ~Q2_FLAG_COPIED);
     }
     return ret;
 }
@@ -142,7 +145,7 @@ static int read_table(struct q2_scan *s, uint64_t table, uint64_t *l2,
 {
     int ret = q2_io_read(s->io, table, l2, s->cluster_size, err);
     if (ret == 0)
-        q2_table_decode(l2, l2, (size_t)1 << s->l2_bits);
+        q2_table_decode(l2, l2, s->cluster_size / 8);
     return ret;
 }
 
@@ -150,7 +153,7 @@ int q2_scan_is_kin(struct q2_scan *s, uint64_t table, uint64_t guest_offset, boo
                    struct q2_error *err)
 {
     uint64_t index = guest_offset >> (s->l2_bits + s->cluster_bits);
-    size_t n = (size_t)1 << s->l2_bits;
+    size_t n = s->cluster_size / 8;
     uint64_t *both = malloc(2 * (size_t)s->cluster_size);
     int ret = both ? read_table(s, table, both, err) : q2_fail_memory(err, n * 16);
     *yes = false;
@@ -159,7 +162,7 @@ int q2_scan_is_kin(struct q2_scan *s, uint64_t table, uint64_t guest_offset, boo
         if (other == 0)
             continue;
         ret = read_table(s, other, both + n, err);
-        for (size_t i = 0; i < n && ret == 0; i++)
+        for (size_t i = 0; i < n && ret == 0; i += s->l2_words)
             *yes |= (both[i] & Q2_OFFSET_MASK) != 0 &&
                     ((both[i] ^ both[n + i]) & ~Q2_FLAG_COPIED) == 0;
     }
@@ -169,8 +172,8 @@ int q2_scan_is_kin(struct q2_scan *s, uint64_t table, uint64_t guest_offset, boo
 
 // Puts what the other states' tables say at the places of out that are still empty; what
 // two say differently is left empty, and marked in disputed.
-static int gather(struct q2_scan *s, uint64_t table, uint64_t *out, bool *disputed,
-                  struct q2_error *err)
+static int gather(struct q2_scan *s, uint64_t table, struct q2_l2_words *out,
+                  bool *disputed, struct q2_error *err)
 {
     size_t n = (size_t)1 << s->l2_bits;
     uint64_t *l2 = malloc(s->cluster_size);
@@ -178,45 +181,47 @@ static int gather(struct q2_scan *s, uint64_t table, uint64_t *out, bool *disput
         return q2_fail_memory(err, s->cluster_size);
     int ret = read_table(s, table, l2, err);
     for (size_t i = 0; i < n && ret == 0; i++) {
-        struct q2_values v = {0};
-        if (l2[i] == 0)
+        struct q2_l2_words w = q2_scan_words(s, l2, i);
+        bool yes = false;
+        if (!q2_words_empty(w))
+            ret = is_missed(s, w, &yes, err);
+        if (!yes)
             continue;
-        ret = add_l2(s, l2[i], &v, err);
-        if (v.n == 0)
-            continue;
-        disputed[i] |= out[i] != 0 && out[i] != v.list[0];
-        out[i] = v.list[0];
+        w.entry &= ~Q2_FLAG_COPIED;
+        disputed[i] |= !q2_words_empty(out[i]) &&
+                       (out[i].entry != w.entry || out[i].bitmap != w.bitmap);
+        out[i] = w;
     }
     free(l2);
     return ret;
 }
 
 // What is disputed, and what is claimed more often than it could be, stays empty.
-static int drop_disputed(struct q2_scan *s, uint64_t *out, const bool *disputed,
+static int drop_disputed(struct q2_scan *s, struct q2_l2_words *out, const bool *disputed,
                          uint64_t *n_found, struct q2_error *err)
 {
     size_t n = (size_t)1 << s->l2_bits;
     struct q2_counters *claims = q2_counters_new();
     int ret = claims ? 0 : q2_fail_memory(err, n);
     for (size_t i = 0; i < n && ret == 0; i++) {
-        if (out[i] != 0)
-            ret = q2_scan_claim_value(s, claims, out[i], err);
+        if (out[i].entry != 0)
+            ret = q2_scan_claim_value(s, claims, out[i].entry, err);
     }
     for (size_t i = 0; i < n && ret == 0; i++) {
         bool fits = true;
-        if (out[i] == 0)
+        if (out[i].entry == 0)
             continue;
-        ret = q2_scan_claim_fits(s, claims, out[i], &fits, err);
+        ret = q2_scan_claim_fits(s, claims, out[i].entry, &fits, err);
         if (disputed[i] || !fits)
-            out[i] = 0;
-        *n_found += out[i] != 0;
+            out[i] = (struct q2_l2_words){0};
+        *n_found += out[i].entry != 0;
     }
     q2_counters_free(claims);
     return ret;
 }
 
 int q2_scan_shared_table(struct q2_scan *s, uint64_t guest_offset, uint64_t own,
-                         uint64_t *out, uint64_t *n_found, struct q2_error *err)
+                         struct q2_l2_words *out, uint64_t *n_found, struct q2_error *err)
 {
     uint64_t index = guest_offset >> (s->l2_bits + s->cluster_bits);
     size_t n = (size_t)1 << s->l2_bits;
@@ -224,7 +229,7 @@ int q2_scan_shared_table(struct q2_scan *s, uint64_t guest_offset, uint64_t own,
     int ret = disputed ? 0 : q2_fail_memory(err, n);
     *n_found = 0;
     for (size_t i = 0; i < n; i++)
-        out[i] = 0;
+        out[i] = (struct q2_l2_words){0};
     for (unsigned t = 0; t < s->n_l1s && ret == 0; t++) {
         uint64_t table = table_of(s, &s->l1s[t], index, own);
         if (table != 0)

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
-#include "check/scan.h"
+#include "check/l2.h"
 #include "image/codec.h"
 
 // So many other suspects are looked at.
@@ -28,10 +28,24 @@ int q2_scan_is_orphan(struct q2_scan *s, uint64_t offset, uint64_t *stored, bool
     return ret;
 }
 
-// Does the cluster read like an L2 table that nobody names: entries that make sense, most
-// of them naming clusters that are named less often than their refcounts say, too?
-int q2_scan_reads_like_l2(struct q2_scan *s, uint64_t offset, bool *yes,
-                          struct q2_error *err)
+// Would this be a sound entry of an L2 table that nobody names: of a cluster that is
+// named less often than its refcount says, too; or of the right one in a data file?
+static int fits_orphan(struct q2_scan *s, struct q2_l2_words w, uint64_t guest_offset,
+                       bool *yes, struct q2_error *err)
+{
+    struct q2_l2_entry e;
+    *yes = false;
+    if (q2_scan_judge_l2(s, w, guest_offset, &e) != Q2_N_PROBLEMS)
+        return 0;
+    *yes = true;
+    if (s->data_file || e.kind == Q2_CLUSTER_COMPRESSED || !e.has_cluster)
+        return 0;
+    return q2_scan_has_surplus(s, e.host_offset, s->cluster_size, yes, err);
+}
+
+// Does the cluster read like an L2 table: entries that make sense, most of them?
+int q2_scan_reads_like_l2(struct q2_scan *s, uint64_t offset, uint64_t guest_offset,
+                          bool *yes, struct q2_error *err)
 {
     size_t n = (size_t)1 << s->l2_bits, n_used = 0, n_good = 0;
     uint64_t *l2 = malloc(s->cluster_size);
@@ -39,24 +53,16 @@ int q2_scan_reads_like_l2(struct q2_scan *s, uint64_t offset, bool *yes,
         return q2_fail_memory(err, s->cluster_size);
     int ret = q2_io_read(s->io, offset, l2, s->cluster_size, err);
     if (ret == 0)
-        q2_table_decode(l2, l2, n);
+        q2_table_decode(l2, l2, n * s->l2_words);
     for (size_t i = 0; i < n && ret == 0; i++) {
-        struct q2_l2_entry e = q2_l2_decode(l2[i], s->cluster_bits, s->header.version);
-        bool missed = false;
-        if (l2[i] == 0)
+        struct q2_l2_words w = q2_scan_words(s, l2, i);
+        bool good = false;
+        if (q2_words_empty(w))
             continue;
         n_used++;
-        if (l2[i] == Q2_FLAG_ZERO && s->header.version >= 3)
-            n_good++;
-        else if (e.kind == Q2_CLUSTER_COMPRESSED)
-            n_good += q2_scan_in_file(s, e.host_offset, e.n_bytes) &&
-                      !q2_scan_is_metadata(s, e.host_offset, e.n_bytes);
-        else if (!(l2[i] & Q2_L2_RESERVED) && e.host_offset != 0 &&
-                 q2_is_aligned(e.host_offset, s->cluster_size) &&
-                 q2_scan_in_file(s, e.host_offset, s->cluster_size) &&
-                 !q2_scan_is_metadata(s, e.host_offset, s->cluster_size))
-            ret = q2_scan_has_surplus(s, e.host_offset, s->cluster_size, &missed, err);
-        n_good += missed;
+        ret = fits_orphan(s, w, guest_offset + ((uint64_t)i << s->cluster_bits), &good,
+                          err);
+        n_good += good;
     }
     free(l2);
     *yes = n_used > 0 && n_good * 3 >= n_used * 2;
@@ -87,16 +93,18 @@ int q2_scan_inflates(struct q2_scan *s, const struct q2_l2_entry *e, bool *yes,
 static int fits(struct q2_scan *s, const struct q2_suspect *x, uint64_t raw,
                 uint64_t *value, bool *yes, struct q2_error *err)
 {
-    struct q2_l2_entry e = q2_l2_decode(raw, s->cluster_bits, s->header.version);
+    struct q2_l2_entry e = q2_scan_decode(s, raw);
     uint64_t stored = 0;
     *yes = false;
     if (!x->is_l1 && e.kind == Q2_CLUSTER_COMPRESSED) {
+        if (x->bitmap != 0) // it has subclusters
+            return 0;
         *value = raw & ~Q2_FLAG_COPIED;
         int ret = q2_scan_has_surplus(s, e.host_offset, e.n_bytes, yes, err);
         return ret < 0 || !*yes ? ret : q2_scan_inflates(s, &e, yes, err);
     }
-    uint64_t reserved = x->is_l1 ? Q2_L1_RESERVED : Q2_L2_RESERVED;
-    if ((raw & reserved) || (!x->is_l1 && s->header.version < 3 && (raw & Q2_FLAG_ZERO)))
+    uint64_t reserved = x->is_l1 ? Q2_L1_RESERVED : q2_scan_l2_reserved(s);
+    if (raw & reserved)
         return 0;
     int ret = q2_scan_is_orphan(s, raw & Q2_OFFSET_MASK, &stored, yes, err);
     // The active state's entry of a cluster with one reference has the COPIED flag:
@@ -105,7 +113,7 @@ static int fits(struct q2_scan *s, const struct q2_suspect *x, uint64_t raw,
         stored == 1 && s->findings.list[x->finding].snapshot < 0)
         *yes = false;
     if (ret == 0 && *yes && x->is_l1)
-        ret = q2_scan_reads_like_l2(s, raw & Q2_OFFSET_MASK, yes, err);
+        ret = q2_scan_reads_like_l2(s, raw & Q2_OFFSET_MASK, x->guest_offset, yes, err);
     *value = (raw & ~Q2_FLAG_COPIED) | (stored == 1 ? Q2_FLAG_COPIED : 0);
     return ret;
 }
@@ -119,7 +127,7 @@ struct answer {
 static int try_value(struct q2_scan *s, const struct q2_suspect *x, uint64_t raw,
                      struct answer *a, struct q2_error *err)
 {
-    uint64_t value;
+    uint64_t value = 0;
     bool yes;
     int ret = fits(s, x, raw, &value, &yes, err);
     if (ret == 0 && yes && (a->n == 0 || a->value != value)) {
@@ -142,7 +150,7 @@ static uint64_t packed_value(const struct q2_scan *s, const struct q2_stream *t)
 static int try_measured(struct q2_scan *s, const struct q2_suspect *x, struct answer *a,
                         struct q2_error *err)
 {
-    struct q2_l2_entry e = q2_l2_decode(x->entry, s->cluster_bits, s->header.version);
+    struct q2_l2_entry e = q2_scan_decode(s, x->entry);
     struct q2_stream t = {.offset = e.host_offset};
     size_t n_bytes;
     int ret = q2_scan_measure(s, t.offset, &n_bytes, err);
@@ -156,10 +164,8 @@ static int try_measured(struct q2_scan *s, const struct q2_suspect *x, struct an
 static int try_near(struct q2_scan *s, const struct q2_suspect *x, struct answer *a,
                     struct q2_error *err)
 {
-    uint64_t reserved = x->is_l1 ? Q2_L1_RESERVED : Q2_L2_RESERVED;
+    uint64_t reserved = x->is_l1 ? Q2_L1_RESERVED : q2_scan_l2_reserved(s);
     uint64_t clean = x->entry & ~reserved;
-    if (s->header.version < 3)
-        clean &= ~Q2_FLAG_ZERO;
     uint64_t aligned = (clean & ~Q2_OFFSET_MASK) |
                        q2_align_down(clean & Q2_OFFSET_MASK, s->cluster_size);
     int ret = try_value(s, x, aligned, a, err);
@@ -176,9 +182,9 @@ static int try_near(struct q2_scan *s, const struct q2_suspect *x, struct answer
 }
 
 // A flag of zeros counts only in an entry that is not damaged all over.
-static uint64_t zero_flag(const struct q2_suspect *x)
+static uint64_t zero_flag(const struct q2_scan *s, const struct q2_suspect *x)
 {
-    if (x->is_l1 || (x->entry & (Q2_L2_RESERVED | Q2_FLAG_COMPRESSED)))
+    if (x->is_l1 || !s->zero_flag || (x->entry & (Q2_L2_RESERVED | Q2_FLAG_COMPRESSED)))
         return 0;
     return x->entry & Q2_FLAG_ZERO;
 }
@@ -218,7 +224,7 @@ static int try_orphans(struct q2_scan *s, const struct q2_suspect *x, struct ans
         uint64_t offset = s->orphans[i] << s->cluster_bits;
         if (!x->is_l1 && q2_scan_begins_unnamed(s, offset))
             continue; // tried as what it is
-        ret = try_value(s, x, offset | zero_flag(x), a, err);
+        ret = try_value(s, x, offset | zero_flag(s, x), a, err);
     }
     return ret;
 }
@@ -244,15 +250,14 @@ static void give_up(const struct q2_scan *s, const struct q2_suspect *x,
                     struct q2_finding *f)
 {
     bool backing = s->header.backing_file != NULL;
+    struct q2_l2_words zeros = q2_scan_zeros(s, (struct q2_l2_words){0, x->bitmap});
     f->lossy = true;
     f->has |= Q2_HAS_EDIT;
-    f->edit_value = 0;
-    if (x->is_l1)
-        f->needs_zero_cluster = backing;
-    else if (s->header.version >= 3)
-        f->edit_value = Q2_FLAG_ZERO;
-    else
-        f->needs_zero_cluster = backing;
+    f->edit_value = x->is_l1 ? 0 : zeros.entry;
+    f->edit_bitmap = zeros.bitmap;
+    f->edit_wide = !x->is_l1 && s->extended;
+    f->lost_bits = (uint32_t)x->bitmap;
+    f->needs_zero_cluster = backing && (x->is_l1 || s->header.version < 3);
 }
 
 // Does the L1 entry of a table that is garbage name what other entries name, and is
@@ -262,11 +267,26 @@ static bool is_anothers(const struct q2_scan *s, const struct q2_suspect *x)
     uint64_t cluster = (x->entry & Q2_OFFSET_MASK) >> s->cluster_bits, n = 0;
     for (size_t i = 0; i < s->n_suspects && i < MAX_RIVALS; i++) {
         const struct q2_suspect *other = &s->suspects[i];
-        struct q2_l2_entry e =
-            q2_l2_decode(other->entry, s->cluster_bits, s->header.version);
+        struct q2_l2_entry e = q2_scan_decode(s, other->entry);
         n += !other->is_l1 && e.host_offset >> s->cluster_bits == cluster;
     }
     return n > 0 && s->surplus + 1 == n; // its own reference counts as one of them
+}
+
+// The same of an extended entry, which named no cluster: then no subcluster is stored.
+// One bit that says so is a stray one; above a backing file more of them may have been
+// anything.
+static bool had_no_cluster(const struct q2_scan *s, const struct q2_suspect *x,
+                           struct q2_finding *f)
+{
+    uint32_t stored = (uint32_t)x->bitmap;
+    if (s->header.backing_file && stored != 0 && !q2_is_power_of_2(stored))
+        return false;
+    f->edit_value = 0;
+    f->edit_bitmap = x->bitmap & Q2_BITMAP_ZEROS;
+    f->edit_wide = true;
+    f->has |= Q2_HAS_EDIT;
+    return true;
 }
 
 // No cluster is missing a reference, so the entry named none. Above a backing file it
@@ -280,6 +300,8 @@ static bool was_empty(const struct q2_scan *s, const struct q2_suspect *x,
         f->problem == Q2_PROBLEM_L2_GARBAGE ? is_anothers(s, x) : s->surplus == 0;
     if (!nothing_missing || s->rebuild || dirty)
         return false;
+    if (!x->is_l1 && s->extended)
+        return had_no_cluster(s, x, f);
     if (!x->is_l1 && ((zero && s->header.version < 3) ||
                       (s->header.backing_file && !q2_is_power_of_2(plain))))
         return false;
@@ -289,13 +311,17 @@ static bool was_empty(const struct q2_scan *s, const struct q2_suspect *x,
 }
 
 // A zero cluster whose host cluster is not what it was: it reads as zeros all the same.
+// So does an extended entry, whose bits say it (without any it may be a compressed one).
 static bool is_zero(const struct q2_scan *s, const struct q2_suspect *x,
                     struct q2_finding *f)
 {
-    if (x->is_l1 || s->header.version < 3 || !(x->entry & Q2_FLAG_ZERO) ||
-        (x->entry & (Q2_L2_RESERVED | Q2_FLAG_COMPRESSED)))
+    if (x->is_l1)
         return false;
-    f->edit_value = Q2_FLAG_ZERO;
+    if (s->extended && (x->bitmap == 0 || (uint32_t)x->bitmap != 0))
+        return false;
+    if (!s->extended && (!zero_flag(s, x) || (x->entry & Q2_FLAG_COMPRESSED)))
+        return false;
+    f->edit_value = s->zero_flag ? Q2_FLAG_ZERO : 0;
     f->has |= Q2_HAS_EDIT;
     return true;
 }
@@ -342,7 +368,7 @@ static int was_cut_off(struct q2_scan *s, const struct q2_suspect *x,
 static int look_for(struct q2_scan *s, const struct q2_suspect *x, size_t n_rivals,
                     struct answer *a, struct q2_error *err)
 {
-    uint64_t reserved = x->is_l1 ? Q2_L1_RESERVED : Q2_L2_RESERVED;
+    uint64_t reserved = x->is_l1 ? Q2_L1_RESERVED : q2_scan_l2_reserved(s);
     uint64_t offset = x->entry & Q2_OFFSET_MASK;
     // In a dirty image refcounts are what a crash leaves, and no evidence.
     bool dirty = (s->header.incompatible_features & Q2_INCOMPAT_DIRTY) != 0;
@@ -380,11 +406,23 @@ static int look_for(struct q2_scan *s, const struct q2_suspect *x, size_t n_riva
 static int owns_its_place(struct q2_scan *s, const struct q2_suspect *x, bool *yes,
                           struct q2_error *err)
 {
-    struct q2_l2_entry e = q2_l2_decode(x->entry, s->cluster_bits, s->header.version);
+    struct q2_l2_entry e = q2_scan_decode(s, x->entry);
     *yes = false;
     return e.kind == Q2_CLUSTER_COMPRESSED
                ? q2_scan_has_surplus(s, e.host_offset, e.n_bytes, yes, err)
                : 0;
+}
+
+// An extended entry without bits stores nothing, unless it is compressed.
+static bool is_bare(const struct q2_scan *s, const struct q2_suspect *x,
+                    struct q2_finding *f)
+{
+    if (x->is_l1 || !s->extended || x->bitmap != 0 ||
+        s->compressed_clusters + s->n_packed > 0)
+        return false;
+    f->edit_value = 0;
+    f->has |= Q2_HAS_EDIT;
+    return true;
 }
 
 static int resolve_one(struct q2_scan *s, const struct q2_suspect *x, size_t n_rivals,
@@ -409,7 +447,7 @@ static int resolve_one(struct q2_scan *s, const struct q2_suspect *x, size_t n_r
         f->edit_value = a.value;
         f->has |= Q2_HAS_EDIT;
         f->recovered = true;
-    } else if (!owned) {
+    } else if (!owned && !is_bare(s, x, f)) {
         give_up(s, x, f);
     }
     return ret;
@@ -454,17 +492,19 @@ static bool only_broken_data(const struct q2_scan *s)
     return any;
 }
 
-// A compressed entry with the COPIED flag: when its data does not inflate it was a plain
-// one.
+// A compressed entry with the COPIED flag or bits of subclusters: when its data does not
+// inflate it was a plain one.
 static int resolve_copied(struct q2_scan *s, struct q2_finding *f, struct q2_error *err)
 {
-    struct q2_l2_entry e = q2_l2_decode(f->entry, s->cluster_bits, s->header.version);
+    struct q2_l2_entry e = q2_scan_decode(s, f->entry);
     uint64_t plain = f->entry & ~Q2_FLAG_COMPRESSED;
     bool yes;
     int ret = q2_scan_inflates(s, &e, &yes, err);
-    if (ret == 0 && !yes && !(plain & Q2_L2_RESERVED) &&
-        q2_is_aligned(plain & Q2_OFFSET_MASK, s->cluster_size))
+    if (ret == 0 && !yes && !(plain & q2_scan_l2_reserved(s)) &&
+        q2_is_aligned(plain & Q2_OFFSET_MASK, s->cluster_size)) {
         f->edit_value = plain;
+        f->edit_bitmap = f->bitmap;
+    }
     return ret;
 }
 
@@ -487,7 +527,9 @@ int q2_scan_resolve(struct q2_scan *s, struct q2_error *err)
         ret = drop_rivals(s, err);
     s->keep_packed = only_broken_data(s);
     for (size_t i = 0; i < s->findings.n && ret == 0; i++) {
-        if (s->findings.list[i].problem == Q2_PROBLEM_COMPRESSED_COPIED)
+        enum q2_problem problem = s->findings.list[i].problem;
+        if (problem == Q2_PROBLEM_COMPRESSED_COPIED ||
+            problem == Q2_PROBLEM_SUBCLUSTERS_PACKED)
             ret = resolve_copied(s, &s->findings.list[i], err);
     }
     return ret;

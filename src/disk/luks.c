@@ -129,9 +129,15 @@ static int load_strings(const uint8_t *p, struct q2_luks_header *h, struct q2_er
     return ret;
 }
 
+bool q2_luks_probe(const void *buf, size_t n_bytes)
+{
+    return n_bytes >= sizeof(magic) &&
+           memcmp((const uint8_t *)buf + AT_MAGIC, magic, sizeof(magic)) == 0;
+}
+
 static int load_header(const uint8_t *p, struct q2_luks_header *h, struct q2_error *err)
 {
-    if (memcmp(p + AT_MAGIC, magic, sizeof(magic)) != 0)
+    if (!q2_luks_probe(p, sizeof(magic)))
         return q2_fail(err, -EINVAL, "Volume is not in LUKS format");
     h->version = q2_load_be16(p + AT_VERSION);
     if (h->version != 1)

@@ -42,6 +42,9 @@ struct q2_luks_header {
     struct q2_luks_slot slots[Q2_LUKS_SLOTS];
 };
 
+// Does a LUKS header begin here?
+bool q2_luks_probe(const void *buf, size_t n_bytes);
+
 // Decodes and validates magic, version, strings, slot states, stripes.
 int q2_luks_decode(const void *buf, size_t n_bytes, struct q2_luks_header *out,
                    struct q2_error *err);

@@ -75,6 +75,12 @@ static const char *entry_structure(const struct q2_finding *f)
 {
     if (f->problem == Q2_PROBLEM_REFTABLE_RESERVED)
         return "refcount table";
+    if (f->problem == Q2_PROBLEM_SNAPSHOT_FIELD)
+        return "snapshot table";
+    if (f->problem == Q2_PROBLEM_BITMAP_FIELD || f->problem == Q2_PROBLEM_BITMAP_TABLE)
+        return "bitmap directory";
+    if (f->problem == Q2_PROBLEM_BITMAP_ENTRY)
+        return "bitmap table";
     return f->in_l1 || f->problem == Q2_PROBLEM_COPIED_L2 ? "L1 table" : "L2 table";
 }
 
@@ -83,13 +89,16 @@ static int add_finding(struct matcher *m, const struct q2_finding *f,
 {
     if (f->problem == Q2_PROBLEM_ACTIVE_L1_CUT)
         m->cut = (struct place){f->offset, f->offset + f->size, f->problem, "L1 table"};
+    else if (f->problem == Q2_PROBLEM_BITMAP_DIRECTORY)
+        return add(m, f->edit_offset, 1, f, "header", err);
     else if (f->problem == Q2_PROBLEM_HEADER_FIELD)
         return add(m, f->offset, 1, f, "header", err);
     else if (f->problem == Q2_PROBLEM_REFCOUNT_TOO_HIGH ||
              f->problem == Q2_PROBLEM_REFCOUNT_TOO_LOW)
         return add_counts(m, f, err);
     else if (f->has & Q2_HAS_EDIT)
-        return add(m, f->edit_offset, 8 * (uint64_t)q2_max_u64(f->edit_count, 1), f,
+        return add(m, f->edit_offset,
+                   (f->edit_wide ? 16 : 8) * q2_max_u64(f->edit_count, 1), f,
                    entry_structure(f), err);
     return 0;
 }

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT
+// Healing bitmaps. A table that is lost is replaced by one that says that everything has
+// changed, which a backup can live with; a directory that is lost is cut where it ends to
+// make sense, or dropped.
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/checked.h"
+#include "base/endian.h"
+#include "check/repair.h"
+#include "disk/bitmap.h"
+
+#define AT_HEADER_LENGTH 100U
+#define AT_AUTOCLEAR 88U
+
+// A new table, all ones, that the directory's entry names then.
+static int renew_table(struct q2_plan *p, const struct q2_scan *s,
+                       const struct q2_finding *f, struct q2_error *err)
+{
+    uint64_t n_bytes = q2_align_up(f->size, s->cluster_size), place;
+    uint8_t entry[16], *table = calloc(1, n_bytes);
+    int ret = table ? q2_plan_place(p, n_bytes >> s->cluster_bits, &place, err)
+                    : q2_fail_memory(err, n_bytes);
+    for (uint64_t at = 0; at < f->size && ret == 0; at += 8)
+        q2_store_be64(table + at, Q2_BITMAP_ALL_ONES);
+    if (ret == 0)
+        ret = q2_io_write(p->overlay, place, table, n_bytes, err);
+    if (ret == 0)
+        ret = q2_io_flush(p->overlay, err);
+    free(table);
+    if (ret < 0)
+        return ret;
+    q2_store_be64(entry, place);
+    q2_store_be64(entry + 8, f->edit_bitmap);
+    return q2_io_write(p->overlay, f->edit_offset, entry, sizeof(entry), err);
+}
+
+// Where the header extension of bitmaps has its data.
+static int find_extension(struct q2_plan *p, const struct q2_scan *s, uint64_t *at,
+                          struct q2_error *err)
+{
+    uint8_t head[8];
+    *at = s->header.header_length;
+    for (unsigned i = 0; i <= s->header.n_extensions + 2; i++) {
+        int ret = q2_io_read(p->overlay, *at, head, sizeof(head), err);
+        if (ret < 0)
+            return ret;
+        *at += sizeof(head);
+        if (q2_load_be32(head) == Q2_EXT_BITMAPS)
+            return 0;
+        *at += q2_align_up(q2_load_be32(head + 4), 8);
+    }
+    return q2_fail(err, -EINVAL, "The header has no bitmaps extension");
+}
+
+// Keeps the entries that make sense; without any the image has no bitmaps any more.
+static int cut_directory(struct q2_plan *p, const struct q2_scan *s, struct q2_finding *f,
+                         struct q2_error *err)
+{
+    uint8_t data[24] = {0};
+    uint64_t at;
+    if (f->index == 0) {
+        f->edit_offset = AT_AUTOCLEAR;
+        return q2_edit_entry(p->overlay, AT_AUTOCLEAR,
+                             s->header.autoclear_features & ~Q2_AUTOCLEAR_BITMAPS, err);
+    }
+    int ret = find_extension(p, s, &at, err);
+    f->edit_offset = at;
+    q2_store_be32(data, (uint32_t)f->index);
+    q2_store_be64(data + 8, f->wanted);
+    q2_store_be64(data + 16, s->header.bitmap_directory_offset);
+    return ret < 0 ? ret : q2_io_write(p->overlay, at, data, sizeof(data), err);
+}
+
+static int heal_one(struct q2_plan *p, const struct q2_scan *s, struct q2_finding f,
+                    struct q2_error *err)
+{
+    int ret;
+    if (f.problem == Q2_PROBLEM_BITMAP_TABLE)
+        ret = renew_table(p, s, &f, err);
+    else if (f.problem == Q2_PROBLEM_BITMAP_DIRECTORY)
+        ret = cut_directory(p, s, &f, err);
+    else
+        ret = q2_edit_entry(p->overlay, f.edit_offset, f.edit_value, err);
+    return ret < 0 ? ret : q2_plan_note(p, &f, err);
+}
+
+int q2_heal_bitmaps(struct q2_plan *p, const struct q2_scan *s, bool *changed,
+                    struct q2_error *err)
+{
+    // Tables make the file longer: first what could lead there.
+    static const enum q2_problem order[] = {
+        Q2_PROBLEM_BITMAP_DIRECTORY, Q2_PROBLEM_BITMAP_FIELD, Q2_PROBLEM_BITMAP_ENTRY,
+        Q2_PROBLEM_BITMAP_TABLE};
+    int ret = 0;
+    for (size_t k = 0; k < sizeof(order) / sizeof(order[0]) && !*changed; k++) {
+        for (size_t i = 0; i < s->findings.n && ret == 0; i++) {
+            if (s->findings.list[i].problem != order[k])
+                continue;
+            ret = heal_one(p, s, s->findings.list[i], err);
+            *changed = true;
+        }
+    }
+    return ret == 0 && *changed ? q2_io_flush(p->overlay, err) : ret;
+}
