@@ -1145,13 +1145,15 @@ little_memory() {
     must oracle bitmap --add --disable -g 512 bitmaps.qcow2 'a second one'
     for name in aes luks zstd lazy extended data-file data-file-raw bitmaps; do
         cp $name.qcow2 before
-        oracle check $name.qcow2 >want
         qemu-img check $name.qcow2 >got
-        same_text want got
+        if [ $name != aes ] && [ $name != luks ]; then
+            oracle check $name.qcow2 >want
+            same_text want got
+        fi
         must qemu-img check -r all $name.qcow2
         same_bytes before $name.qcow2
     done
-    # Neither the data file nor a secret is needed for that.
+    # The data file is not needed for that.
     rm data.raw
     must qemu-img check data-file.qcow2
 }

@@ -39,8 +39,10 @@ made_once() { # FILE COMMAND...
     if [ ! -e "$kept" ]; then
         "${@:2}"
         cp "$1" "$kept"
+        [ ! -e data.raw ] || cp data.raw "$kept.data"
     fi
     cp "$kept" "$1"
+    [ ! -e "$kept.data" ] || cp "$kept.data" data.raw
 }
 
 make_base() { # OPTIONS
@@ -50,6 +52,31 @@ make_base() { # OPTIONS
         write_clusters 2M 33 6
         write_clusters 4M 65 2
     } | qemu_io qcow2 image.qcow2
+}
+
+# With extended L2 entries: clusters of 16 KiB, subclusters of 512 bytes. In the first
+# cluster some are stored and some are zero, the second one is whole, the third one packed.
+base_extended() { # [OPTIONS of create -o]
+    made_once image.qcow2 make_extended "${1:-}"
+}
+
+make_extended() { # OPTIONS
+    must oracle create -q -f qcow2 -o "extended_l2=on,cluster_size=16k${1:+,$1}" image.qcow2 32M
+    printf '%s\n' 'write -q -P 1 512 2k' 'write -q -z 4k 1k' 'write -q -P 2 16k 16k' \
+        'write -q -c -P 3 32k 16k' 'write -q -P 4 16M 48k' | qemu_io qcow2 image.qcow2
+}
+
+# With its data in another file.
+base_with_data_file() { # [OPTIONS of create -o]
+    base "data_file=data.raw${1:+,$1}"
+}
+
+# With two bitmaps, one of which has nothing to say.
+base_with_bitmaps() {
+    base
+    must oracle bitmap --add -g 512 image.qcow2 first
+    write_clusters 6M 90 3 | qemu_io qcow2 image.qcow2
+    must oracle bitmap --add image.qcow2 second
 }
 
 make_backing() {

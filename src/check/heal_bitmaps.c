@@ -10,8 +10,8 @@
 #include "check/repair.h"
 #include "disk/bitmap.h"
 
-#define AT_HEADER_LENGTH 100U
 #define AT_AUTOCLEAR 88U
+#define BITMAPS_BYTES 24U // of the header extension
 
 // A new table, all ones, that the directory's entry names then.
 static int renew_table(struct q2_plan *p, const struct q2_scan *s,
@@ -35,54 +35,71 @@ static int renew_table(struct q2_plan *p, const struct q2_scan *s,
     return q2_io_write(p->overlay, f->edit_offset, entry, sizeof(entry), err);
 }
 
-// Where the header extension of bitmaps has its data.
+// Where the header extension of bitmaps has its data, and whether it is the last one.
 static int find_extension(struct q2_plan *p, const struct q2_scan *s, uint64_t *at,
-                          struct q2_error *err)
+                          bool *last, struct q2_error *err)
 {
     uint8_t head[8];
-    *at = s->header.header_length;
-    for (unsigned i = 0; i <= s->header.n_extensions + 2; i++) {
-        int ret = q2_io_read(p->overlay, *at, head, sizeof(head), err);
+    uint64_t next = s->header.header_length;
+    uint32_t type = Q2_EXT_BITMAPS + 1;
+    *at = 0;
+    for (unsigned i = 0; type != Q2_EXT_END && i <= s->header.n_extensions + 2; i++) {
+        int ret = q2_io_read(p->overlay, next, head, sizeof(head), err);
         if (ret < 0)
             return ret;
-        *at += sizeof(head);
-        if (q2_load_be32(head) == Q2_EXT_BITMAPS)
+        type = q2_load_be32(head);
+        *last = *at != 0 && next == *at + BITMAPS_BYTES && type == Q2_EXT_END;
+        if (*at != 0)
             return 0;
-        *at += q2_align_up(q2_load_be32(head + 4), 8);
+        next += sizeof(head);
+        if (type == Q2_EXT_BITMAPS)
+            *at = next;
+        next += q2_align_up(q2_load_be32(head + 4), 8);
     }
-    return q2_fail(err, -EINVAL, "The header has no bitmaps extension");
+    return 0;
 }
 
-// Keeps the entries that make sense; without any the image has no bitmaps any more.
-static int cut_directory(struct q2_plan *p, const struct q2_scan *s, struct q2_finding *f,
-                         struct q2_error *err)
+// Without any entry that makes sense the image has no bitmaps any more.
+static int drop_directory(struct q2_plan *p, const struct q2_scan *s, uint64_t extension,
+                          bool last, struct q2_error *err)
 {
-    uint8_t data[24] = {0};
-    uint64_t at;
-    if (f->index == 0) {
-        f->edit_offset = AT_AUTOCLEAR;
-        return q2_edit_entry(p->overlay, AT_AUTOCLEAR,
-                             s->header.autoclear_features & ~Q2_AUTOCLEAR_BITMAPS, err);
-    }
-    int ret = find_extension(p, s, &at, err);
-    f->edit_offset = at;
+    int ret = q2_edit_entry(p->overlay, AT_AUTOCLEAR,
+                            s->header.autoclear_features & ~Q2_AUTOCLEAR_BITMAPS, err);
+    // The extension has no meaning now; where others follow it stays.
+    if (ret == 0 && extension != 0 && last)
+        ret = q2_io_flush(p->overlay, err);
+    return ret == 0 && extension != 0 && last
+               ? q2_edit_entry(p->overlay, extension - 8, 0, err)
+               : ret;
+}
+
+// Keeps the entries that make sense.
+static int cut_directory(struct q2_plan *p, const struct q2_scan *s,
+                         const struct q2_finding *f, struct q2_error *err)
+{
+    uint8_t data[BITMAPS_BYTES] = {0};
+    uint64_t at = 0;
+    bool last = false;
+    int ret = find_extension(p, s, &at, &last, err);
+    if (ret == 0 && (f->index == 0 || at == 0))
+        return drop_directory(p, s, at, last, err);
     q2_store_be32(data, (uint32_t)f->index);
     q2_store_be64(data + 8, f->wanted);
     q2_store_be64(data + 16, s->header.bitmap_directory_offset);
     return ret < 0 ? ret : q2_io_write(p->overlay, at, data, sizeof(data), err);
 }
 
-static int heal_one(struct q2_plan *p, const struct q2_scan *s, struct q2_finding f,
-                    struct q2_error *err)
+static int heal_one(struct q2_plan *p, const struct q2_scan *s,
+                    const struct q2_finding *f, struct q2_error *err)
 {
     int ret;
-    if (f.problem == Q2_PROBLEM_BITMAP_TABLE)
-        ret = renew_table(p, s, &f, err);
-    else if (f.problem == Q2_PROBLEM_BITMAP_DIRECTORY)
-        ret = cut_directory(p, s, &f, err);
+    if (f->problem == Q2_PROBLEM_BITMAP_TABLE)
+        ret = renew_table(p, s, f, err);
+    else if (f->problem == Q2_PROBLEM_BITMAP_DIRECTORY)
+        ret = cut_directory(p, s, f, err);
     else
-        ret = q2_edit_entry(p->overlay, f.edit_offset, f.edit_value, err);
-    return ret < 0 ? ret : q2_plan_note(p, &f, err);
+        ret = q2_edit_entry(p->overlay, f->edit_offset, f->edit_value, err);
+    return ret < 0 ? ret : q2_plan_note(p, f, err);
 }
 
 int q2_heal_bitmaps(struct q2_plan *p, const struct q2_scan *s, bool *changed,
@@ -97,7 +114,7 @@ int q2_heal_bitmaps(struct q2_plan *p, const struct q2_scan *s, bool *changed,
         for (size_t i = 0; i < s->findings.n && ret == 0; i++) {
             if (s->findings.list[i].problem != order[k])
                 continue;
-            ret = heal_one(p, s, s->findings.list[i], err);
+            ret = heal_one(p, s, &s->findings.list[i], err);
             *changed = true;
         }
     }

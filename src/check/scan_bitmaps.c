@@ -99,14 +99,19 @@ static struct q2_finding about_field(const struct q2_scan *s, unsigned index, si
                                .edit_offset = s->header.bitmap_directory_offset + at};
 }
 
-static void report_length(struct q2_scan *s, const struct q2_directory *d,
-                          const struct q2_directory_length *l)
+static int report_length(struct q2_scan *s, const struct q2_directory *d,
+                         const struct q2_directory_length *l, struct q2_error *err)
 {
-    struct q2_finding f = about_field(s, l->index, l->entry_at + 16, "", l->field);
+    struct q2_directory_entry e = {0};
+    const char *name = "";
+    q2_directory_entry_at(d, l->entry_at, &e);
+    int ret = keep_name(s, d->bytes + e.name_at, e.name_bytes, &name, err);
+    struct q2_finding f = about_field(s, l->index, l->entry_at + 16, name, l->field);
     f.value = l->value;
     f.wanted = l->wanted;
     f.edit_value = q2_load_be64(d->bytes + l->entry_at + 16);
     q2_scan_report(s, &s->findings, &f);
+    return ret;
 }
 
 // Where the directory lies on something else, it is right if all of it makes sense.
@@ -146,7 +151,7 @@ static int judge_directory(struct q2_scan *s, struct q2_directory *d,
     unsigned n = ret == 0 && usable ? q2_directory_walk(d, &end) : 0;
     bool whole = ret == 0 && usable && n == d->n && end == d->n_bytes;
     if (ret == 0 && usable && !whole && q2_directory_mend_lengths(d, &length)) {
-        report_length(s, d, &length);
+        ret = report_length(s, d, &length, err);
         n = d->n;
         end = d->n_bytes;
         whole = true;

@@ -25,8 +25,9 @@ struct matcher {
     uint64_t *blocks; // refcount blocks of the repaired image, ascending
     size_t n_blocks;
     struct place cut; // the one that may hold others; end 0: none
-    // Problems that a switch of the refcounts, of the snapshots, of feature bits heals.
-    uint64_t refcounts, snapshots, features;
+    // Problems that a switch of the refcounts, of the snapshots, of feature bits, of the
+    // bitmaps extension heals.
+    uint64_t refcounts, snapshots, features, bitmaps;
     uint8_t header[HEADER_SECTOR]; // as the writes so far leave it
 };
 
@@ -89,8 +90,6 @@ static int add_finding(struct matcher *m, const struct q2_finding *f,
 {
     if (f->problem == Q2_PROBLEM_ACTIVE_L1_CUT)
         m->cut = (struct place){f->offset, f->offset + f->size, f->problem, "L1 table"};
-    else if (f->problem == Q2_PROBLEM_BITMAP_DIRECTORY)
-        return add(m, f->edit_offset, 1, f, "header", err);
     else if (f->problem == Q2_PROBLEM_HEADER_FIELD)
         return add(m, f->offset, 1, f, "header", err);
     else if (f->problem == Q2_PROBLEM_REFCOUNT_TOO_HIGH ||
@@ -117,6 +116,8 @@ static void note_group(struct matcher *m, enum q2_problem problem)
         m->snapshots |= bit_of(problem);
     else if (is_of(problem, "header-"))
         m->features |= bit_of(problem);
+    else if (problem == Q2_PROBLEM_BITMAP_DIRECTORY)
+        m->bitmaps |= bit_of(problem);
 }
 
 static int by_start(const void *a, const void *b)
@@ -211,6 +212,8 @@ static void match_header(struct matcher *m, const struct q2_overlay_entry *w,
         match_places(m, w->offset, w->offset + w->n_bytes, e);
     else
         match_sector(m, was, e);
+    if (w->n_bytes < HEADER_SECTOR && e->problems == 0)
+        e->problems = m->bitmaps;
     e->structure = "header";
 }
 

@@ -86,19 +86,34 @@ class Image:
     def l1_entry(self, guest, snapshot=None):
         """Host offset of the L1 entry that maps a guest offset; of the active state, or of
         the snapshot with that index."""
-        bits = self.get("cluster_bits")
+        bits = self.get("cluster_bits") + self.l2_bits()
         if snapshot is None:
             table = self.get("l1_table_offset")
         else:
             table = self.read(self.snapshot(snapshot), ">Q")
-        return table + (guest >> (2 * bits - 3)) * 8
+        return table + (guest >> bits) * 8
+
+    def entry_bytes(self):
+        """Of an L2 entry: extended ones are twice as long."""
+        extended = self.get("version") >= 3 and self.get("incompatible_features") >> 4 & 1
+        return 16 if extended else 8
+
+    def l2_bits(self):
+        return self.get("cluster_bits") - (4 if self.entry_bytes() == 16 else 3)
 
     def l2_entry(self, guest, snapshot=None):
         """Host offset of the L2 entry that maps a guest offset; 0 if there is no table."""
         bits = self.get("cluster_bits")
         table = self.read(self.l1_entry(guest, snapshot), ">Q") & OFFSET_MASK
-        index = (guest >> bits) & ((1 << (bits - 3)) - 1)
-        return table + index * 8 if table else 0
+        index = (guest >> bits) & ((1 << self.l2_bits()) - 1)
+        return table + index * self.entry_bytes() if table else 0
+
+    def bitmap(self, index):
+        """Host offset of an entry of the bitmap directory."""
+        at = self.read(self.extension("bitmaps") + 16, ">Q")
+        for _ in range(index):
+            at += (24 + self.read(at + 20, ">I") + self.read(at + 18, ">H") + 7) & ~7
+        return at
 
     def snapshot(self, index):
         """Host offset of an entry of the snapshot table."""
@@ -131,6 +146,13 @@ class Image:
                 return
             at += 8 + ((length + 7) & ~7)
 
+    def extension(self, name):
+        """Host offset of a header extension's data."""
+        for at, kind, _ in self.extensions():
+            if kind == EXTENSIONS[name]:
+                return at + 8
+        sys.exit(f"there is no extension {name}")
+
 
 def cmd_poke(args):
     Image(args.file, True).write(number(args.offset), bytes.fromhex(args.hex))
@@ -153,6 +175,8 @@ def cmd_entry(args):
         at = find(number(args.guest), args.snapshot)
     if at == 0:
         sys.exit("no L2 table there")
+    if args.command == "l2" and args.bitmap:
+        at += 8
     old = image.read(at, ">Q")
     if args.value is None:
         print(hex(at if args.where else old))
@@ -199,6 +223,31 @@ def cmd_snapshot(args):
         image.write(entry + at, struct.pack(fmt, value % (1 << 8 * struct.calcsize(fmt))))
 
 
+def cmd_bitmap(args):
+    """A field of an entry of the bitmap directory, or (a number for the field) an entry of
+    its table; or a new value for it."""
+    fields = {
+        "table_offset": (0, ">Q"),
+        "table_size": (8, ">I"),
+        "flags": (12, ">I"),
+        "type": (16, ">B"),
+        "granularity": (17, ">B"),
+        "name_size": (18, ">H"),
+        "extra_size": (20, ">I"),
+    }
+    image = Image(args.file, args.value is not None)
+    entry = image.bitmap(int(args.index))
+    if args.field in fields:
+        at, fmt = entry + fields[args.field][0], fields[args.field][1]
+    else:
+        at, fmt = image.read(entry, ">Q") + 8 * number(args.field), ">Q"
+    if args.value is None:
+        print(at if args.where else image.read(at, fmt))
+    else:
+        value = changed(image.read(at, fmt), args.value)
+        image.write(at, struct.pack(fmt, value % (1 << 8 * struct.calcsize(fmt))))
+
+
 def cmd_strip(args):
     """Shortens the extra data of the snapshot table's last entry, as old writers had it."""
     image = Image(args.file, True)
@@ -221,7 +270,7 @@ def cmd_extension(args):
             if args.length is not None:
                 image.write(at + 4, struct.pack(">I", number(args.length)))
             if args.data is not None:
-                image.write(at + 8, bytes.fromhex(args.data))
+                image.write(at + 8 + number(args.skip), bytes.fromhex(args.data))
             return
     sys.exit(f"{args.file} has no extension {args.name}")
 
@@ -453,6 +502,7 @@ def main():
     command("field", cmd_field, "file", "name", "value?")
     for name in ("l1", "l2"):
         p = command(name, cmd_entry, "file", "guest", "value?")
+        p.add_argument("--bitmap", action="store_true", help="of an extended L2 entry")
         p.add_argument("--where", action="store_true")
         p.add_argument("--snapshot", type=int)
     command("strip", cmd_strip, "file", "bytes")
@@ -464,6 +514,9 @@ def main():
     p = command("extension", cmd_extension, "file", "name")
     for option in ("--type", "--length", "--data"):
         p.add_argument(option)
+    p.add_argument("--skip", default="0", help="write the data so far behind its start")
+    p = command("bitmap", cmd_bitmap, "file", "index", "field", "value?")
+    p.add_argument("--where", action="store_true")
     command("backing", cmd_backing, "file", "name")
     command("spoil", cmd_spoil, "file")
     command("hostile", cmd_hostile, "file", "kind")
