@@ -61,15 +61,6 @@ static int resolve_names(const struct q2_new_image *image, struct q2_create_opti
     return rc;
 }
 
-static int refuse_unwritten(const struct q2_new_image *image, struct q2_error *err)
-{
-    if (image->text[Q2_KEY_DATA_FILE] ||
-        (image->text[Q2_KEY_DATA_FILE_RAW] && image->number[Q2_KEY_DATA_FILE_RAW]))
-        return q2_fail(err, -ENOTSUP,
-                       "An external data file is not supported yet by this version");
-    return 0;
-}
-
 static bool is_on(const struct q2_new_image *image, enum q2_create_key key)
 {
     return image->text[key] && image->number[key];
@@ -135,11 +126,11 @@ int q2_new_image_resolve(struct q2_new_image *image, struct q2_create_options *o
         out->refcount_bits = image->number[Q2_KEY_REFCOUNT_BITS];
     out->lazy_refcounts = image->number[Q2_KEY_LAZY_REFCOUNTS];
     out->extended_l2 = image->number[Q2_KEY_EXTENDED_L2];
+    out->data_file = image->text[Q2_KEY_DATA_FILE];
+    out->data_file_raw = image->number[Q2_KEY_DATA_FILE_RAW];
     out->nocow = image->number[Q2_KEY_NOCOW];
 
-    int rc = refuse_unwritten(image, err);
-    if (!rc)
-        rc = resolve_size(image, &out->size, err);
+    int rc = resolve_size(image, &out->size, err);
     if (!rc)
         rc = resolve_encryption(image, out, err);
     return rc ? rc : resolve_names(image, out, err);

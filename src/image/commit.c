@@ -14,6 +14,7 @@
 
 #include "base/checked.h"
 #include "image/bitmaps.h"
+#include "image/data_file.h"
 
 // Order does not matter in an image that has no header yet.
 static int barrier(struct q2_image *img, struct q2_error *err)
@@ -131,6 +132,9 @@ static int commit(struct q2_image *img, bool with_refcounts, struct q2_error *er
                   ? commit_refcounts(img, err)
                   : q2_image_set_incompatible(
                         img, img->header.incompatible_features | Q2_INCOMPAT_DIRTY, err);
+    // Its clusters must not be mapped before what is in them is there.
+    if (ret == 0 && !img->unpublished)
+        ret = q2_data_file_flush(img, err);
     if (ret == 0)
         ret = barrier(img, err);
     if (ret == 0)
@@ -172,6 +176,8 @@ int q2_image_finish(struct q2_disk *d, struct q2_error *err)
     // Bitmaps that cannot be stored stay in use; the guest's data does not suffer for it.
     int stored = q2_bitmaps_store(img, &later);
     int ret = q2_image_commit_all(img, err);
+    if (ret == 0 && d->writable)
+        ret = q2_data_file_flush(img, err);
     if (ret == 0 && d->writable)
         ret = q2_io_flush(d->file, err);
     if (ret == 0 && d->writable)

@@ -329,17 +329,22 @@ int q2_disk_status_above(struct q2_disk *d, const struct q2_disk *base,
     return 0;
 }
 
+void q2_disk_drop(struct q2_disk *d)
+{
+    struct q2_io *data = d->data != d->file ? d->data : NULL;
+    char *path = d->path;
+    d->ops->release(d);
+    q2_io_close(data);
+    free(path);
+}
+
 void q2_disk_close(struct q2_disk *d)
 {
     while (d) {
         struct q2_disk *backing = d->backing;
-        struct q2_io *file = d->file, *data = d->data;
-        char *path = d->path;
-        d->ops->release(d);
-        if (data != file)
-            q2_io_close(data);
+        struct q2_io *file = d->file;
+        q2_disk_drop(d);
         q2_io_close(file);
-        free(path);
         d = backing;
     }
 }

@@ -172,6 +172,9 @@ int q2_disk_status_above(struct q2_disk *d, const struct q2_disk *base,
                          uint64_t guest_offset, uint64_t n_bytes,
                          struct q2_extent *extent, unsigned *depth, struct q2_error *err);
 
+// Closes d, but neither its file nor its backing file.
+void q2_disk_drop(struct q2_disk *d);
+
 // Closes d and its backing chain; writes nothing (flush before). NULL is fine.
 void q2_disk_close(struct q2_disk *d);
 

@@ -9,6 +9,7 @@
 #include "base/checked.h"
 #include "image/bitmaps.h"
 #include "image/crypt.h"
+#include "image/data_file.h"
 #include "image/metadata.h"
 #include "image/overlap.h"
 
@@ -40,6 +41,8 @@ static int image_flush(struct q2_disk *d, struct q2_error *err)
     pthread_mutex_lock(&img->lock);
     int ret = q2_image_commit(img, err);
     pthread_mutex_unlock(&img->lock);
+    if (ret == 0)
+        ret = q2_data_file_flush(img, err);
     return ret < 0 ? ret : q2_io_flush(d->file, err);
 }
 
@@ -120,21 +123,6 @@ static int read_header(struct q2_io *io, struct q2_header *header, struct q2_err
         ret = q2_header_decode(buf, n, header, err);
     free(buf);
     return ret;
-}
-
-// Features of the format that this version can describe but not use.
-static int refuse_unwritten(const struct q2_header *h, bool writable,
-                            struct q2_error *err)
-{
-    const char *what = NULL;
-    if (h->incompatible_features & Q2_INCOMPAT_DATA_FILE)
-        what = "an external data file";
-    if (!what)
-        return 0;
-    return q2_fail(err, -ENOTSUP,
-                   "The image uses %s; this version cannot %s the guest data of such an "
-                   "image",
-                   what, writable ? "write" : "read");
 }
 
 static int refuse_writing(const struct q2_header *h, struct q2_error *err)

@@ -92,6 +92,7 @@ struct q2_image {
     bool corrupt; // a write was about to hit metadata: nothing is written any more
 
     struct q2_crypt *crypt; // owned; NULL: not encrypted, or not unlocked
+    bool data_file_made; // by creating the image; else it was there, and was emptied
 
     bool unpublished; // a new image without its header: order and flushes do not matter
                       // yet

@@ -20,6 +20,7 @@ libqcow2_a_SOURCES += \
 	src/image/crypt_key.c src/image/crypt_key.h \
 	src/image/crypt_slots.c src/image/crypt_slots.h \
 	src/image/crypt_suite.c src/image/crypt_suite.h \
+	src/image/data_file.c src/image/data_file.h \
 	src/image/discard.c \
 	src/image/disk.c src/image/disk.h \
 	src/image/free.c \
@@ -30,6 +31,7 @@ libqcow2_a_SOURCES += \
 	src/image/metadata.h \
 	src/image/open.c src/image/open.h \
 	src/image/overlap.c src/image/overlap.h \
+	src/image/path.c src/image/path.h \
 	src/image/probe.c src/image/probe.h \
 	src/image/raw.c src/image/raw.h \
 	src/image/read.c \

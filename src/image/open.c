@@ -5,55 +5,13 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "image/crypt.h"
+#include "image/data_file.h"
 #include "image/image.h"
 #include "image/metadata.h"
 #include "image/probe.h"
 #include "image/raw.h"
-
-// "proto:" in front of a name: a colon before the first slash.
-static size_t protocol_length(const char *name)
-{
-    size_t n = strcspn(name, ":/");
-    return name[n] == ':' ? n : 0;
-}
-
-// Strips "file:"; other protocols are refused.
-static int plain_path(const char *name, const char **out, struct q2_error *err)
-{
-    size_t n = protocol_length(name);
-    *out = name;
-    if (n == 0)
-        return 0;
-    if (n == 4 && strncmp(name, "file", 4) == 0) {
-        *out = name + 5;
-        return 0;
-    }
-    return q2_fail(err, -EINVAL, "Unknown protocol '%.*s'", (int)n, name);
-}
-
-int q2_backing_path(const char *overlay_path, const char *backing_name, char **out,
-                    struct q2_error *err)
-{
-    const char *name;
-    int ret = plain_path(backing_name, &name, err);
-    if (ret < 0)
-        return ret;
-    const char *slash = strrchr(overlay_path, '/');
-    size_t n_dir = name == backing_name && name[0] != '/' && slash
-                       ? (size_t)(slash - overlay_path) + 1
-                       : 0;
-    size_t n_name = strlen(name) + 1;
-    char *path = malloc(n_dir + n_name);
-    if (!path)
-        return q2_fail_memory(err, n_dir + n_name);
-    memcpy(path, overlay_path, n_dir);
-    memcpy(path + n_dir, name, n_name);
-    *out = path;
-    return 0;
-}
 
 static enum q2_lock_mode lock_mode(const struct q2_open_options *o)
 {
@@ -62,6 +20,28 @@ static enum q2_lock_mode lock_mode(const struct q2_open_options *o)
     if (o->unsafe_share)
         return Q2_LOCK_SHARED;
     return o->image_only ? Q2_LOCK_METADATA : Q2_LOCK_READ;
+}
+
+static struct q2_file_options file_options(const struct q2_open_options *o)
+{
+    struct q2_file_options fo = o->file;
+    fo.writable = o->writable;
+    fo.lock = lock_mode(o);
+    return fo;
+}
+
+static int open_data_file(struct q2_image *img, const struct q2_open_options *o,
+                          struct q2_error *err)
+{
+    const struct q2_file_options fo = file_options(o);
+    const char *given = o->runtime ? o->runtime->data_file : NULL;
+    if (q2_image_has_data_file(img))
+        return q2_data_file_open(img, given, &fo, err);
+    if (given)
+        return q2_fail(
+            err, -EINVAL,
+            "'data-file' can only be set for images with an external data file");
+    return 0;
 }
 
 static int open_qcow2(struct q2_io *io, const struct q2_open_options *o,
@@ -80,6 +60,8 @@ static int open_qcow2(struct q2_io *io, const struct q2_open_options *o,
         ret = q2_image_load_metadata(img, err);
     if (ret == 0 && o->runtime)
         ret = q2_image_configure(img, o->runtime, err);
+    if (ret == 0 && !o->image_only && !o->metadata_only)
+        ret = open_data_file(img, o, err);
     if (ret < 0) {
         img->disk.ops->release(&img->disk);
         return ret;
@@ -125,7 +107,7 @@ static int open_format(struct q2_io *io, const char *path,
     configure(d, o);
     ret = set_path(d, path, err);
     if (ret < 0) {
-        d->ops->release(d);
+        q2_disk_drop(d);
         return ret;
     }
     *out = d;
@@ -137,10 +119,8 @@ static int open_layer(const char *name, const struct q2_open_options *o,
 {
     const char *path;
     struct q2_io *io;
-    struct q2_file_options fo = o->file;
-    fo.writable = o->writable;
-    fo.lock = lock_mode(o);
-    int ret = plain_path(name, &path, err);
+    const struct q2_file_options fo = file_options(o);
+    int ret = q2_path_plain(name, &path, err);
     if (ret == 0)
         ret = q2_file_open(path, &fo, &io, err);
     if (ret < 0)
@@ -175,21 +155,13 @@ static int open_backing(struct q2_disk *d, const struct q2_open_options *top,
     return ret < 0 ? q2_context(err, "Could not open backing file") : 0;
 }
 
-static bool same_file(const struct q2_disk *a, const struct q2_disk *b)
-{
-    struct stat x, y;
-    int fd_a = q2_file_descriptor(a->file), fd_b = q2_file_descriptor(b->file);
-    return fd_a >= 0 && fd_b >= 0 && fstat(fd_a, &x) == 0 && fstat(fd_b, &y) == 0 &&
-           x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
 // A layer that is its own backing file would be opened, tables and all, until the chain
 // is too long.
 static int refuse_loop(const struct q2_disk *top, const struct q2_disk *last,
                        struct q2_error *err)
 {
     for (const struct q2_disk *d = top; d != last; d = d->backing) {
-        if (same_file(d, last))
+        if (q2_file_same(d->file, last->file))
             return q2_fail(err, -ELOOP, "Backing file '%s' creates an infinite loop",
                            last->path);
     }

@@ -5,6 +5,7 @@
 #define Q2_IMAGE_OPEN_H
 
 #include "image/disk.h"
+#include "image/path.h"
 #include "image/runtime.h"
 #include "io/file.h"
 
@@ -39,11 +40,5 @@ int q2_disk_open(const char *path, const struct q2_open_options *options,
 // (unsafe_share and file of it count). The caller closes top when it fails.
 int q2_disk_open_chain(struct q2_disk *top, const struct q2_open_options *o,
                        struct q2_error *err);
-
-// The backing file's name of an overlay as a path from here: relative names are relative
-// to the overlay's directory; "file:" is stripped. Refuses "json:" and other protocols
-// (-EINVAL). *out is malloced.
-int q2_backing_path(const char *overlay_path, const char *backing_name, char **out,
-                    struct q2_error *err);
 
 #endif

@@ -213,6 +213,18 @@ int q2_file_descriptor(const struct q2_io *io)
     return io->ops == &file_ops ? ((const struct q2_file *)io)->fd : -1;
 }
 
+bool q2_file_same(const struct q2_io *a, const struct q2_io *b)
+{
+    struct stat x, y;
+    int fd_a = q2_file_descriptor(a), fd_b = q2_file_descriptor(b);
+
+    if (fd_a < 0 || fd_b < 0 || fstat(fd_a, &x) < 0 || fstat(fd_b, &y) < 0)
+        return false;
+    if (S_ISBLK(x.st_mode) && S_ISBLK(y.st_mode))
+        return x.st_rdev == y.st_rdev;
+    return x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 bool q2_file_is_device(const struct q2_io *io)
 {
     return io->ops == &file_ops && ((const struct q2_file *)io)->kind != Q2_FILE_REGULAR;

@@ -41,6 +41,9 @@ void q2_file_abandon(struct q2_io *io, bool made);
 // The open file's descriptor (stays owned by io), or -1 if io is no file.
 int q2_file_descriptor(const struct q2_io *io);
 
+// True if both are files of the system, and the same one.
+bool q2_file_same(const struct q2_io *a, const struct q2_io *b);
+
 // True if io is a block or character device.
 bool q2_file_is_device(const struct q2_io *io);
 

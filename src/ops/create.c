@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 
 #include "base/checked.h"
+#include "image/data_file.h"
 #include "image/image.h"
 #include "image/probe.h"
 #include "image/raw.h"
@@ -28,6 +29,9 @@ static int validate_version2(const struct q2_create_options *o, struct q2_error 
         what =
             "Different refcount widths than 16 bits require compatibility level 1.1 or "
             "above";
+    else if (o->data_file)
+        what = "External data files are only supported with compatibility level 1.1 and "
+               "above";
     else if (o->compression != Q2_COMPRESSION_ZLIB)
         what = "Non-zlib compression type is only supported with compatibility level 1.1 "
                "and above";
@@ -53,7 +57,7 @@ static int validate_numbers(const struct q2_create_options *o, struct q2_error *
     return 0;
 }
 
-static int validate_backing(const struct q2_create_options *o, struct q2_error *err)
+static int validate_files(const struct q2_create_options *o, struct q2_error *err)
 {
     if (o->backing_format && !o->backing_file)
         return q2_fail(err, -EINVAL,
@@ -61,6 +65,12 @@ static int validate_backing(const struct q2_create_options *o, struct q2_error *
     if (o->backing_file && strlen(o->backing_file) > Q2_MAX_BACKING_NAME)
         return q2_fail(err, -EINVAL, "Backing file name too long (%zu bytes, at most %u)",
                        strlen(o->backing_file), Q2_MAX_BACKING_NAME);
+    if (o->data_file_raw && !o->data_file)
+        return q2_fail(err, -EINVAL, "data-file-raw requires data-file");
+    if (o->data_file_raw && o->backing_file)
+        return q2_fail(
+            err, -EINVAL,
+            "Backing file and data-file-raw cannot be used at the same time");
     // Without subclusters what is preallocated is data, and hides the backing file.
     if (o->backing_file && o->preallocation != Q2_PREALLOC_OFF && !o->extended_l2)
         return q2_fail(err, -EINVAL,
@@ -99,7 +109,7 @@ int q2_create_validate(const struct q2_create_options *o, struct q2_error *err)
     if (ret == 0 && o->version == 2)
         ret = validate_version2(o, err);
     if (ret == 0)
-        ret = validate_backing(o, err);
+        ret = validate_files(o, err);
     if (ret == 0 && o->encrypt)
         ret = q2_crypt_validate(o->encrypt, err);
     return ret < 0 ? ret : validate_size(o, err);
@@ -122,6 +132,7 @@ static int make_header(const struct q2_create_options *o, struct q2_header *h,
         .compression_type = (uint8_t)o->compression,
         .backing_file = copy_string(o->backing_file),
         .backing_format = copy_string(o->backing_format),
+        .data_file = copy_string(o->data_file),
     };
     if (o->encrypt)
         q2_crypt_announce(o->encrypt, h);
@@ -131,7 +142,11 @@ static int make_header(const struct q2_create_options *o, struct q2_header *h,
         h->incompatible_features |= Q2_INCOMPAT_EXTENDED_L2;
     if (o->compression != Q2_COMPRESSION_ZLIB)
         h->incompatible_features |= Q2_INCOMPAT_COMPRESSION;
-    if ((o->backing_file && !h->backing_file) ||
+    if (o->data_file)
+        h->incompatible_features |= Q2_INCOMPAT_DATA_FILE;
+    if (o->data_file_raw)
+        h->autoclear_features |= Q2_AUTOCLEAR_DATA_FILE_RAW;
+    if ((o->backing_file && !h->backing_file) || (o->data_file && !h->data_file) ||
         (o->backing_format && !h->backing_format))
         return q2_fail_memory(err, Q2_MAX_BACKING_NAME);
     return 0;
@@ -160,7 +175,7 @@ static int wipe_header(struct q2_io *io, uint64_t cluster_size, struct q2_error 
 }
 
 static int create_qcow2(struct q2_io *io, const struct q2_create_options *o,
-                        struct q2_disk **out, struct q2_error *err)
+                        const struct q2_file_options *fo, struct q2_disk **out, struct q2_error *err)
 {
     struct q2_header header;
     struct q2_image *img;
@@ -177,8 +192,10 @@ static int create_qcow2(struct q2_io *io, const struct q2_create_options *o,
     }
     if (o->encrypt)
         ret = q2_crypt_make(img, o->encrypt, err);
+    if (ret == 0 && o->data_file)
+        ret = q2_data_file_create(img, fo, err);
     if (ret < 0) {
-        img->disk.ops->release(&img->disk);
+        q2_disk_drop(&img->disk);
         return ret;
     }
     *out = &img->disk;
@@ -217,20 +234,34 @@ static void set_nocow(struct q2_io *io)
     }
 }
 
+// The raw file must be right to programs that do not know of the metadata: all of it is
+// mapped from the start.
+static enum q2_preallocation preallocation(const struct q2_create_options *o)
+{
+    bool least = o->data_file_raw && o->preallocation == Q2_PREALLOC_OFF;
+    return least ? Q2_PREALLOC_METADATA : o->preallocation;
+}
+
+static void abandon_data_file(struct q2_disk *d)
+{
+    if (d->ops == &q2_image_disk_ops)
+        q2_data_file_abandon(q2_image_of(d));
+}
+
 static int fill(struct q2_io *io, const char *path, const struct q2_create_options *o,
-                const struct q2_monitor *mon, struct q2_disk **out, struct q2_error *err)
+                const struct q2_file_options *fo, const struct q2_monitor *mon, struct q2_disk **out, struct q2_error *err)
 {
     bool raw = strcmp(o->format, "raw") == 0;
     struct q2_disk *d;
-    int ret = raw ? create_raw(io, o, &d, err) : create_qcow2(io, o, &d, err);
+    int ret = raw ? create_raw(io, o, &d, err) : create_qcow2(io, o, fo, &d, err);
     if (ret < 0)
         return ret;
     d->path = strdup(path);
-    ret = d->path ? q2_preallocate(d, o->preallocation, mon, err)
+    ret = d->path ? q2_preallocate(d, preallocation(o), mon, err)
                   : q2_fail_memory(err, strlen(path));
     if (ret < 0) {
-        free(d->path);
-        d->ops->release(d);
+        abandon_data_file(d);
+        q2_disk_drop(d);
         return ret;
     }
     *out = d;
@@ -253,7 +284,7 @@ int q2_create_open(const char *path, const struct q2_create_options *o,
         return ret;
     if (o->nocow)
         set_nocow(io);
-    ret = fill(io, path, o, mon, out, err);
+    ret = fill(io, path, o, &fo, mon, out, err);
     if (ret < 0) {
         q2_file_abandon(io, *made);
         q2_io_close(io);
@@ -276,6 +307,7 @@ int q2_create_publish(struct q2_disk *d, struct q2_error *err)
 
 void q2_create_abandon(struct q2_disk *d, bool made)
 {
+    abandon_data_file(d);
     q2_file_abandon(d->file, made);
     q2_disk_close(d);
 }

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: MIT
+// The external data file of an image: guest clusters lie in it at their guest offsets,
+// the image keeps the metadata alone (qcow2 format: "Incompatible features", bit 2).
+#ifndef Q2_IMAGE_DATA_FILE_H
+#define Q2_IMAGE_DATA_FILE_H
+
+#include "image/image.h"
+#include "io/file.h"
+
+// Opens the data file of img, which has one: given, or (NULL) what the header names; a
+// relative name is relative to the working directory, as for QEMU.
+int q2_data_file_open(struct q2_image *img, const char *given,
+                      const struct q2_file_options *options, struct q2_error *err);
+
+// Makes the data file that the header of the new image img names, as long as its disk;
+// what is in a file that is there is lost. q2_data_file_abandon takes that back.
+int q2_data_file_create(struct q2_image *img, const struct q2_file_options *options,
+                        struct q2_error *err);
+void q2_data_file_abandon(struct q2_image *img);
+
+// Makes what was written to it durable. An image without one: nothing to do.
+int q2_data_file_flush(struct q2_image *img, struct q2_error *err);
+
+// The guest range is going to read as zeros without its clusters: in a raw data file it
+// becomes zeros; in another one its space is given back if unmap.
+int q2_data_file_clear(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes,
+                       bool unmap, struct q2_error *err);
+
+// Must the data file read as the guest's disk does?
+static inline bool q2_data_file_is_raw(const struct q2_image *img)
+{
+    return q2_image_has_data_file(img) &&
+           (img->header.autoclear_features & Q2_AUTOCLEAR_DATA_FILE_RAW);
+}
+
+#endif
