@@ -47,6 +47,12 @@ static int check_backing(const struct q2_conversion *c, struct q2_error *err)
     return 0;
 }
 
+static bool has_data_file(const struct q2_conversion *c)
+{
+    return c->target ? c->target->data != c->target->file
+                     : c->image.text[Q2_KEY_DATA_FILE] != NULL;
+}
+
 static int check_compression(const struct q2_conversion *c, const char *format,
                              struct q2_error *err)
 {
@@ -55,6 +61,9 @@ static int check_compression(const struct q2_conversion *c, const char *format,
         return 0;
     if (strcmp(format, "qcow2"))
         return q2_fail(err, -ENOTSUP, "Compression not supported for this file format");
+    if (has_data_file(c))
+        return q2_fail(err, -ENOTSUP,
+                       "Compression not supported with an external data file");
     if (is_on(&c->image, Q2_KEY_ENCRYPTION) || c->image.text[Q2_KEY_ENCRYPT_FORMAT])
         return q2_fail(err, -EINVAL,
                        "Compression and encryption not supported at the same time");
@@ -134,12 +143,13 @@ static int create_target(struct q2_conversion *c, const struct q2_create_options
 // made longer do, those of a device do not.
 static bool reads_as_zeros(const struct q2_conversion *c)
 {
+    bool raw_data = is_on(&c->image, Q2_KEY_DATA_FILE_RAW);
     bool preallocated = c->image.text[Q2_KEY_PREALLOCATION] &&
                         strcmp(c->image.text[Q2_KEY_PREALLOCATION], "off");
     if (c->target->backing)
         return false;
-    return c->target->file->sparse_growth ||
-           (!strcmp(c->image.format, "qcow2") && !preallocated);
+    return c->target->data->sparse_growth ||
+           (!strcmp(c->image.format, "qcow2") && !preallocated && !raw_data);
 }
 
 int q2_convert_prepare_new(struct q2_conversion *c, const struct q2_monitor *mon,
@@ -160,6 +170,8 @@ int q2_convert_prepare_new(struct q2_conversion *c, const struct q2_monitor *mon
         rc = open_backing(c, err);
     if (!rc)
         rc = refuse_read_file(c, c->target_name, err);
+    if (!rc && options.data_file)
+        rc = refuse_read_file(c, options.data_file, err);
     if (!rc)
         rc = create_target(c, &options, mon, err);
     if (rc)

@@ -98,11 +98,12 @@ static const char *driver_of(const struct tree *t, const char *prefix)
 
 // The node that holds the bytes: a file, perhaps with raw drivers between, which change
 // nothing.
-static int take_file(const struct tree *t, const char *above, unsigned depth)
+static int take_file(const struct tree *t, const char *above, const char *key,
+                     unsigned depth)
 {
     char prefix[MAX_PREFIX];
-    const struct q2_pair *reference = q2_pairs_take(t->pairs, above, "file");
-    bool below = q2_pairs_has_below(t->pairs, above, "file");
+    const struct q2_pair *reference = q2_pairs_take(t->pairs, above, key);
+    bool below = q2_pairs_has_below(t->pairs, above, key);
     bool refers = reference && reference->is_text;
     if (refers && below)
         return q2_fail(
@@ -113,8 +114,9 @@ static int take_file(const struct tree *t, const char *above, unsigned depth)
         return q2_fail(t->err, -EINVAL, "Cannot find device='%s' nor node-name='%s'",
                        reference->value, reference->value);
     if (!below || depth > MAX_DEPTH)
-        return q2_fail(t->err, -EINVAL, "A block device must be specified for \"file\"");
-    int rc = join(above, "file", prefix, t->err);
+        return q2_fail(t->err, -EINVAL, "A block device must be specified for \"%s\"",
+                       key);
+    int rc = join(above, key, prefix, t->err);
     if (rc)
         return rc;
     const char *driver = driver_of(t, prefix);
@@ -126,7 +128,7 @@ static int take_file(const struct tree *t, const char *above, unsigned depth)
                                                : "An image inside of a '%s' image is not "
                                                  "supported",
                        driver);
-    rc = take_file(t, prefix, depth + 1);
+    rc = take_file(t, prefix, "file", depth + 1);
     if (!rc)
         rc = q2_image_take_common(t->pairs, prefix, t->out, t->err);
     return rc ? rc : refuse_unused(t, prefix, driver);
@@ -188,6 +190,20 @@ static int take_encryption(const struct tree *t, const char *above)
     return key ? q2_fail(t->err, -EINVAL, "Parameter '%s' is unexpected", key) : 0;
 }
 
+static int take_data_file(const struct tree *t, const char *above)
+{
+    const struct q2_pair *p = q2_pairs_take(t->pairs, above, "data-file");
+    if (!(p && p->is_text) && !q2_pairs_has_below(t->pairs, above, "data-file"))
+        return 0;
+    t->out->data_file = calloc(1, sizeof(*t->out->data_file));
+    if (!t->out->data_file)
+        return q2_fail_memory(t->err, sizeof(*t->out->data_file));
+    const struct tree deeper = {t->pairs, t->out->data_file, t->err};
+    int rc = take_file(&deeper, above, "data-file", 0);
+    t->out->runtime.data_file = t->out->data_file->path;
+    return rc;
+}
+
 static int take_qcow2(const struct tree *t, const char *prefix)
 {
     const char *first = q2_pairs_unused(t->pairs, prefix);
@@ -196,6 +212,8 @@ static int take_qcow2(const struct tree *t, const char *prefix)
         rc = take_encryption(t, prefix);
     if (!rc)
         rc = take_backing(t, prefix);
+    if (!rc)
+        rc = take_data_file(t, prefix);
     if (rc || first == q2_pairs_unused(t->pairs, prefix))
         return rc;
     // Of an image whose format is to be probed: what it must be for this option.
@@ -213,7 +231,7 @@ static int take_format(const struct tree *t, const char *prefix, const char *dri
         return q2_fail(t->err, -EINVAL, "Must specify either driver or file");
     int rc = driver ? q2_image_name_set_format(t->out, driver, t->err) : 0;
     if (!rc && (named || !*prefix))
-        rc = take_file(t, prefix, 0);
+        rc = take_file(t, prefix, "file", 0);
     if (!rc)
         rc = q2_image_take_common(t->pairs, prefix, t->out, t->err);
     if (!rc && (!driver || strcmp(driver, "raw") != 0))

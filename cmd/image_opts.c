@@ -64,7 +64,7 @@ int q2_image_name_parse(const char *text, bool image_opts, const char *format,
 
 void q2_image_name_clear(struct q2_image_name *name)
 {
-    struct q2_image_name *backing = name->backing;
+    struct q2_image_name *backing = name->backing, *data_file = name->data_file;
     free(name->path);
     free(name->format);
     free(name->only_qcow2);
@@ -74,6 +74,9 @@ void q2_image_name_clear(struct q2_image_name *name)
     if (backing)
         q2_image_name_clear(backing);
     free(backing);
+    if (data_file)
+        q2_image_name_clear(data_file);
+    free(data_file);
 }
 
 int q2_image_name_check(const struct q2_image_name *name, const char *format,

@@ -18,7 +18,8 @@ struct q2_image_name {
     enum q2_tristate read_only, force_share, direct, no_flush;
     bool native_aio;
     uint64_t l2_entry_size;        // 0: not given; to be checked once the image is open
-    struct q2_image_name *backing; // owned; in place of what the image names
+    // Owned; in place of what the image names.
+    struct q2_image_name *backing, *data_file;
 };
 
 // What the words of the command line mean. format is -f's, NULL: none; it is refused

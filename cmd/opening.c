@@ -199,14 +199,20 @@ static bool same_file(const struct stat *a, const struct stat *b)
     return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
 }
 
+static bool is_named(const struct q2_io *io, const struct stat *named)
+{
+    struct stat opened;
+    int fd = io ? q2_file_descriptor(io) : -1;
+    return fd >= 0 && !fstat(fd, &opened) && same_file(named, &opened);
+}
+
 bool q2_chain_has_file(const struct q2_disk *d, const char *path)
 {
-    struct stat named, opened;
+    struct stat named;
     if (stat(path, &named))
         return false;
     for (; d; d = d->backing) {
-        int fd = q2_file_descriptor(d->file);
-        if (fd >= 0 && !fstat(fd, &opened) && same_file(&named, &opened))
+        if (is_named(d->file, &named) || is_named(d->data, &named))
             return true;
     }
     return false;

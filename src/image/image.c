@@ -210,12 +210,6 @@ int q2_image_load_metadata(struct q2_image *img, struct q2_error *err)
     return ret;
 }
 
-int q2_image_load(struct q2_image *img, struct q2_error *err)
-{
-    int ret = refuse_unwritten(&img->header, img->disk.writable, err);
-    return ret < 0 ? ret : q2_image_load_metadata(img, err);
-}
-
 int q2_image_open(struct q2_io *io, bool writable, bool image_only, struct q2_image **out,
                   struct q2_error *err)
 {
@@ -231,7 +225,7 @@ int q2_image_open(struct q2_io *io, bool writable, bool image_only, struct q2_im
     }
     ret = q2_image_configure(img, NULL, err);
     if (ret == 0 && !image_only)
-        ret = q2_image_load(img, err);
+        ret = q2_image_load_metadata(img, err);
     if (ret < 0) {
         image_release(&img->disk);
         return ret;

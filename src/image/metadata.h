@@ -6,12 +6,9 @@
 
 #include "image/image.h"
 
-// What q2_image_open leaves out for image_only; nothing is refused for what the guest
-// data are. Until the image is closed only its metadata may be looked at or changed.
+// What q2_image_open leaves out for image_only. Guest data can be read and written once
+// an encrypted image is unlocked, and an external data file is open.
 int q2_image_load_metadata(struct q2_image *img, struct q2_error *err);
-
-// The same for all that an image is opened for; before, an encrypted one is unlocked.
-int q2_image_load(struct q2_image *img, struct q2_error *err);
 
 // --- replace_header.c, with the lock held ---------------------------------------------
 

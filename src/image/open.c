@@ -54,13 +54,11 @@ static int open_qcow2(struct q2_io *io, const struct q2_open_options *o,
         return ret;
     if ((guest_data && !o->no_key) || o->need_key)
         ret = q2_crypt_unlock(img, o->runtime, err);
-    if (ret == 0 && guest_data)
-        ret = q2_image_load(img, err);
-    if (ret == 0 && o->metadata_only)
+    if (ret == 0 && !o->image_only)
         ret = q2_image_load_metadata(img, err);
     if (ret == 0 && o->runtime)
         ret = q2_image_configure(img, o->runtime, err);
-    if (ret == 0 && !o->image_only && !o->metadata_only)
+    if (ret == 0 && guest_data)
         ret = open_data_file(img, o, err);
     if (ret < 0) {
         img->disk.ops->release(&img->disk);
