@@ -91,14 +91,16 @@ int q2_data_file_clear(struct q2_image *img, uint64_t guest_offset, uint64_t n_b
 {
     struct q2_error ignored = Q2_ERROR_INIT; // the space stays, that is all
     struct q2_io *data = img->disk.data;
+    bool raw = q2_data_file_is_raw(img);
     uint64_t size;
-    if (!q2_image_has_data_file(img) || !(unmap || q2_data_file_is_raw(img)))
+    unmap = unmap && img->pass_discard[Q2_FREE_REQUEST];
+    if (!q2_image_has_data_file(img) || !data || img->corrupt || !(raw || unmap))
         return 0;
     int ret = q2_io_get_size(data, &size, err);
     if (ret < 0 || guest_offset >= size)
         return ret;
     n_bytes = q2_min_u64(n_bytes, size - guest_offset);
-    if (q2_data_file_is_raw(img))
+    if (raw)
         return q2_io_zero(data, guest_offset, n_bytes, unmap, err);
     q2_io_discard(data, guest_offset, n_bytes, &ignored);
     return 0;

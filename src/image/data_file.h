@@ -21,8 +21,8 @@ void q2_data_file_abandon(struct q2_image *img);
 // Makes what was written to it durable. An image without one: nothing to do.
 int q2_data_file_flush(struct q2_image *img, struct q2_error *err);
 
-// The guest range is going to read as zeros without its clusters: in a raw data file it
-// becomes zeros; in another one its space is given back if unmap.
+// The guest range is going to read as zeros by the mapping: in a raw data file it becomes
+// zeros; in another one its space is given back, if unmap and if discards are passed on.
 int q2_data_file_clear(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes,
                        bool unmap, struct q2_error *err);
 

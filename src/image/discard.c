@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "image/bitmaps.h"
+#include "image/data_file.h"
 
 // Zeros that the format can say where a backing file would show through, or where the
 // guest may have relied on old content: version 3 marks what was allocated. What was
@@ -76,8 +77,11 @@ int q2_image_discard(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
     if (ret < 0 || first >= last ||
         (img->header.version < 3 && q2_image_has_backing(img)))
         return ret;
-    ret = q2_image_mark_clusters(img, first, last - first, &marking, err);
-    if (ret == 0 && img->discard_no_unref && img->pass_discard[Q2_FREE_REQUEST])
+    ret = q2_data_file_clear(img, first, last - first, true, err);
+    if (ret == 0)
+        ret = q2_image_mark_clusters(img, first, last - first, &marking, err);
+    if (ret == 0 && img->discard_no_unref && !q2_image_has_data_file(img) &&
+        img->pass_discard[Q2_FREE_REQUEST])
         ret = punch_kept(img, first, last - first, err);
     return ret;
 }

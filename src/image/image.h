@@ -92,7 +92,7 @@ struct q2_image {
     bool corrupt; // a write was about to hit metadata: nothing is written any more
 
     struct q2_crypt *crypt; // owned; NULL: not encrypted, or not unlocked
-    bool data_file_made; // by creating the image; else it was there, and was emptied
+    bool data_file_made;    // by creating the image; else it was there, and was emptied
 
     bool unpublished; // a new image without its header: order and flushes do not matter
                       // yet
@@ -237,14 +237,20 @@ static inline uint64_t q2_mapping_l2_index(const struct q2_image *img,
     return (guest_offset >> img->cluster_bits) & (q2_image_l2_entries(img) - 1);
 }
 
+// For the next: the same in an image with an external data file, where offset 0 is one
+// like any other, and nothing is compressed.
+struct q2_l2_entry q2_mapping_data_file_entry(const struct q2_image *img,
+                                              const uint64_t *l2, uint64_t index);
+
 // The entry of a guest cluster in the words of its L2 table.
 static inline struct q2_l2_entry q2_mapping_entry(const struct q2_image *img,
                                                   const uint64_t *l2, uint64_t index)
 {
-    bool data_file = q2_image_has_data_file(img);
+    if (q2_image_has_data_file(img))
+        return q2_mapping_data_file_entry(img, l2, index);
     if (img->extended_l2)
         return q2_l2_decode_extended(l2[2 * index], l2[2 * index + 1], img->cluster_bits,
-                                     data_file);
+                                     false);
     return q2_l2_decode(l2[index], img->cluster_bits, img->header.version);
 }
 
@@ -256,6 +262,11 @@ void q2_mapping_set_entry(struct q2_image *img, struct q2_table *t, uint64_t ind
 // Fails, and marks the image: the entry of guest_offset contradicts itself.
 int q2_mapping_refuse_invalid(struct q2_image *img, uint64_t guest_offset,
                               struct q2_error *err);
+
+// Fails, and marks the image, where the entry of guest_offset leads to another place in
+// the data file.
+int q2_mapping_check_place(struct q2_image *img, const struct q2_l2_entry *e,
+                           uint64_t guest_offset, struct q2_error *err);
 
 // Of the n-th cluster from some cluster on: the subclusters (all, where there are none)
 // that the bytes from .. to touch, which are counted from the first one's start.

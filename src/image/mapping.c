@@ -70,6 +70,40 @@ int q2_mapping_refuse_invalid(struct q2_image *img, uint64_t guest_offset,
         l2_offset_of(img, guest_offset), q2_mapping_l2_index(img, guest_offset));
 }
 
+struct q2_l2_entry q2_mapping_data_file_entry(const struct q2_image *img,
+                                              const uint64_t *l2, uint64_t index)
+{
+    struct q2_l2_entry e;
+    if (img->extended_l2) {
+        e = q2_l2_decode_extended(l2[2 * index], l2[2 * index + 1], img->cluster_bits,
+                                  true);
+    } else {
+        e = q2_l2_decode(l2[index], img->cluster_bits, img->header.version);
+        if (e.copied && !e.has_cluster && e.kind != Q2_CLUSTER_COMPRESSED) {
+            e.has_cluster = true;
+            e.allocated = ~e.zero;
+            q2_subcluster_settle(&e);
+        }
+    }
+    if (e.kind == Q2_CLUSTER_COMPRESSED)
+        e.kind = Q2_CLUSTER_INVALID;
+    return e;
+}
+
+int q2_mapping_check_place(struct q2_image *img, const struct q2_l2_entry *e,
+                           uint64_t guest_offset, struct q2_error *err)
+{
+    uint64_t guest_cluster = q2_align_down(guest_offset, img->cluster_size);
+    if (!q2_image_has_data_file(img) || !e->has_cluster ||
+        e->host_offset == guest_cluster)
+        return 0;
+    return q2_overlap_corrupt(
+        img, err,
+        "External data file host cluster offset %#" PRIx64
+        " does not match guest cluster offset: %#" PRIx64 " (L2 index: %#" PRIx64 ")",
+        e->host_offset, guest_cluster, q2_mapping_l2_index(img, guest_offset));
+}
+
 void q2_mapping_set_entry(struct q2_image *img, struct q2_table *t, uint64_t index,
                           struct q2_l2_entry e)
 {
@@ -140,6 +174,9 @@ static int run_from_l2(struct q2_image *img, const uint64_t *l2, uint64_t guest_
         return q2_mapping_refuse_invalid(img, guest_offset, err);
     if (e.has_cluster && !q2_is_aligned(e.host_offset, img->cluster_size))
         return refuse_unaligned(img, e.host_offset, guest_offset, err);
+    int ret = q2_mapping_check_place(img, &e, guest_offset, err);
+    if (ret < 0)
+        return ret;
     uint64_t end = end_of_kind(img, &e, in_cluster);
     *run = (struct q2_run){.kind = kind_at(img, &e, in_cluster),
                            .has_cluster = e.has_cluster,

@@ -191,10 +191,10 @@ static int narrow_by_holes(struct q2_image *img, struct q2_extent *e,
 {
     uint64_t n = e->n_bytes, file_size;
     bool data;
-    int ret = q2_io_get_size(img->disk.file, &file_size, err);
+    int ret = q2_io_get_size(img->disk.data, &file_size, err);
     if (ret < 0 || e->host_offset >= file_size)
         return ret;
-    ret = q2_io_extent(img->disk.file, e->host_offset, &n, &data, err);
+    ret = q2_io_extent(img->disk.data, e->host_offset, &n, &data, err);
     if (ret < 0)
         return ret;
     e->n_bytes = q2_min_u64(e->n_bytes, n);
@@ -228,7 +228,8 @@ int q2_image_status(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
         .host_offset = has_host ? run.host_offset : 0,
         .file = has_host ? img->disk.data : NULL,
     };
-    if (run.kind == Q2_CLUSTER_NORMAL && has_host && img->looks_preallocated)
+    if (run.kind == Q2_CLUSTER_NORMAL && has_host && img->looks_preallocated &&
+        img->disk.data)
         return narrow_by_holes(img, e, err);
     return 0;
 }

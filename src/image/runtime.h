@@ -48,7 +48,7 @@ struct q2_runtime {
     // Bounds of the metadata caches in bytes; 0: the defaults.
     uint64_t l2_cache_size, refcount_cache_size, cache_size;
     const char *data_file; // in place of the data file that the header names; NULL: not
-    bool backing_off; // backing=null: the image is opened without its backing file
+    bool backing_off;      // backing=null: the image is opened without its backing file
     // How its backing file is opened (backing.encrypt.key-secret and the rest); not
     // owned, NULL: the defaults.
     const struct q2_runtime *backing;

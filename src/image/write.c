@@ -31,7 +31,7 @@ static int check_entry(struct q2_image *img, const struct q2_l2_entry *e,
     if (e->kind == Q2_CLUSTER_INVALID)
         return q2_mapping_refuse_invalid(img, guest_offset, err);
     if (!e->has_cluster || q2_is_aligned(e->host_offset, img->cluster_size))
-        return 0;
+        return q2_mapping_check_place(img, e, guest_offset, err);
     return q2_overlap_corrupt(
         img, err, "%s offset %#" PRIx64 " unaligned (guest offset: %#" PRIx64 ")",
         e->kind == Q2_CLUSTER_ZERO_ALLOCATED ? "Preallocated zero cluster"
@@ -159,6 +159,26 @@ static void fill_write(const struct q2_image *img, const struct span *s,
     w->tail = (size_t)tail_of(img, &e, end, w->taken);
 }
 
+// A place for the clusters of guest_offset and the next ones, as many as get one. In a
+// data file that is theirs from the start.
+static int take_place(struct q2_image *img, const struct span *s, uint64_t guest_offset,
+                      uint64_t *host_offset, uint64_t *n, struct q2_write *w,
+                      struct q2_error *err)
+{
+    const struct q2_io *data = img->disk.data;
+    uint64_t wanted = count_to_allocate(img, s);
+    w->link = w->taken = true;
+    if (!q2_image_has_data_file(img))
+        return q2_alloc_run(img, wanted, "data cluster", host_offset, n, &w->fresh, err);
+    if (!data)
+        return q2_fail(err, -EIO, "'%s': the data file is not open", img->disk.path);
+    *host_offset = q2_align_down(guest_offset, img->cluster_size);
+    *n = wanted;
+    // Until the image is whole, nothing is written twice.
+    w->fresh = img->unpublished && data->new_content && data->sparse_growth;
+    return 0;
+}
+
 static int begin_locked(struct q2_image *img, uint64_t guest_offset, size_t n_bytes,
                         struct q2_write *w, struct q2_error *err)
 {
@@ -175,11 +195,10 @@ static int begin_locked(struct q2_image *img, uint64_t guest_offset, size_t n_by
     if (in_place(&e)) {
         n = count_in_place(img, &s, &e, in_cluster, in_cluster + n_bytes, &w->link);
         host_offset = e.host_offset;
-        ret = q2_overlap_check(img, 0, host_offset, n << img->cluster_bits, err);
+        if (!q2_image_has_data_file(img))
+            ret = q2_overlap_check(img, 0, host_offset, n << img->cluster_bits, err);
     } else {
-        ret = q2_alloc_run(img, count_to_allocate(img, &s), "data cluster", &host_offset,
-                           &n, &w->fresh, err);
-        w->link = w->taken = true;
+        ret = take_place(img, &s, guest_offset, &host_offset, &n, w, err);
     }
     if (ret == 0)
         fill_write(img, &s, guest_offset, n_bytes, host_offset, n, w);
@@ -221,7 +240,8 @@ int q2_image_release_entry(struct q2_image *img, const struct q2_l2_entry *e,
 {
     if (e->kind == Q2_CLUSTER_COMPRESSED)
         return q2_alloc_free_later(img, e->host_offset, e->n_bytes, why, err);
-    if (!e->has_cluster)
+    // In a data file every guest cluster keeps its place.
+    if (!e->has_cluster || q2_image_has_data_file(img))
         return 0;
     if (!q2_is_aligned(e->host_offset, img->cluster_size))
         return q2_overlap_corrupt(img, err, "Cannot free unaligned cluster %#" PRIx64,
@@ -245,7 +265,7 @@ static int link_entry(struct q2_image *img, struct q2_table *t, uint64_t index,
 static void give_back(struct q2_image *img, const struct q2_write *w)
 {
     uint64_t start = w->host_offset, n_bytes = w->compressed_bytes;
-    if (!w->taken)
+    if (!w->taken || q2_image_has_data_file(img))
         return;
     if (n_bytes == 0) {
         start = q2_align_down(w->host_offset - w->head, img->cluster_size);

@@ -7,6 +7,7 @@
 
 #include "base/checked.h"
 #include "image/bitmaps.h"
+#include "image/data_file.h"
 
 // Real zeros are written in pieces of this size.
 #define ZERO_PIECE_BYTES (UINT32_C(1) << 20)
@@ -258,6 +259,8 @@ int q2_image_write_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t n_b
     ret = whole_grains(img, guest_offset, end, &first, &last, err);
     if (ret == 0 && img->extended_l2)
         ret = leave_packed(img, &first, &last, err);
+    if (ret == 0)
+        ret = q2_data_file_clear(img, guest_offset, n_bytes, flags & Q2_ZERO_UNMAP, err);
     if (ret < 0)
         return ret;
     if (first == last)

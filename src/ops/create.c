@@ -68,9 +68,8 @@ static int validate_files(const struct q2_create_options *o, struct q2_error *er
     if (o->data_file_raw && !o->data_file)
         return q2_fail(err, -EINVAL, "data-file-raw requires data-file");
     if (o->data_file_raw && o->backing_file)
-        return q2_fail(
-            err, -EINVAL,
-            "Backing file and data-file-raw cannot be used at the same time");
+        return q2_fail(err, -EINVAL,
+                       "Backing file and data-file-raw cannot be used at the same time");
     // Without subclusters what is preallocated is data, and hides the backing file.
     if (o->backing_file && o->preallocation != Q2_PREALLOC_OFF && !o->extended_l2)
         return q2_fail(err, -EINVAL,
@@ -175,7 +174,8 @@ static int wipe_header(struct q2_io *io, uint64_t cluster_size, struct q2_error 
 }
 
 static int create_qcow2(struct q2_io *io, const struct q2_create_options *o,
-                        const struct q2_file_options *fo, struct q2_disk **out, struct q2_error *err)
+                        const struct q2_file_options *fo, struct q2_disk **out,
+                        struct q2_error *err)
 {
     struct q2_header header;
     struct q2_image *img;
@@ -249,7 +249,8 @@ static void abandon_data_file(struct q2_disk *d)
 }
 
 static int fill(struct q2_io *io, const char *path, const struct q2_create_options *o,
-                const struct q2_file_options *fo, const struct q2_monitor *mon, struct q2_disk **out, struct q2_error *err)
+                const struct q2_file_options *fo, const struct q2_monitor *mon,
+                struct q2_disk **out, struct q2_error *err)
 {
     bool raw = strcmp(o->format, "raw") == 0;
     struct q2_disk *d;
