@@ -44,9 +44,14 @@ int q2_data_file_open(struct q2_image *img, const char *given,
     return ret < 0 ? ret : adopt(img, data, err);
 }
 
-static int make_as_long(struct q2_io *data, uint64_t size, struct q2_error *err)
+int q2_data_file_set_size(struct q2_image *img, uint64_t size, struct q2_error *err)
 {
+    struct q2_io *data = img->disk.data;
     uint64_t has;
+    if (!q2_image_has_data_file(img))
+        return 0;
+    if (!data)
+        return q2_fail(err, -EIO, "'%s': the data file is not open", img->disk.path);
     if (data->sparse_growth)
         return q2_io_set_size(data, size, err);
     int ret = q2_io_get_size(data, &has, err);
@@ -68,7 +73,7 @@ int q2_data_file_create(struct q2_image *img, const struct q2_file_options *opti
         ret = adopt(img, data, err);
     if (ret < 0)
         return ret;
-    ret = make_as_long(data, img->disk.size, err);
+    ret = q2_data_file_set_size(img, img->disk.size, err);
     if (ret < 0)
         q2_data_file_abandon(img);
     return ret;
@@ -78,6 +83,16 @@ void q2_data_file_abandon(struct q2_image *img)
 {
     if (img->disk.data && img->disk.data != img->disk.file)
         q2_file_abandon(img->disk.data, img->data_file_made);
+}
+
+int q2_data_file_cut(struct q2_image *img, uint64_t size, struct q2_error *err)
+{
+    struct q2_io *data = img->disk.data;
+    uint64_t has;
+    if (!q2_image_has_data_file(img) || !data || !data->sparse_growth)
+        return 0;
+    int ret = q2_io_get_size(data, &has, err);
+    return ret < 0 || has <= size ? ret : q2_io_set_size(data, size, err);
 }
 
 int q2_data_file_flush(struct q2_image *img, struct q2_error *err)

@@ -18,6 +18,11 @@ int q2_data_file_create(struct q2_image *img, const struct q2_file_options *opti
                         struct q2_error *err);
 void q2_data_file_abandon(struct q2_image *img);
 
+// The data file, if there is one, becomes as long as that; a device has to be.
+int q2_data_file_set_size(struct q2_image *img, uint64_t size, struct q2_error *err);
+// It becomes no longer than that; a device stays.
+int q2_data_file_cut(struct q2_image *img, uint64_t size, struct q2_error *err);
+
 // Makes what was written to it durable. An image without one: nothing to do.
 int q2_data_file_flush(struct q2_image *img, struct q2_error *err);
 

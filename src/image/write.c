@@ -157,6 +157,10 @@ static void fill_write(const struct q2_image *img, const struct span *s,
     if (last > 0)
         e = q2_mapping_entry(img, s->l2, s->index + last);
     w->tail = (size_t)tail_of(img, &e, end, w->taken);
+    // A data file does not grow beyond the disk for the last cluster's sake.
+    uint64_t behind = guest_offset + w->n_bytes;
+    if (q2_image_has_data_file(img) && behind <= img->disk.size)
+        w->tail = (size_t)q2_min_u64(w->tail, img->disk.size - behind);
 }
 
 // A place for the clusters of guest_offset and the next ones, as many as get one. In a

@@ -6,6 +6,8 @@
 // preallocation. All of that lies behind the end of the disk as it still is. Then the
 // switch.
 //
+// A data file is made longer before the switch, and shorter last of all.
+//
 // Shrinking: the switch first, so that no power cut leaves a disk of the old size without
 // its end; then what is behind the new end is unmapped, and free after that.
 #include "ops/resize.h"
@@ -15,6 +17,7 @@
 
 #include "base/checked.h"
 #include "image/bitmaps.h"
+#include "image/data_file.h"
 #include "image/resize.h"
 #include "image/update.h"
 #include "ops/preallocate.h"
@@ -127,10 +130,14 @@ static int grow(struct q2_image *img, uint64_t size, enum q2_preallocation mode,
     int ret = grow_l1(img, size, err);
     if (ret == 0)
         ret = q2_image_unmap_behind(img, behind, err);
+    if (ret == 0)
+        ret = q2_data_file_cut(img, old, err);
     if (ret < 0)
         return ret;
     d->size = size;
     ret = fill_new_space(d, old, mode, mon, err);
+    if (ret == 0)
+        ret = q2_data_file_set_size(img, size, err);
     if (ret == 0)
         ret = q2_disk_flush(d, err);
     if (ret == 0)
@@ -138,6 +145,7 @@ static int grow(struct q2_image *img, uint64_t size, enum q2_preallocation mode,
     if (ret < 0 && img->header.size != size) {
         d->size = old;
         q2_image_unmap_behind(img, behind, &ignored);
+        q2_data_file_cut(img, old, &ignored);
     }
     return ret;
 }
@@ -156,6 +164,8 @@ static int shrink(struct q2_image *img, uint64_t size, struct q2_error *err)
     if (ret < 0)
         return q2_context(err, "Failed to discard cropped clusters");
     ret = q2_disk_flush(d, err);
+    if (ret == 0)
+        ret = q2_data_file_cut(img, size, err);
     return ret < 0 ? ret : q2_image_cut_file(img, err);
 }
 
@@ -170,6 +180,9 @@ int q2_resize(struct q2_disk *d, uint64_t size, enum q2_preallocation mode,
     int ret = begin(img, size, mode, err);
     if (ret < 0)
         return ret;
+    // A raw data file must be mapped as a whole.
+    if (size > d->size && mode == Q2_PREALLOC_OFF && q2_data_file_is_raw(img))
+        mode = Q2_PREALLOC_METADATA;
     // A size that was no multiple of 512 becomes one.
     if (size == d->size)
         return switch_size(img, size, err);
