@@ -11,9 +11,9 @@
 #include "base/sealed.h"
 #include "cmd/image_pairs.h"
 
-// No passphrase is longer, and a file that has no end is none.
-#define MAX_FILE_BYTES ((size_t)8 << 20)
-#define FIRST_FILE_BYTES ((size_t)4 << 10)
+// No passphrase is longer, and a file that has no end is none. (Secure memory comes in
+// pieces that are not much larger.)
+#define MAX_BYTES ((size_t)16 << 10)
 
 static struct q2_secrets *secrets;
 
@@ -38,41 +38,20 @@ struct definition {
 // In secure memory.
 struct bytes {
     uint8_t *p;
-    size_t n, room;
+    size_t n;
 };
-
-static int make_room(struct bytes *b, size_t room, struct q2_error *err)
-{
-    uint8_t *p = q2_secret_alloc(room);
-    if (!p)
-        return q2_fail_memory(err, room);
-    if (b->n)
-        memcpy(p, b->p, b->n);
-    q2_secret_free(b->p);
-    b->p = p;
-    b->room = room;
-    return 0;
-}
 
 // Not buffered: the stream would keep a copy. A pipe will do, too.
 static int read_stream(FILE *f, const char *path, struct bytes *b, struct q2_error *err)
 {
-    int rc = make_room(b, FIRST_FILE_BYTES, err);
     setvbuf(f, NULL, _IONBF, 0);
-    while (!rc) {
-        size_t n = fread(b->p + b->n, 1, b->room - b->n, f);
-        b->n += n;
-        if (ferror(f))
-            return q2_fail(err, -errno, "Unable to read %s: Error reading file “%s”: %s",
-                           path, path, strerror(errno));
-        if (!n)
-            break;
-        if (b->n == MAX_FILE_BYTES)
-            return q2_fail(err, -EFBIG, "Unable to read %s: the file is too large", path);
-        if (b->n == b->room)
-            rc = make_room(b, 2 * b->room, err);
-    }
-    return rc;
+    b->n = fread(b->p, 1, MAX_BYTES + 1, f);
+    if (ferror(f))
+        return q2_fail(err, -errno, "Unable to read %s: Error reading file “%s”: %s",
+                       path, path, strerror(errno));
+    if (b->n > MAX_BYTES)
+        return q2_fail(err, -EFBIG, "Unable to read %s: the file is too large", path);
+    return 0;
 }
 
 static int read_file(const char *path, struct bytes *b, struct q2_error *err)
@@ -92,14 +71,16 @@ static int read_bytes(const struct definition *d, struct bytes *b, struct q2_err
         return q2_fail(err, -EINVAL, "'file' and 'data' are mutually exclusive");
     if (!d->file && !d->data)
         return q2_fail(err, -EINVAL, "Either 'file' or 'data' must be provided");
+    b->p = q2_secret_alloc(MAX_BYTES + 1);
+    if (!b->p)
+        return q2_fail_memory(err, MAX_BYTES + 1);
     if (d->file)
         return read_file(d->file, b, err);
-    size_t n = strlen(d->data);
-    int rc = make_room(b, n + 1, err);
-    if (!rc)
-        memcpy(b->p, d->data, n);
-    b->n = rc ? 0 : n;
-    return rc;
+    b->n = strlen(d->data);
+    if (b->n > MAX_BYTES)
+        return q2_fail(err, -EFBIG, "The secret '%s' is too long", d->id);
+    memcpy(b->p, d->data, b->n);
+    return 0;
 }
 
 // A secret that is encrypted itself names another one as its key.
@@ -175,10 +156,9 @@ static int check_id(const char *id, struct q2_error *err)
 static int refuse_unused(const struct q2_pairs *pairs, struct q2_error *err)
 {
     const char *key = q2_pairs_unused(pairs, "");
-    int n = key ? (int)strcspn(key, ".") : 0;
-    if (key && key[n])
-        return q2_fail(err, -EINVAL, "Parameters '%.*s.*' are unexpected", n, key);
-    return key ? q2_fail(err, -EINVAL, "Parameter '%s' is unexpected", key) : 0;
+    return key ? q2_fail(err, -EINVAL, "Parameter '%.*s' is unexpected",
+                         (int)strcspn(key, "."), key)
+               : 0;
 }
 
 static int take_definition(struct q2_pairs *pairs, struct definition *d,
