@@ -297,6 +297,7 @@ one_error_or_hint() {
         alike qemu-img compare -s "${S[@]}" --image-opts "driver=qcow2,file.filename=plain.qcow2" "$o"
         alike qemu-img map "${S[@]}" --image-opts "$o"
         alike qemu-img map --output=json "${S[@]}" --image-opts "$o"
+        alike qemu-img check "${S[@]}" --image-opts "$o"
         alike qemu-io "${S[@]}" --image-opts "$o" -c 'read -P 0x11 0 256k' -c 'read -P 0x22 1M 64k' \
             -c 'read -P 0 256k 768k' -c 'write -P 5 300k 512' -c 'read -P 5 300k 512' -c map
         alike qemu-img snapshot "${S[@]}" -c x --image-opts "$o"
@@ -379,6 +380,7 @@ EOF
     for name in luks aes our-luks our-aes; do
         must qemu-img info $name.qcow2
         must qemu-img info --output=json $name.qcow2
+        must qemu-img check $name.qcow2
         must qemu-img snapshot -c x $name.qcow2
         [ "$(qemu-img snapshot -l $name.qcow2 | wc -l)" -eq 3 ]
         must qemu-img amend -o lazy_refcounts=on,refcount_bits=32 $name.qcow2
