@@ -10,6 +10,7 @@ SECRET=(--object "secret,id=sec0,data=passw0rd")
 
 setup() {
     q2_setup
+    PATH=$PATH:/usr/sbin # cryptsetup
 }
 
 # node IMAGE: how an encrypted image is named with its secret.

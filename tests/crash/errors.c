@@ -237,6 +237,10 @@ static void run_matrix(const struct options *o, uint64_t seed)
         {.version = 2, .cluster_bits = 10, .refcount_order = 4, .backing = true},
         {.version = 3, .cluster_bits = 12, .refcount_order = 0},
         {.version = 3, .cluster_bits = 16, .refcount_order = 4},
+        {.version = 3,
+         .cluster_bits = 12,
+         .refcount_order = 4,
+         .encryption = Q2_CRYPT_AES},
         // More clusters than one cluster of refcount table can describe.
         {.version = 3, .cluster_bits = 9, .refcount_order = 6, .size = 2200 << 10},
     };

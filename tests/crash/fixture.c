@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "image/crypt.h"
 #include "image/open.h"
 #include "image/raw.h"
 #include "io/file.h"
@@ -89,6 +90,34 @@ static struct q2_io *make_backing(size_t n_bytes)
     return io;
 }
 
+// The passphrase of all encrypted images here.
+static const struct q2_secrets *the_secrets(void)
+{
+    static struct q2_secrets *secrets;
+    struct q2_error err = Q2_ERROR_INIT;
+    if (!secrets && (q2_secrets_new(&secrets, &err) < 0 ||
+                     q2_secrets_add(secrets, "key", "passw0rd", 8, &err) < 0))
+        give_up("%s", err.message);
+    return secrets;
+}
+
+// How the image is encrypted, with as few iterations as there may be.
+static const struct q2_crypt_options *encryption(struct fixture *f,
+                                                 const struct recipe *r)
+{
+    static struct q2_crypt_options o;
+    bool luks = r->encryption == Q2_CRYPT_LUKS;
+    if (r->encryption == Q2_CRYPT_NONE)
+        return NULL;
+    o = (struct q2_crypt_options){.format = luks ? "luks" : "aes",
+                                  .key_secret = "key",
+                                  .secrets = the_secrets(),
+                                  .set_iter_time = luks};
+    f->runtime.secrets = o.secrets;
+    f->runtime.encrypt_key_secret = o.key_secret;
+    return &o;
+}
+
 static void make_image(struct fixture *f, const struct recipe *r)
 {
     struct q2_error err = Q2_ERROR_INIT;
@@ -103,8 +132,12 @@ static void make_image(struct fixture *f, const struct recipe *r)
         .backing_file = r->backing ? strdup("base") : NULL,
         .backing_format = r->backing ? strdup("raw") : NULL,
     };
+    const struct q2_crypt_options *crypt = encryption(f, r);
+    if (crypt)
+        q2_crypt_announce(crypt, &header);
     if (q2_memory_open("image", NULL, 0, &f->memory, &err) < 0 ||
-        q2_image_new(f->memory, &header, &img, &err) < 0)
+        q2_image_new(f->memory, &header, &img, &err) < 0 ||
+        (crypt && q2_crypt_make(img, crypt, &err) < 0))
         give_up("%s: %s", f->name, err.message);
     img->disk.path = strdup("image");
     if (q2_create_publish(&img->disk, &err) < 0)
@@ -115,9 +148,12 @@ static void make_image(struct fixture *f, const struct recipe *r)
 void fixture_make(struct fixture *f, const struct recipe *r, size_t max_record)
 {
     *f = (struct fixture){0};
-    snprintf(f->name, sizeof(f->name), "v%u, clusters of %u, refcounts of %u bits%s%s",
+    snprintf(f->name, sizeof(f->name), "v%u, clusters of %u, refcounts of %u bits%s%s%s",
              (unsigned)r->version, 1U << r->cluster_bits, 1U << r->refcount_order,
-             r->lazy_refcounts ? ", lazy" : "", r->backing ? ", backing file" : "");
+             r->lazy_refcounts ? ", lazy" : "", r->backing ? ", backing file" : "",
+             r->encryption == Q2_CRYPT_LUKS  ? ", LUKS"
+             : r->encryption == Q2_CRYPT_AES ? ", AES"
+                                             : "");
     if (r->backing)
         f->backing = make_backing((size_t)(r->size / 4 * 3));
     make_image(f, r);
@@ -211,6 +247,8 @@ int fixture_open(const struct fixture *f, struct q2_io *io, bool writable,
         return ret;
     img->disk.path = strdup("image");
     ret = q2_image_configure(img, &f->runtime, err);
+    if (ret == 0)
+        ret = q2_crypt_unlock(img, &f->runtime, err);
     if (ret == 0)
         ret = attach_backing(f, img, err);
     if (ret < 0)

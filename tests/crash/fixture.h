@@ -19,6 +19,7 @@ struct recipe {
     uint32_t version, cluster_bits, refcount_order;
     uint64_t size;
     bool lazy_refcounts, backing;
+    enum q2_crypt_method encryption;
 };
 
 // Ends the program: what is wrong is the test's surroundings, not what is tested.
