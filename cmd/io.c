@@ -25,7 +25,7 @@ static const struct q2_option io_options[] = {
     {"native-aio", "k", NULL, 'k', "Image", "as -i native"},
     {"misalign", "m", NULL, OPTION_IGNORED, "Image", "of no effect"},
     {"trace", "T", "SPEC", OPTION_IGNORED, "Other", "of no effect"},
-    {"object", "", "DEF", Q2_OPTION_OBJECT, "Other", "a secret; of no effect yet"},
+    Q2_ROW_OBJECT,
     Q2_ROW_SHARE,
     {"version", "V", NULL, 'V', "Other", "print the version"},
     Q2_ROW_END,

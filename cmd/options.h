@@ -59,7 +59,7 @@ struct q2_common_options {
     }
 #define Q2_ROW_OBJECT                                        \
     {                                                        \
-        "object", "", "DEF", Q2_OPTION_OBJECT, "Other", NULL \
+        "object", "", "DEF", Q2_OPTION_OBJECT, "Other", "secret,id=ID,file=FILE: a passphrase" \
     }
 #define Q2_ROW_IMAGE_OPTS                                                              \
     {                                                                                  \
