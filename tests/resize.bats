@@ -171,6 +171,27 @@ TRANSCRIPT
     must qemu-io -f qcow2 -c 'read -P 5 0 1M' x.qcow2
 }
 
+@test "what described the space that is gone goes too, as far as with QEMU" {
+    local kind want
+    for kind in 4k,16 4k,64 64k,1 512,8; do
+        must oracle create -q -f qcow2 -o \
+            "cluster_size=${kind%,*},refcount_bits=${kind#*,},preallocation=metadata" x.qcow2 40M
+        must qemu-io -f qcow2 -c 'write -P 5 0 3M' x.qcow2
+        cp --sparse=always x.qcow2 want.qcow2
+        must oracle resize -q --shrink want.qcow2 3M
+        want=$(stat -c %s want.qcow2)
+        must "$QCOW2" resize --shrink x.qcow2 3M
+        [ "$(stat -c %s x.qcow2)" -le "$want" ] ||
+            fail "$kind: $(stat -c %s x.qcow2) bytes, not $want"
+        clean x.qcow2
+        must qemu-io -f qcow2 -c 'read -P 5 0 3M' x.qcow2
+        must "$QCOW2" resize x.qcow2 40M
+        must "$QCOW2" io -f qcow2 -c 'write -P 6 30M 4M' x.qcow2
+        clean x.qcow2
+        must qemu-io -f qcow2 -c 'read -P 5 0 3M' -c 'read -P 6 30M 4M' x.qcow2
+    done
+}
+
 @test "snapshots keep their size and their data" {
     must oracle create -f qcow2 x.qcow2 4M
     must qemu-io -f qcow2 -c 'write -P 1 0 4M' x.qcow2

@@ -57,8 +57,8 @@ bool q2_alloc_free_is_due(const struct q2_image *img)
 {
     uint64_t share = q2_min_u64(img->data_end / 16, MAX_WAITING_BYTES);
     return img->n_pending_free >= MAX_WAITING_RUNS ||
-           img->n_pending_clusters << img->cluster_bits >=
-               q2_max_u64(share, MIN_WAITING_BYTES);
+           (!img->only_frees && img->n_pending_clusters << img->cluster_bits >=
+                                    q2_max_u64(share, MIN_WAITING_BYTES));
 }
 
 static bool is_nobodys(struct q2_image *img, uint64_t cluster)

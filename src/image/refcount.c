@@ -171,6 +171,32 @@ static void forget_block(struct q2_image *img, uint64_t index)
     img->refcount_table[index] = 0;
 }
 
+int q2_refcount_drop_block(struct q2_image *img, uint64_t index, bool *dropped,
+                           struct q2_error *err)
+{
+    const struct q2_refcount_format *f = img->refcounts;
+    uint64_t n = UINT64_C(1) << q2_refcount_block_bits(img), first = index * n;
+    struct q2_table *t;
+    int ret = q2_refcount_block(img, first, &t, err);
+    *dropped = false;
+    if (ret < 0 || !t)
+        return ret;
+    uint64_t own = t->host_offset >> img->cluster_bits;
+    uint64_t used = q2_refcount_next_used(f, t->data, 0, n);
+    bool is_own = used < n && first + used == own;
+    if (is_own && f->get(t->data, used) == 1)
+        used = q2_refcount_next_used(f, t->data, used + 1, n);
+    if (used < n)
+        return 0;
+    forget_block(img, index);
+    q2_span_add(&img->refcount_table_dirty, index);
+    *dropped = true;
+    // Its own reference is gone with it, or stands in another block.
+    return is_own ? 0
+                  : q2_alloc_free_later(img, own << img->cluster_bits, img->cluster_size,
+                                        Q2_FREE_OTHER, err);
+}
+
 static void place_used(struct q2_image *img, uint64_t end_cluster)
 {
     uint64_t end = end_cluster << img->cluster_bits;

@@ -67,10 +67,12 @@ static int drop_table(struct q2_image *img, uint64_t l1_index, struct q2_error *
 static int drop_tables(struct q2_image *img, uint64_t first, struct q2_error *err)
 {
     int ret = 0;
+    img->only_frees = true;
     for (uint64_t i = first; i < img->l1_size && ret == 0; i++) {
         if ((img->l1[i] & Q2_OFFSET_MASK) != 0)
             ret = drop_table(img, i, err);
     }
+    img->only_frees = false;
     return ret == 0 ? q2_image_commit(img, err) : ret;
 }
 
@@ -130,10 +132,32 @@ static int find_end(struct q2_image *img, uint64_t file_size, uint64_t *end,
     return 0;
 }
 
+// With the lock held: the last refcount blocks go, as far as they are not needed. They
+// are gone from the table on the disk before the file ends before them.
+static int drop_last_blocks(struct q2_image *img, struct q2_error *err)
+{
+    uint64_t index = img->refcount_table_size;
+    bool any = false, dropped = true;
+    int ret = 0;
+    while (ret == 0 && dropped && --index > 0) {
+        if (img->refcount_table[index] == 0)
+            continue;
+        ret = q2_refcount_drop_block(img, index, &dropped, err);
+        any = any || dropped;
+        if (q2_cache_full(img->refcount_cache))
+            q2_cache_trim(img->refcount_cache);
+    }
+    if (ret == 0 && any)
+        ret = q2_image_commit_all(img, err);
+    return ret == 0 && any ? q2_io_flush(img->disk.file, err) : ret;
+}
+
 static int cut_file(struct q2_image *img, struct q2_error *err)
 {
     uint64_t file_size, end = 0;
-    int ret = q2_io_get_size(img->disk.file, &file_size, err);
+    int ret = drop_last_blocks(img, err);
+    if (ret == 0)
+        ret = q2_io_get_size(img->disk.file, &file_size, err);
     if (ret == 0)
         ret = find_end(img, file_size, &end, err);
     if (ret < 0 || end == 0 || end >= file_size)

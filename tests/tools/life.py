@@ -41,6 +41,7 @@ IMAGES = (
     (3, 65536, 16, "lazy_refcounts=on", 3 << 20, True),
     (2, 4096, 16, "", 600 << 10, False),
     (3, 1024, 64, "compression_type=zstd", 250 << 10, True),
+    (3, 16384, 16, "extended_l2=on", 1500 << 10, True),
     (3, 512, 4, "lazy_refcounts=on", 100 << 10, False),
     (2, 65536, 16, "", 2 << 20, True),
     (3, 4096, 8, "preallocation=metadata", 500 << 10, False),
@@ -66,7 +67,8 @@ class Life(Player):
         self.done = set()       # (kind of step, program) that came to an end
         fields = Image(image)
         self.bits = 1 << fields.get("refcount_order") if self.version == 3 else 16
-        self.zstd = self.version == 3 and fields.get("incompatible_features") & 8 != 0
+        features = fields.get("incompatible_features") if self.version == 3 else 0
+        self.zstd, self.extended = features & 8 != 0, features & 16 != 0
         self.lazy = self.version == 3 and fields.get("compatible_features") & 1 != 0
 
     # --- how a command ends ---------------------------------------------------------------
@@ -214,7 +216,7 @@ class Life(Player):
             return True
         if "size" in asked and self.version == version == 2 and self.snapshots:
             return True
-        if version < self.version and other_sizes:
+        if version < self.version and (other_sizes or self.extended):
             return True
         if bits < self.bits and self.highest_refcount() > (1 << bits) - 1:
             return True
