@@ -29,8 +29,8 @@ struct q2_create_options {
     enum q2_preallocation preallocation;
     const char *backing_file;               // NULL: none. Stored as it is
     const char *backing_format;             // NULL: not stored
-    const char *data_file;      // guest data go there; NULL: into the image
-    bool data_file_raw;         // it is to be read as a raw image, too
+    const char *data_file;                  // guest data go there; NULL: into the image
+    bool data_file_raw;                     // it is to be read as a raw image, too
     const struct q2_crypt_options *encrypt; // NULL: not encrypted
 };
 
