@@ -121,9 +121,11 @@ static int new_slot(struct q2_cache *c, uint64_t host_offset, struct slot **out,
                     struct q2_error *err)
 {
     struct slot *s = calloc(1, sizeof(*s));
-    void *data = NULL;
-    if (!s || posix_memalign(&data, 4096, c->cluster_size) != 0) {
+    // Not aligned: a table that takes the place of another fits into the gap it left.
+    void *data = malloc(c->cluster_size);
+    if (!s || !data) {
         free(s);
+        free(data);
         return q2_fail_memory(err, c->cluster_size);
     }
     s->table.host_offset = host_offset;
