@@ -5,6 +5,7 @@
 
 #include "cmd/convert.h"
 #include "cmd/opening.h"
+#include "image/chain.h"
 #include "image/probe.h"
 #include "ops/create.h"
 

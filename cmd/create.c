@@ -9,6 +9,7 @@
 #include "cmd/opening.h"
 #include "cmd/options.h"
 #include "cmd/progress.h"
+#include "image/chain.h"
 #include "image/open.h"
 #include "image/probe.h"
 

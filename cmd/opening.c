@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: MIT
-// Disks as the command line names them, backing files of images to be made, and which
-// files a disk is made of.
+// Disks as the command line names them, and backing files of images to be made.
 #include "cmd/opening.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "image/image.h"
 #include "ops/open_rw.h"
@@ -188,32 +186,4 @@ void q2_warn_of_probing(const struct q2_disk *d)
             "images, write operations on block 0 will be restricted.\n         "
             "Specify the 'raw' format explicitly to remove the restrictions.\n",
             d->path);
-}
-
-// --- files ---------------------------------------------------------------------------
-
-static bool same_file(const struct stat *a, const struct stat *b)
-{
-    if (S_ISBLK(a->st_mode) && S_ISBLK(b->st_mode))
-        return a->st_rdev == b->st_rdev;
-    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
-}
-
-static bool is_named(const struct q2_io *io, const struct stat *named)
-{
-    struct stat opened;
-    int fd = io ? q2_file_descriptor(io) : -1;
-    return fd >= 0 && !fstat(fd, &opened) && same_file(named, &opened);
-}
-
-bool q2_chain_has_file(const struct q2_disk *d, const char *path)
-{
-    struct stat named;
-    if (stat(path, &named))
-        return false;
-    for (; d; d = d->backing) {
-        if (is_named(d->file, &named) || is_named(d->data, &named))
-            return true;
-    }
-    return false;
 }

@@ -48,7 +48,4 @@ int q2_open_backing(const char *overlay_path, const char *backing_name,
 // To be said of a disk that is open for writing: its format may be a guess.
 void q2_warn_of_probing(const struct q2_disk *d);
 
-// True if a layer of d lies in the file (or on the device) that path names.
-bool q2_chain_has_file(const struct q2_disk *d, const char *path);
-
 #endif

@@ -175,6 +175,15 @@ int q2_disk_status_above(struct q2_disk *d, const struct q2_disk *base,
 // Closes d, but neither its file nor its backing file.
 void q2_disk_drop(struct q2_disk *d);
 
+// Most that a map should be asked for at a time, of a disk of that size: bounds the
+// tables that are looked through for one answer (again for each extent of the layers
+// below), and the number of answers that the largest disk gives.
+static inline uint64_t q2_disk_map_step(uint64_t disk_size)
+{
+    const uint64_t step = UINT64_C(1) << 30, part = disk_size / 4096;
+    return part > step ? part : step;
+}
+
 // Closes d and its backing chain; writes nothing (flush before). NULL is fine.
 void q2_disk_close(struct q2_disk *d);
 

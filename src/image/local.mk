@@ -8,6 +8,7 @@ libqcow2_a_SOURCES += \
 	src/image/bitmaps_private.h \
 	src/image/bitmaps_store.c \
 	src/image/cache.c src/image/cache.h \
+	src/image/chain.c src/image/chain.h \
 	src/image/cluster_set.c src/image/cluster_set.h \
 	src/image/codec.c src/image/codec.h src/image/codec_private.h \
 	src/image/codec_zlib.c \

@@ -37,6 +37,11 @@ int q2_backing_path(const char *overlay_path, const char *backing_name, char **o
     size_t n_dir = name == backing_name && name[0] != '/' && slash
                        ? (size_t)(slash - overlay_path) + 1
                        : 0;
+    if (name != backing_name && protocol_length(name) > 0) {
+        // What is left of "file:a:b" would be taken for another protocol.
+        overlay_path = "./";
+        n_dir = 2;
+    }
     size_t n_name = strlen(name) + 1;
     char *path = malloc(n_dir + n_name);
     if (!path)

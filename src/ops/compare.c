@@ -17,10 +17,6 @@
 #define CHUNK (2U << 20)
 #define SECTOR 512U
 #define BUFFER_ALIGN 4096U
-// Most that a map is asked for at a time: bounds the tables it has to look through.
-#define STEP (UINT64_C(1) << 30)
-// The largest disks take longer steps, so that no empty one takes more than these.
-#define MAX_STEPS 4096U
 
 struct side {
     struct q2_disk *disk;
@@ -73,8 +69,7 @@ static int refresh(struct comparison *c, struct side *s, struct q2_error *err)
         return 0;
     }
     unsigned depth;
-    uint64_t n = q2_min_u64(s->disk->size - c->offset,
-                            q2_max_u64(STEP, s->disk->size / MAX_STEPS));
+    uint64_t n = q2_min_u64(s->disk->size - c->offset, q2_disk_map_step(s->disk->size));
     int rc = q2_disk_status_above(s->disk, NULL, c->offset, n, &s->extent, &depth, err);
     if (rc)
         return q2_context(err, "Sector allocation test failed for %s", s->disk->path);

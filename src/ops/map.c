@@ -9,11 +9,6 @@
 
 #include "base/checked.h"
 
-// Most that a layer is asked for at a time: bounds the tables it has to look through.
-#define STEP (UINT64_C(1) << 30)
-// The largest disks take longer steps, so that no empty one takes more than these.
-#define MAX_STEPS 4096U
-
 struct layer {
     struct q2_disk *disk;
     uint64_t start;
@@ -43,8 +38,7 @@ static int layer_status(struct layer *l, uint64_t offset, struct q2_extent *out,
                         struct q2_error *err)
 {
     if (offset < l->start || offset - l->start >= l->extent.n_bytes) {
-        uint64_t n = q2_min_u64(l->disk->size - offset,
-                                q2_max_u64(STEP, l->disk->size / MAX_STEPS));
+        uint64_t n = q2_min_u64(l->disk->size - offset, q2_disk_map_step(l->disk->size));
         l->extent.n_bytes = 0;
         int rc = q2_disk_status(l->disk, offset, n, &l->extent, err);
         if (rc)
