@@ -34,12 +34,15 @@ struct q2_command {
 extern const struct q2_command q2_cmd_amend;
 extern const struct q2_command q2_cmd_bitmap;
 extern const struct q2_command q2_cmd_check;
+extern const struct q2_command q2_cmd_commit;
 extern const struct q2_command q2_cmd_compare;
 extern const struct q2_command q2_cmd_convert;
 extern const struct q2_command q2_cmd_create;
 extern const struct q2_command q2_cmd_info;
 extern const struct q2_command q2_cmd_io;
 extern const struct q2_command q2_cmd_map;
+extern const struct q2_command q2_cmd_measure;
+extern const struct q2_command q2_cmd_rebase;
 extern const struct q2_command q2_cmd_resize;
 extern const struct q2_command q2_cmd_snapshot;
 

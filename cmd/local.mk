@@ -15,6 +15,7 @@ qcow2_SOURCES += \
 	cmd/check_plan.h \
 	cmd/command.h \
 	cmd/common_options.c \
+	cmd/commit.c \
 	cmd/compare.c \
 	cmd/convert.c \
 	cmd/convert.h \
@@ -51,6 +52,7 @@ qcow2_SOURCES += \
 	cmd/io_write.h \
 	cmd/main.c \
 	cmd/map.c \
+	cmd/measure.c \
 	cmd/objects.c \
 	cmd/objects.h \
 	cmd/opening.c \
@@ -61,6 +63,7 @@ qcow2_SOURCES += \
 	cmd/output.h \
 	cmd/progress.c \
 	cmd/progress.h \
+	cmd/rebase.c \
 	cmd/resize.c \
 	cmd/signals.c \
 	cmd/signals.h \

@@ -6,11 +6,14 @@ dist_man_MANS += \
 	man/qcow2-amend.1 \
 	man/qcow2-bitmap.1 \
 	man/qcow2-check.1 \
+	man/qcow2-commit.1 \
 	man/qcow2-compare.1 \
 	man/qcow2-convert.1 \
 	man/qcow2-create.1 \
 	man/qcow2-info.1 \
 	man/qcow2-io.1 \
 	man/qcow2-map.1 \
+	man/qcow2-measure.1 \
+	man/qcow2-rebase.1 \
 	man/qcow2-resize.1 \
 	man/qcow2-snapshot.1

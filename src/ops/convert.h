@@ -9,6 +9,8 @@
 struct q2_convert_options {
     bool compress;
     bool target_is_zero; // the target reads as zeros already (fresh, or the user says so)
+    struct q2_disk *above; // copy only what layers of the source above this one, which is
+                           // the target, have allocated; NULL: no such thing
     bool target_has_backing;      // copy only what the sources' top layer has allocated
     uint64_t target_backing_size; // with target_has_backing
     bool salvage;        // unreadable parts of the source become zeros, with a warning

@@ -15,11 +15,6 @@
 #define SALVAGE_GRAIN 512U
 // Extents looked at for one uniform window.
 #define MAX_UNIFORM_EXTENTS 4096U
-// A map is asked for at most so many bytes at a time, or such a part of the disk: it may
-// have to look through all L1 entries for them, again for each extent of the layers
-// below.
-#define STEP (UINT64_C(1) << 30)
-#define STEPS_OF_DISK 4096U
 
 // The source that holds offset, and the offset in it.
 static struct q2_disk *source_at(const struct q2_convert_job *job, uint64_t offset,
@@ -32,10 +27,19 @@ static struct q2_disk *source_at(const struct q2_convert_job *job, uint64_t offs
     return job->sources[i];
 }
 
+// The layer below those that are copied; NULL: all are.
+static const struct q2_disk *stop_layer(const struct q2_convert_options *o,
+                                        const struct q2_disk *source)
+{
+    return o->target_has_backing ? source->backing : o->above;
+}
+
 static enum q2_segment_kind kind_of(const struct q2_convert_job *job, uint64_t offset,
                                     const struct q2_extent *e)
 {
     const struct q2_convert_options *o = job->options;
+    if (o->above && !e->allocated)
+        return Q2_SEGMENT_SKIP;
     if (e->zero) {
         if (o->target_has_backing && offset >= o->target_backing_size)
             return Q2_SEGMENT_SKIP; // behind the backing file's end it is zero anyway
@@ -56,8 +60,8 @@ int q2_segment_status(const struct q2_convert_job *job, uint64_t offset,
     max_bytes = q2_min_u64(max_bytes, source->size - in_source);
     if (o->target_has_backing && offset < o->target_backing_size)
         max_bytes = q2_min_u64(max_bytes, o->target_backing_size - offset);
-    int ret = q2_disk_status_above(source, o->target_has_backing ? source->backing : NULL,
-                                   in_source, max_bytes, &e, &depth, err);
+    int ret = q2_disk_status_above(source, stop_layer(o, source), in_source, max_bytes,
+                                   &e, &depth, err);
     if (ret < 0 && o->salvage) {
         // Reading it will say what is lost.
         *kind = Q2_SEGMENT_DATA;
@@ -96,7 +100,7 @@ int q2_window_plan(const struct q2_convert_job *job, uint64_t start, struct q2_w
                    struct q2_error *err)
 {
     uint64_t left = job->size - start, alike = 0, n;
-    uint64_t step = q2_max_u64(STEP, job->size / STEPS_OF_DISK);
+    uint64_t step = q2_disk_map_step(job->size);
     enum q2_segment_kind kind, next;
     w->start = start;
     w->n_bytes = q2_min_u64(left, Q2_WINDOW_BYTES);

@@ -38,7 +38,7 @@ static int validate_version2(const struct q2_create_options *o, struct q2_error 
     return what ? q2_fail(err, -EINVAL, "%s (use version=v3 or greater)", what) : 0;
 }
 
-static int validate_numbers(const struct q2_create_options *o, struct q2_error *err)
+int q2_create_validate_numbers(const struct q2_create_options *o, struct q2_error *err)
 {
     if (!q2_is_power_of_2(o->cluster_size) ||
         o->cluster_size < UINT64_C(1) << Q2_MIN_CLUSTER_BITS ||
@@ -104,7 +104,7 @@ int q2_create_validate(const struct q2_create_options *o, struct q2_error *err)
                    ? 0
                    : q2_fail(err, -EFBIG, "The image size is too large");
     }
-    int ret = validate_numbers(o, err);
+    int ret = q2_create_validate_numbers(o, err);
     if (ret == 0 && o->version == 2)
         ret = validate_version2(o, err);
     if (ret == 0)

@@ -42,6 +42,9 @@ struct q2_create_options {
 // Checks everything that can be checked without touching the target. Messages as in QEMU.
 int q2_create_validate(const struct q2_create_options *options, struct q2_error *err);
 
+// Of that what cluster size and refcount width alone tell (qcow2).
+int q2_create_validate_numbers(const struct q2_create_options *o, struct q2_error *err);
+
 // A new image at path, open for writing. With hold_magic a qcow2 image's header is not
 // written until q2_create_publish: an image cut short is no image. On failure nothing
 // that was made stays. file_options: cache mode of the target.

@@ -12,6 +12,7 @@ libqcow2_a_SOURCES += \
 	src/ops/check.c src/ops/check.h \
 	src/ops/check_edits.c src/ops/check_edits.h \
 	src/ops/check_progress.c src/ops/check_progress.h \
+	src/ops/commit.c src/ops/commit.h \
 	src/ops/compare.c src/ops/compare.h \
 	src/ops/convert.c src/ops/convert.h \
 	src/ops/convert_segment.c src/ops/convert_segment.h \
@@ -19,8 +20,10 @@ libqcow2_a_SOURCES += \
 	src/ops/create.c src/ops/create.h \
 	src/ops/info.c src/ops/info.h \
 	src/ops/map.c src/ops/map.h \
+	src/ops/measure.c src/ops/measure.h \
 	src/ops/open_rw.c src/ops/open_rw.h \
 	src/ops/preallocate.c src/ops/preallocate.h \
+	src/ops/rebase.c src/ops/rebase.h \
 	src/ops/resize.c src/ops/resize.h \
 	src/ops/snapshot.c src/ops/snapshot.h \
 	src/ops/snapshot_switch.c src/ops/snapshot_switch.h
