@@ -104,7 +104,7 @@ ROWS
     must oracle convert -O raw top.qcow2 want.raw
     hold_open base.qcow2
     one_error 1 qemu-img commit top.qcow2 2>/dev/null || true # two lines: a hint
-    message_has 'Failed to get "write" lock'
+    message_has 'Failed to get shared "write" lock'
     let_go
     must qemu-img commit top.qcow2
     clean base.qcow2
