@@ -144,8 +144,8 @@ static int create_target(struct q2_conversion *c, const struct q2_create_options
 // made longer do, those of a device do not.
 static bool reads_as_zeros(const struct q2_conversion *c)
 {
-    bool raw_data = c->image.text[Q2_KEY_DATA_FILE_RAW] &&
-                    c->image.number[Q2_KEY_DATA_FILE_RAW];
+    bool raw_data =
+        c->image.text[Q2_KEY_DATA_FILE_RAW] && c->image.number[Q2_KEY_DATA_FILE_RAW];
     bool preallocated = c->image.text[Q2_KEY_PREALLOCATION] &&
                         strcmp(c->image.text[Q2_KEY_PREALLOCATION], "off");
     if (c->target->backing)

@@ -17,7 +17,7 @@ struct q2_image_name {
     bool discard_set; // runtime.discard_unmap was given
     enum q2_tristate read_only, force_share, direct, no_flush;
     bool native_aio;
-    uint64_t l2_entry_size;        // 0: not given; to be checked once the image is open
+    uint64_t l2_entry_size; // 0: not given; to be checked once the image is open
     // Owned; in place of what the image names.
     struct q2_image_name *backing, *data_file;
 };

@@ -57,9 +57,10 @@ struct q2_common_options {
         "format", "f", "FMT", Q2_OPTION_FORMAT, "Image", \
             "raw or qcow2 (default: probed)"             \
     }
-#define Q2_ROW_OBJECT                                        \
-    {                                                        \
-        "object", "", "DEF", Q2_OPTION_OBJECT, "Other", "secret,id=ID,file=FILE: a passphrase" \
+#define Q2_ROW_OBJECT                                   \
+    {                                                   \
+        "object", "", "DEF", Q2_OPTION_OBJECT, "Other", \
+            "secret,id=ID,file=FILE: a passphrase"      \
     }
 #define Q2_ROW_IMAGE_OPTS                                                              \
     {                                                                                  \

@@ -136,13 +136,12 @@ static const struct q2_header *header_of(struct q2_disk *d)
 }
 
 static int open_backing(struct q2_disk *d, const struct q2_open_options *top,
-                        const struct q2_runtime *runtime, struct q2_error *err)
+                        struct q2_error *err)
 {
     const struct q2_header *h = header_of(d);
     struct q2_open_options o = {.format = h->backing_format,
                                 .no_key = top->no_key,
                                 .unsafe_share = top->unsafe_share,
-                                .runtime = runtime,
                                 .file = top->file};
     char *path;
     int ret = q2_backing_path(d->path, h->backing_file, &path, err);
@@ -169,15 +168,13 @@ static int refuse_loop(const struct q2_disk *top, const struct q2_disk *last,
 int q2_disk_open_chain(struct q2_disk *top, const struct q2_open_options *o,
                        struct q2_error *err)
 {
-    const struct q2_runtime *runtime = o->runtime;
     unsigned n = 1;
     for (struct q2_disk *d = top; header_of(d) && header_of(d)->backing_file;
          d = d->backing) {
         if (n++ > Q2_MAX_CHAIN)
             return q2_fail(err, -ELOOP, "The backing chain has more than %u layers",
                            Q2_MAX_CHAIN);
-        runtime = runtime ? runtime->backing : NULL;
-        int ret = open_backing(d, o, runtime, err);
+        int ret = open_backing(d, o, err);
         if (ret == 0)
             ret = refuse_loop(top, d->backing, err);
         if (ret < 0)

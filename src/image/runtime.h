@@ -49,9 +49,6 @@ struct q2_runtime {
     uint64_t l2_cache_size, refcount_cache_size, cache_size;
     const char *data_file; // in place of the data file that the header names; NULL: not
     bool backing_off;      // backing=null: the image is opened without its backing file
-    // How its backing file is opened (backing.encrypt.key-secret and the rest); not
-    // owned, NULL: the defaults.
-    const struct q2_runtime *backing;
     // What unlocks an encrypted image; not owned. Looked at where guest data are needed.
     const struct q2_secrets *secrets;
     const char *encrypt_format;     // "luks", "aes": the header must agree; NULL: any
