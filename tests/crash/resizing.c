@@ -2,7 +2,10 @@
 // A disk is made longer and shorter, and the power goes behind any write of it: the disk
 // has its old size or the new one, what both have in common is as it was, what is new
 // reads as zeros, and the image is sound (or dirty, and healed without a loss).
+//
+// The environment's Q2_SEED plays other sizes and writes, and the same ones again.
 #include "tests/crash/judge.h"
+#include "tests/crash/play.h"
 #include "tests/unit/test.h"
 
 #include "base/checked.h"
@@ -141,9 +144,9 @@ static bool end(struct run *r, struct judge *j)
     return good && read_state(r, r->f.memory, r->size);
 }
 
-static void run(const struct recipe *recipe, unsigned options)
+static void run(const struct recipe *recipe, unsigned options, uint64_t seed)
 {
-    struct run r = {.random = 4711 + options, .most = 2 * recipe->size};
+    struct run r = {.random = seed, .most = 2 * recipe->size};
     struct q2_error err = Q2_ERROR_INIT;
     struct judge j = {.f = &r.f, .repair_every = 1};
     bool good = true;
@@ -161,7 +164,7 @@ static void run(const struct recipe *recipe, unsigned options)
     good = good && end(&r, &j);
     ok(good, "%s: %" PRIu64 " states", r.f.name, r.n_states);
     if (!good)
-        printf("#   step %u: %s\n", i, r.why);
+        printf("#   Q2_SEED=%" PRIu64 ", step %u: %s\n", seed, i, r.why);
     fixture_close(r.img);
     free(r.bytes);
     fixture_clear(&r.f);
@@ -188,9 +191,12 @@ int main(void)
          .size = 128 << 10,
          .lazy_refcounts = true},
     };
-    for (size_t i = 0; i < sizeof(recipes) / sizeof(*recipes); i++) {
-        run(&recipes[i], 0);
-        run(&recipes[i], 7);
+    uint64_t seed = getenv("Q2_SEED") ? strtoull(getenv("Q2_SEED"), NULL, 0) : 1;
+    for (unsigned k = 0; k < play_runs(1); k++) {
+        for (size_t i = 0; i < sizeof(recipes) / sizeof(*recipes); i++) {
+            run(&recipes[i], 0, seed + k * 100 + i);
+            run(&recipes[i], 7, seed + k * 100 + 50 + i);
+        }
     }
     return done_testing();
 }
