@@ -5,8 +5,8 @@
 // its first sector alone, and what it says of the sectors behind must stand there before,
 // without hurting the old header. There are three ways, the first that is open is taken:
 //
-//   sector    The new header ends in its first sector, or what it has behind is there
-//             already. One write.
+//   sector    The new header differs from the old one in one sector, whichever. One
+//             write. (Where extensions stay where they are, that is the rule.)
 //
 //   detour    Extensions and name are written a second time into the free end of the
 //             cluster. The first sector, a detour, leads there: one extension, which
@@ -40,6 +40,7 @@
 
 struct plan {
     enum { BY_SECTOR, BY_DETOUR, IN_PLACE } way;
+    uint64_t sector;    // BY_SECTOR: where it begins
     uint8_t *old, *new; // a cluster each
     uint64_t old_end;   // of what the old header uses, whole sectors
     uint64_t new_end;
@@ -89,10 +90,17 @@ static void drop_skips(struct q2_header *h)
     h->n_extensions = n;
 }
 
-static bool same_behind(const struct plan *p)
+// At most one sector is another one: p->sector.
+static bool one_sector_differs(struct plan *p)
 {
-    return p->new_end <= SECTOR ||
-           memcmp(p->old + SECTOR, p->new + SECTOR, p->new_end - SECTOR) == 0;
+    unsigned n = 0;
+    for (uint64_t at = 0; at < p->new_end; at += SECTOR) {
+        if (memcmp(p->old + at, p->new + at, SECTOR) != 0) {
+            p->sector = at;
+            n++;
+        }
+    }
+    return n <= 1;
 }
 
 static bool detour_fits(const struct q2_image *img, const struct plan *p)
@@ -105,7 +113,7 @@ static bool detour_fits(const struct q2_image *img, const struct plan *p)
 static int choose_way(const struct q2_image *img, const struct q2_header *h,
                       struct plan *p, struct q2_error *err)
 {
-    p->way = same_behind(p) ? BY_SECTOR : BY_DETOUR;
+    p->way = one_sector_differs(p) ? BY_SECTOR : BY_DETOUR;
     if (p->way == BY_SECTOR || detour_fits(img, p))
         return 0;
     p->way = IN_PLACE;
@@ -208,7 +216,7 @@ static int wipe(struct q2_image *img, uint64_t from, uint64_t end, struct q2_err
 
 static int go_by_sector(struct q2_image *img, const struct plan *p, struct q2_error *err)
 {
-    int ret = write_durably(img, 0, p->new, SECTOR, err);
+    int ret = write_durably(img, p->sector, p->new + p->sector, SECTOR, err);
     return ret < 0 ? ret : wipe(img, q2_max_u64(p->new_end, SECTOR), p->old_end, err);
 }
 

@@ -153,6 +153,17 @@ class Image:
                 return at + 8
         sys.exit(f"there is no extension {name}")
 
+    def bitmap_bits(self, table, n_entries):
+        """The bits of a bitmap as bytes."""
+        cluster = 1 << self.get("cluster_bits")
+        for i in range(n_entries):
+            entry = self.read(table + 8 * i, ">Q")
+            if entry & OFFSET_MASK:
+                self.file.seek(entry & OFFSET_MASK)
+                yield self.file.read(cluster).ljust(cluster, b"\0")
+            else:
+                yield (b"\xff" if entry & 1 else b"\0") * cluster
+
 
 def cmd_poke(args):
     Image(args.file, True).write(number(args.offset), bytes.fromhex(args.hex))
@@ -273,6 +284,45 @@ def cmd_extension(args):
                 image.write(at + 8 + number(args.skip), bytes.fromhex(args.data))
             return
     sys.exit(f"{args.file} has no extension {args.name}")
+
+
+def runs_of(bits, n_bits):
+    """[first, end) of every run of ones."""
+    text = "".join(f"{byte:08b}"[::-1] for byte in bits)[:n_bits]
+    end = 0
+    while (first := text.find("1", end)) >= 0:
+        end = text.find("0", first) % (n_bits + 1)
+        yield first, end
+
+
+def bitmap_lines(image):
+    """Name, flags, granularity and dirty ranges ("start+length") of every bitmap."""
+    n = 0
+    if image.get("version") >= 3 and image.get("autoclear_features") & 1:
+        n = image.read(image.extension("bitmaps"), ">I")
+    for at in map(image.bitmap, range(n)):
+        table, n_entries = image.read(at, ">Q"), image.read(at + 8, ">I")
+        flags = image.read(at + 12, ">I")
+        granularity = 1 << image.read(at + 17, ">B")
+        n_name, n_extra = image.read(at + 18, ">H"), image.read(at + 20, ">I")
+        image.file.seek(at + 24 + n_extra)
+        name = image.file.read(n_name).decode()
+        words = [word for bit, word in enumerate(["in-use", "auto"]) if flags >> bit & 1]
+        n_bits = -(-image.get("size") // granularity)
+        bits = b"".join(image.bitmap_bits(table, n_entries))[: -(-n_bits // 8)]
+        ranges = (f"{a * granularity}+{(b - a) * granularity}" for a, b in runs_of(bits, n_bits))
+        yield " ".join([name, ",".join(words) or "-", str(granularity), *ranges])
+
+
+def cmd_bitmaps(args):
+    """Prints the bitmaps of an image; of two images, those that are not the same."""
+    lines = [list(bitmap_lines(Image(name))) for name in args.files]
+    if len(lines) == 1:
+        print(*lines[0], sep="\n", end="\n" if lines[0] else "")
+        return
+    print(*(f"- {line}" for line in lines[0] if line not in lines[1]), sep="\n")
+    print(*(f"+ {line}" for line in lines[1] if line not in lines[0]), sep="\n")
+    sys.exit(lines[0] != lines[1])
 
 
 def cmd_backing(args):
@@ -517,6 +567,8 @@ def main():
     p.add_argument("--skip", default="0", help="write the data so far behind its start")
     p = command("bitmap", cmd_bitmap, "file", "index", "field", "value?")
     p.add_argument("--where", action="store_true")
+    p = command("bitmaps", cmd_bitmaps)
+    p.add_argument("files", nargs="+")
     command("backing", cmd_backing, "file", "name")
     command("spoil", cmd_spoil, "file")
     command("hostile", cmd_hostile, "file", "kind")
