@@ -151,7 +151,7 @@ static int merge_bitmaps(struct q2_image *from_img, struct q2_live_bitmap *from,
 static int merge(struct q2_image *img, struct q2_image *source, const char *name,
                  const char *source_name, struct q2_error *err)
 {
-    struct q2_live_bitmap *to, *from;
+    struct q2_live_bitmap *to = NULL, *from = NULL;
     int ret = find(img, name, &to, err);
     if (ret == 0)
         ret = find(source, source_name, &from, err);
