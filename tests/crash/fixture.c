@@ -128,6 +128,7 @@ static void make_image(struct fixture *f, const struct recipe *r)
         .size = r->size,
         .refcount_order = r->refcount_order,
         .header_length = r->version == 2 ? Q2_HEADER_V2_BYTES : Q2_HEADER_V3_BYTES,
+        .incompatible_features = r->extended_l2 ? Q2_INCOMPAT_EXTENDED_L2 : 0,
         .compatible_features = r->lazy_refcounts ? Q2_COMPAT_LAZY_REFCOUNTS : 0,
         .backing_file = r->backing ? strdup("base") : NULL,
         .backing_format = r->backing ? strdup("raw") : NULL,
@@ -148,9 +149,11 @@ static void make_image(struct fixture *f, const struct recipe *r)
 void fixture_make(struct fixture *f, const struct recipe *r, size_t max_record)
 {
     *f = (struct fixture){0};
-    snprintf(f->name, sizeof(f->name), "v%u, clusters of %u, refcounts of %u bits%s%s%s",
-             (unsigned)r->version, 1U << r->cluster_bits, 1U << r->refcount_order,
-             r->lazy_refcounts ? ", lazy" : "", r->backing ? ", backing file" : "",
+    snprintf(f->name, sizeof(f->name),
+             "v%u, clusters of %u, refcounts of %u bits%s%s%s%s", (unsigned)r->version,
+             1U << r->cluster_bits, 1U << r->refcount_order,
+             r->extended_l2 ? ", subclusters" : "", r->lazy_refcounts ? ", lazy" : "",
+             r->backing ? ", backing file" : "",
              r->encryption == Q2_CRYPT_LUKS  ? ", LUKS"
              : r->encryption == Q2_CRYPT_AES ? ", AES"
                                              : "");

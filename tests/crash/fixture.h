@@ -18,7 +18,7 @@ struct fixture {
 struct recipe {
     uint32_t version, cluster_bits, refcount_order;
     uint64_t size;
-    bool lazy_refcounts, backing;
+    bool lazy_refcounts, backing, extended_l2;
     enum q2_crypt_method encryption;
 };
 

@@ -190,6 +190,12 @@ int main(void)
          .refcount_order = 5,
          .size = 128 << 10,
          .lazy_refcounts = true},
+        {.version = 3,
+         .cluster_bits = 14,
+         .refcount_order = 4,
+         .size = 512 << 10,
+         .extended_l2 = true,
+         .backing = true},
     };
     uint64_t seed = getenv("Q2_SEED") ? strtoull(getenv("Q2_SEED"), NULL, 0) : 1;
     for (unsigned k = 0; k < play_runs(1); k++) {

@@ -289,9 +289,10 @@ static int write_some(struct run *r, struct q2_error *err)
         else
             ret = q2_disk_write(d, at, bytes, n, err);
     }
-    memset(bytes, 5, d->cluster_size);
+    size_t cluster = (size_t)q2_min_u64(d->cluster_size, d->size);
+    memset(bytes, 5, cluster);
     if (ret == 0)
-        ret = q2_disk_write_compressed(d, 0, bytes, d->cluster_size, err);
+        ret = q2_disk_write_compressed(d, 0, bytes, cluster, err);
     free(bytes);
     return ret < 0 ? ret : q2_disk_flush(d, err);
 }
@@ -402,6 +403,12 @@ int main(void)
          .refcount_order = 6,
          .size = 96 << 10,
          .lazy_refcounts = true},
+        {.version = 3,
+         .cluster_bits = 14,
+         .refcount_order = 4,
+         .size = 512 << 10,
+         .extended_l2 = true,
+         .backing = true},
     };
     uint64_t seed = getenv("Q2_SEED") ? strtoull(getenv("Q2_SEED"), NULL, 0) : 1;
     for (unsigned k = 0; k < play_runs(1); k++) {

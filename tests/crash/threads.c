@@ -151,6 +151,12 @@ int main(void)
          .refcount_order = 4,
          .size = 8 << 20,
          .lazy_refcounts = true},
+        {.version = 3,
+         .cluster_bits = 14,
+         .refcount_order = 4,
+         .size = 2 << 20,
+         .extended_l2 = true,
+         .backing = true},
     };
     for (size_t i = 0; i < sizeof(recipes) / sizeof(*recipes); i++) {
         run(&recipes[i], 0, false);

@@ -118,6 +118,16 @@ static void run_matrix(void)
             run_recipe(&r, (unsigned)(seed + shift + i + k) * 37 % 128, 400);
         }
     }
+    struct recipe parted = {.version = 3, .cluster_bits = 14, .extended_l2 = true};
+    for (unsigned k = 0; k < 4; k++) {
+        parted.cluster_bits = 14 + k % 3;
+        parted.size = (UINT64_C(20) << parted.cluster_bits) + 512;
+        parted.refcount_order = (k + 3) % 7;
+        parted.backing = k % 2 == 1;
+        parted.lazy_refcounts = k == 2;
+        run_recipe(&parted, 0, 400);
+        run_recipe(&parted, (unsigned)(seed + shift + k) * 37 % 128, 400);
+    }
     const struct recipe large = {.version = 3,
                                  .cluster_bits = 21,
                                  .refcount_order = 4,
