@@ -40,7 +40,7 @@ disks_of() {
             continue
         fi
         oracle check -q "$image" 2>&1 || echo "check: exit $?"
-        oracle info "$image" 2>&1 | grep -E '^(virtual size|backing file)' || true
+        oracle info "$image" 2>&1 | sed -nE "/^(virtual size|backing file)/s|$PWD|.|p"
         oracle convert -O raw "$image" ../flat 2>&1 && hash_of ../flat
     done
 }

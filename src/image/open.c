@@ -175,6 +175,9 @@ int q2_disk_open_chain(struct q2_disk *top, const struct q2_open_options *o,
             return q2_fail(err, -ELOOP, "The backing chain has more than %u layers",
                            Q2_MAX_CHAIN);
         int ret = open_backing(d, o, err);
+        // One for each layer, as if each had opened the next.
+        for (unsigned i = 2; ret < 0 && i < n; i++)
+            q2_context(err, "Could not open backing file");
         if (ret == 0)
             ret = refuse_loop(top, d->backing, err);
         if (ret < 0)
