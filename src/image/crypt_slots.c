@@ -73,7 +73,7 @@ static int write_durably(struct q2_image *img, uint64_t offset, const void *buf,
                          size_t n_bytes, struct q2_error *err)
 {
     int ret = q2_io_write(img->disk.file, offset, buf, n_bytes, err);
-    return ret < 0 ? ret : q2_io_flush(img->disk.file, err);
+    return ret < 0 || img->unpublished ? ret : q2_io_flush(img->disk.file, err);
 }
 
 static int write_state(struct q2_image *img, unsigned index, struct q2_error *err)
