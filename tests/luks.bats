@@ -176,8 +176,8 @@ aes-128 cbc essiv:sha256 sha1')
             -o "$(format $format)" img.qcow2 1M
         must fill qemu-img plain.raw img.qcow2
         right img.qcow2 plain.raw
-        ! grep -q -a 00000000000000000000000000000000 img.qcow2
-        ! grep -q -a passw0rd img.qcow2
+        must_exit 1 grep -q -a 00000000000000000000000000000000 img.qcow2
+        must_exit 1 grep -q -a passw0rd img.qcow2
     done
 }
 
@@ -261,7 +261,7 @@ aes-128 cbc essiv:sha256 sha1')
                 -o "$(format $format),data_file=img.data" img.qcow2 1M
             must fill qemu-img one.raw img.qcow2
             right img.qcow2 one.raw
-            ! same_bytes img.data one.raw 2>cmp.out
+            must_exit 1 cmp -s img.data one.raw
             must python3 "$BATS_TEST_DIRNAME/crash/turns.py" --turns "$(rows 4 2)" \
                 --judge-every 4 --passphrase passw0rd img.qcow2
         done
