@@ -61,14 +61,16 @@ static int find_base(const struct q2_command_line *line, struct q2_disk *top,
 }
 
 static int commit_disk(const struct q2_command_line *line, struct q2_disk *top,
-                       struct q2_progress *progress, struct q2_error *err)
+                       const struct q2_image_name *name, struct q2_progress *progress,
+                       struct q2_error *err)
 {
     const struct settings *s = line->settings;
+    const struct q2_open_options options = {.writable = true, .file = s->file};
     struct q2_disk *base;
     q2_progress_start(progress, line, true, 1);
     int rc = find_base(line, top, &base, err);
     if (!rc)
-        rc = q2_commit_open_base(top, base, &s->file, &progress->monitor, &base, err);
+        rc = q2_reopen_layer(name, top, base, &options, &progress->monitor, &base, err);
     if (!rc)
         rc = q2_commit(top, base, &s->commit, &progress->monitor, err);
     q2_progress_end(progress, !rc);
@@ -80,18 +82,21 @@ static int commit(struct q2_command_line *line, struct q2_error *err)
     struct settings *s = line->settings;
     struct q2_open_options options = {.writable = true};
     struct q2_progress progress;
+    struct q2_image_name name;
     struct q2_disk *top;
     int rc = q2_value_cache(line->common.cache, false, &s->file, err);
     if (rc)
         return rc;
     options.file = s->file;
     q2_progress_start(&progress, line, false, 1);
-    rc = q2_open_operand(line, line->operands[0], &options, &progress.monitor, &top, err);
-    if (rc)
-        return rc;
-    q2_warn_of_probing(top);
-    rc = commit_disk(line, top, &progress, err);
-    q2_disk_close(top);
+    rc = q2_open_operand_name(line, line->operands[0], &options, &progress.monitor, &name,
+                              &top, err);
+    if (!rc) {
+        q2_warn_of_probing(top);
+        rc = commit_disk(line, top, &name, &progress, err);
+        q2_disk_close(top);
+    }
+    q2_image_name_clear(&name);
     if (!rc && !line->common.quiet)
         printf("Image committed.\n");
     return rc;

@@ -147,22 +147,40 @@ int q2_new_path(const char *text, const char **path, struct q2_error *err)
     return 0;
 }
 
+static int open_named(const char *text, bool image_opts,
+                      const struct q2_open_options *options,
+                      const struct q2_monitor *monitor, struct q2_image_name *name,
+                      struct q2_disk **out, struct q2_error *err)
+{
+    struct q2_open_options o = *options;
+    int rc = q2_named_parse(text, image_opts, options->format, name, err);
+    if (rc)
+        return rc;
+    if (merge_options(name, &o, err))
+        return q2_context(err, "Could not open '%s'", text);
+    return open_merged(name, &o, monitor, out, err) ? q2_named_context(name, text, err)
+                                                    : 0;
+}
+
 int q2_open_named(const char *text, bool image_opts,
                   const struct q2_open_options *options, const struct q2_monitor *monitor,
                   struct q2_disk **out, struct q2_error *err)
 {
-    struct q2_open_options o = *options;
     struct q2_image_name name;
-    int rc = q2_named_parse(text, image_opts, options->format, &name, err);
-    if (!rc) {
-        rc = merge_options(&name, &o, err);
-        if (rc)
-            q2_context(err, "Could not open '%s'", text);
-        else if (open_merged(&name, &o, monitor, out, err))
-            rc = q2_named_context(&name, text, err);
-    }
+    int rc = open_named(text, image_opts, options, monitor, &name, out, err);
     q2_image_name_clear(&name);
     return rc;
+}
+
+int q2_open_operand_name(const struct q2_command_line *line, const char *text,
+                         const struct q2_open_options *options,
+                         const struct q2_monitor *monitor, struct q2_image_name *name,
+                         struct q2_disk **out, struct q2_error *err)
+{
+    struct q2_open_options o = *options;
+    o.format = line->common.format;
+    o.unsafe_share = line->common.shared;
+    return open_named(text, line->common.image_opts, &o, monitor, name, out, err);
 }
 
 int q2_open_operand(const struct q2_command_line *line, const char *text,
@@ -170,10 +188,36 @@ int q2_open_operand(const struct q2_command_line *line, const char *text,
                     const struct q2_monitor *monitor, struct q2_disk **out,
                     struct q2_error *err)
 {
-    struct q2_open_options o = *options;
-    o.format = line->common.format;
-    o.unsafe_share = line->common.shared;
-    return q2_open_named(text, line->common.image_opts, &o, monitor, out, err);
+    struct q2_image_name name;
+    int rc = q2_open_operand_name(line, text, options, monitor, &name, out, err);
+    q2_image_name_clear(&name);
+    return rc;
+}
+
+int q2_reopen_layer(const struct q2_image_name *name, struct q2_disk *top,
+                    struct q2_disk *layer, const struct q2_open_options *options,
+                    const struct q2_monitor *monitor, struct q2_disk **out,
+                    struct q2_error *err)
+{
+    struct q2_disk *overlay = top;
+    const struct q2_image_name *given = name->backing;
+    for (; overlay->backing != layer; overlay = overlay->backing)
+        given = given ? given->backing : NULL;
+    struct q2_image_name again = given ? *given : (struct q2_image_name){.path = NULL};
+    char *path = strdup(layer->path);
+    if (!path)
+        return q2_fail_memory(err, strlen(layer->path));
+    again.path = path;
+    again.format = layer->probed_raw ? NULL : (char *)layer->ops->format;
+    overlay->backing = NULL; // its lock would be in the way
+    q2_disk_close(layer);
+    int rc = q2_open_image_name(&again, options, monitor, out, err);
+    if (rc)
+        q2_context(err, "Could not open '%s'", path);
+    else
+        overlay->backing = *out;
+    free(path);
+    return rc;
 }
 
 void q2_warn_of_probing(const struct q2_disk *d)

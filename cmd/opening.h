@@ -33,6 +33,19 @@ int q2_open_operand(const struct q2_command_line *line, const char *text,
                     const struct q2_monitor *monitor, struct q2_disk **out,
                     struct q2_error *err);
 
+// The same; what the word means is the caller's to clear, also after a failure.
+int q2_open_operand_name(const struct q2_command_line *line, const char *text,
+                         const struct q2_open_options *options,
+                         const struct q2_monitor *monitor, struct q2_image_name *name,
+                         struct q2_disk **out, struct q2_error *err);
+// Opens a layer below top, which name names, in another way, with what the name says of
+// it. In its place in the chain is the new one then; the old one is closed, also after a
+// failure.
+int q2_reopen_layer(const struct q2_image_name *name, struct q2_disk *top,
+                    struct q2_disk *layer, const struct q2_open_options *options,
+                    const struct q2_monitor *monitor, struct q2_disk **out,
+                    struct q2_error *err);
+
 // The same for a name that was parsed; its errors do not begin with "Could not open".
 int q2_open_image_name(const struct q2_image_name *name,
                        const struct q2_open_options *options,

@@ -466,6 +466,40 @@ print(json.dumps(data, indent=1, sort_keys=True))'
     alike qemu-img map "${S[@]}" "${T[@]}" --image-opts "${top%=s}=t"
 }
 
+@test "commit and rebase with encryption above, below, and nowhere" {
+    local above=driver=qcow2,file.filename=top.qcow2,encrypt.key-secret=s
+    local below=driver=qcow2,file.filename=top.qcow2,backing.encrypt.key-secret=s
+    must qemu-io -f raw raw.img -c 'write -P 0x66 60k 70k'
+    must qemu-img create -q -f qcow2 -b luks.qcow2 -F qcow2 top.qcow2
+    must qemu-io "${S[@]}" --image-opts "$below" -c 'write -P 0x66 60k 70k'
+    one_error 1 qemu-img commit top.qcow2
+    message_has "Could not open backing file: Parameter 'encrypt.key-secret' is required"
+    must qemu-img commit "${S[@]}" --image-opts "$below"
+    holds luks raw.img
+    must qemu-io "${S[@]}" --image-opts "$below" -c 'write -P 0x67 2M 5k'
+    must qemu-io -f raw raw.img -c 'write -P 0x67 2M 5k'
+    must qemu-img rebase "${S[@]}" -b '' --image-opts "$below"
+    same top.qcow2 raw.img
+    must qemu-img create -q -f qcow2 "${S[@]}" -o "$FAST" -b plain.qcow2 -F qcow2 top.qcow2
+    must qemu-io "${S[@]}" --image-opts "$above" -c 'write -P 0x66 60k 70k' -c 'write -P 0x67 2M 5k'
+    must qemu-img commit -d "${S[@]}" --image-opts "$above"
+    same plain.qcow2 raw.img
+    must qemu-img rebase "${S[@]}" -b '' --image-opts "$above"
+    holds top raw.img
+}
+
+@test "measure of encrypted images, and of images to be encrypted, as QEMU" {
+    local name
+    for name in luks aes; do
+        alike qemu-img measure "${S[@]}" -O qcow2 --image-opts "$(opts $name)"
+        alike qemu-img measure "${S[@]}" -O raw --image-opts "$(opts $name)"
+        alike qemu-img measure -O qcow2 $name.qcow2
+        alike qemu-img measure "${S[@]}" -O qcow2 -o "encrypt.format=$name,encrypt.key-secret=s" raw.img
+    done
+    alike qemu-img measure "${S[@]}" -O qcow2 -o encryption=on,encrypt.key-secret=s --size 1G
+    alike qemu-img measure -O qcow2 -o encrypt.format=luks,encrypt.key-secret=nope --size 1G
+}
+
 @test "amend: key slots, in QEMU's words" {
     local base='"${S[@]}" "${T[@]}" --image-opts $(opts luks)'
     alike_all <<EOF

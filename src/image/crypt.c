@@ -23,7 +23,6 @@ static int crypt_new(struct q2_crypt **out, struct q2_error *err)
     if (!c)
         return q2_fail_memory(err, sizeof(*c));
     pthread_mutex_init(&c->lock, NULL);
-    c->n_users = 1;
     *out = c;
     return 0;
 }

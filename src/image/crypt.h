@@ -27,7 +27,6 @@ struct q2_crypt {
     bool sectors_by_host; // sectors are numbered by where they lie in the file (LUKS),
                           // else by guest offset
     struct q2_luks_header luks; // for crypt_method 2
-    unsigned n_users;           // images, and who else holds it
     // Ciphers that no thread uses just now.
     pthread_mutex_t lock;
     struct q2_crypt_worker *idle;
@@ -62,9 +61,7 @@ int q2_crypt_make(struct q2_image *img, const struct q2_crypt_options *o,
 int q2_crypt_unlock(struct q2_image *img, const struct q2_runtime *r,
                     struct q2_error *err);
 
-// One more user. c may be NULL.
-struct q2_crypt *q2_crypt_hold(struct q2_crypt *c);
-// One less; the last one wipes the key. c may be NULL.
+// Wipes the key. c may be NULL.
 void q2_crypt_free(struct q2_crypt *c);
 
 // q2_disk_ops.load and store.

@@ -61,16 +61,9 @@ static void give_back(struct q2_crypt *c, struct q2_crypt_worker *w)
     pthread_mutex_unlock(&c->lock);
 }
 
-struct q2_crypt *q2_crypt_hold(struct q2_crypt *c)
-{
-    if (c)
-        c->n_users++;
-    return c;
-}
-
 void q2_crypt_free(struct q2_crypt *c)
 {
-    if (!c || --c->n_users > 0)
+    if (!c)
         return;
     while (c->idle) {
         struct q2_crypt_worker *next = c->idle->next;

@@ -52,8 +52,7 @@ static int open_qcow2(struct q2_io *io, const struct q2_open_options *o,
     int ret = q2_image_open(io, o->writable, true, &img, err);
     if (ret < 0)
         return ret;
-    img->crypt = q2_crypt_hold(o->key);
-    if (!img->crypt && ((guest_data && !o->no_key) || o->need_key))
+    if ((guest_data && !o->no_key) || o->need_key)
         ret = q2_crypt_unlock(img, o->runtime, err);
     if (ret == 0 && !o->image_only)
         ret = q2_image_load_metadata(img, err);

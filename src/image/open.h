@@ -9,8 +9,6 @@
 #include "image/runtime.h"
 #include "io/file.h"
 
-struct q2_crypt;
-
 // The longest backing chain that is followed.
 #define Q2_MAX_CHAIN 200U
 
@@ -26,8 +24,6 @@ struct q2_open_options {
     bool need_key;        // with metadata_only: the key is asked for all the same
     bool no_key;          // guest data will not be read: encrypted layers stay locked
     bool unsafe_share;    // -U
-    struct q2_crypt *key; // of an image that was unlocked before; NULL: runtime tells the
-                          // passphrase. Not owned.
     const char *snapshot; // read this internal snapshot (name, id, or
                           // "snapshot.id=..,snapshot.name=..") in place of the active
                           // state; NULL: active

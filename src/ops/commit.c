@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "image/chain.h"
-#include "image/crypt.h"
 #include "image/image.h"
 #include "image/open.h"
 #include "image/resize.h"
@@ -19,30 +18,6 @@
 #include "ops/resize.h"
 
 #define SPARSE_GRAIN 4096U
-
-int q2_commit_open_base(struct q2_disk *top, struct q2_disk *base,
-                        const struct q2_file_options *file, const struct q2_monitor *mon,
-                        struct q2_disk **out, struct q2_error *err)
-{
-    struct q2_disk *overlay = q2_chain_overlay_of(top, base);
-    bool raw = base->ops != &q2_image_disk_ops;
-    struct q2_crypt *key = raw ? NULL : q2_image_of(base)->crypt;
-    const struct q2_open_options o = {
-        .format = base->probed_raw ? NULL : base->ops->format, .file = *file, .key = key};
-    char *path = strdup(base->path);
-    if (!path)
-        return q2_fail_memory(err, strlen(base->path));
-    q2_crypt_hold(key);
-    // Its lock would be in the way.
-    overlay->backing = NULL;
-    q2_disk_close(base);
-    int ret = q2_open_rw(path, &o, mon, out, err);
-    if (ret == 0)
-        overlay->backing = *out;
-    q2_crypt_free(key);
-    free(path);
-    return ret;
-}
 
 static int copy_down(struct q2_disk *top, struct q2_disk *base,
                      const struct q2_commit_options *options,

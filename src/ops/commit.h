@@ -12,12 +12,6 @@ struct q2_commit_options {
     uint64_t rate_limit; // bytes per second; 0: none
 };
 
-// base, a layer below top, is open for reading: opens it again for writing, in its place
-// in the chain (the old one is closed, also when this fails).
-int q2_commit_open_base(struct q2_disk *top, struct q2_disk *base,
-                        const struct q2_file_options *file, const struct q2_monitor *mon,
-                        struct q2_disk **out, struct q2_error *err);
-
 // base is open for writing; top, too, unless options->keep. A base that is shorter grows.
 // Base is durable before top lets go of anything. Layers between are left as they are:
 // what they show is of no use any more. To keep is a must where there are any.
