@@ -19,6 +19,10 @@ SIZES = {
 PREALLOCATED = "{qcow2} create -q -f qcow2 -o preallocation=metadata"
 SNAPSHOTS = ["s%d" % i for i in range(10)]
 
+# What names an encrypted image.
+SECRET = "--object secret,id=s,data=bench"
+LOCKED = "driver=qcow2,encrypt.key-secret=s,file.filename="
+
 # Name: how it is made. What is made from another input names it first, with "+".
 INPUTS = {
     "big.qcow2": [PREALLOCATED + " big.qcow2 {big}"],
@@ -34,6 +38,12 @@ INPUTS = {
                  "rm -rf files"],
     "disk.qcow2": ["{qcow2} convert -O qcow2 disk.raw disk.qcow2"],
     "packed.qcow2": ["{qcow2} convert -c -O qcow2 disk.raw packed.qcow2"],
+    "zstd.qcow2": ["{qcow2} convert -c -O qcow2 -o compression_type=zstd disk.raw zstd.qcow2"],
+    "locked.qcow2": ["{qcow2} create -q -f qcow2 " + SECRET + " -o encrypt.format=luks,"
+                     "encrypt.key-secret=s,encrypt.iter-time=10 locked.qcow2 "
+                     "{disk_space_mib}M"],
+    "full.qcow2": ["+locked.qcow2", "{qcow2} convert -n -f raw " + SECRET +
+                   " --target-image-opts disk.raw " + LOCKED + "full.qcow2"],
     "random.qcow2": [PREALLOCATED + " random.qcow2 4G"],
     "empty.qcow2": ["{qcow2} create -q -f qcow2 empty.qcow2 4G"],
 }
@@ -105,6 +115,18 @@ CASES = [
     Case("convert compressed (zlib) to raw",
          "{img} convert -f qcow2 -O raw packed.qcow2 out.raw", ["disk.raw", "packed.qcow2"],
          output="out.raw"),
+    Case("convert raw to qcow2, compressed (zstd)",
+         "{img} convert -c -f raw -O qcow2 -o compression_type=zstd disk.raw out.qcow2",
+         ["disk.raw"], output="out.qcow2"),
+    Case("convert compressed (zstd) to raw",
+         "{img} convert -f qcow2 -O raw zstd.qcow2 out.raw", ["disk.raw", "zstd.qcow2"],
+         output="out.raw"),
+    Case("convert raw to an encrypted image (LUKS)",
+         "{img} convert -n -f raw " + SECRET + " --target-image-opts disk.raw " + LOCKED +
+         "x.qcow2", ["disk.raw"], changes="locked.qcow2", output="x.qcow2"),
+    Case("convert an encrypted image (LUKS) to raw",
+         "{img} convert -O raw " + SECRET + " --image-opts " + LOCKED + "full.qcow2 out.raw",
+         ["disk.raw", "full.qcow2"], output="out.raw"),
     Case("compare raw and qcow2", "{img} compare -q -f raw -F qcow2 disk.raw disk.qcow2",
          ["disk.raw", "disk.qcow2"]),
     Case("{random_writes} random writes of 4k, new clusters",
