@@ -87,6 +87,7 @@ extended_l2=on,cluster_size=16k,refcount_bits=1,backing_file=base.raw,backing_fm
         rm -f v*
         image_with_snapshots v16k 1M 16384 extended_l2=on,cluster_size=16k
         image_with_snapshots v32k-base 2M 32768 extended_l2=on,cluster_size=32k base.raw
+        image_with_snapshots v16k-lazy 1M 16384 extended_l2=on,cluster_size=16k,lazy_refcounts=on
         must python3 "$BATS_TEST_DIRNAME/crash/turns.py" \
             --seed $((${Q2_SEED:-1} + seed * 7919)) v* || return 1
     done
