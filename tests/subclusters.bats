@@ -218,6 +218,44 @@ extended_l2=on,cluster_size=16k,refcount_bits=1,backing_file=base.raw,backing_fm
     must diff -u shape.oracle shape.qcow2
 }
 
+# chain: top.qcow2 over mid.qcow2 over base.raw, subclusters of all kinds; top.raw: as it reads.
+chain() {
+    rm -f ./*.qcow2
+    must oracle create -q -f qcow2 -o extended_l2=on -b base.raw -F raw mid.qcow2 1M
+    must oracle create -q -f qcow2 -o extended_l2=on -b mid.qcow2 -F qcow2 top.qcow2 1M
+    must qemu-io -f qcow2 -c 'write -P 1 3k 5k' -c 'write -z 100k 3k' -c 'write -c -P 3 192k 64k' \
+        mid.qcow2
+    must qemu-io -f qcow2 -c 'write -P 4 5k 5k' -c 'write -z 101k 30k' -c 'write -P 5 200k 2k' \
+        -c 'write -P 6 900k 50k' top.qcow2
+    must oracle convert -O raw top.qcow2 top.raw
+}
+
+# By both programs, on the same chain: the overlay reads as before, and is of one shape.
+rebased_like_qemu() { # ARGUMENT...
+    local program
+    for program in oracle "$QCOW2"; do
+        chain
+        must "$program" rebase -q "$@" top.qcow2 || return 1
+        same top.qcow2 top.raw || return 1
+        shape top.qcow2 >"shape.${program##*/}"
+    done
+    clean top.qcow2 || return 1
+    must diff -u shape.oracle shape.qcow2
+}
+
+@test "commit and rebase copy subclusters" {
+    base 700k
+    chain
+    must "$QCOW2" commit -q top.qcow2
+    clean mid.qcow2
+    clean top.qcow2
+    same mid.qcow2 top.raw
+    same top.qcow2 top.raw
+    shape mid.qcow2 | grep -q '"start": 2048, "length": 8192, "depth": 0' # no more than that
+    rebased_like_qemu -b base.raw -F raw
+    rebased_like_qemu -b ''
+}
+
 @test "amend: other refcounts, no version 2" {
     local before
     must "$QCOW2" create -q -f qcow2 -o extended_l2=on x.qcow2 1M

@@ -323,7 +323,7 @@ int q2_rebase(struct q2_disk *d, struct q2_disk *new_backing,
 {
     struct job j = {.d = d, .new_backing = new_backing, .o = o, .mon = mon};
     j.known = new_backing && is_in_chain(d->backing, new_backing) ? new_backing : NULL;
-    j.grain = d->cluster_size;
+    j.grain = o->compress ? d->cluster_size : d->grain_size;
     int ret = run(&j, err);
     if (ret == 0)
         ret = q2_rebase_header(d, o, err);
