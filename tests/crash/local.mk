@@ -12,6 +12,7 @@ Q2_CRASH_SOURCES = \
 
 check_PROGRAMS += \
 	tests/crash/amending \
+	tests/crash/bitmaps \
 	tests/crash/errors \
 	tests/crash/new_image \
 	tests/crash/powercut \
@@ -22,6 +23,8 @@ check_PROGRAMS += \
 	tests/unit/steady
 
 tests_crash_amending_SOURCES = tests/crash/amending.c $(Q2_CRASH_SOURCES)
+tests_crash_bitmaps_SOURCES = tests/crash/bitmaps.c \
+	tests/crash/cuts.c tests/crash/cuts.h $(Q2_CRASH_SOURCES)
 tests_crash_errors_SOURCES = tests/crash/errors.c $(Q2_CRASH_SOURCES)
 tests_crash_new_image_SOURCES = tests/crash/new_image.c $(Q2_CRASH_SOURCES)
 tests_crash_powercut_SOURCES = tests/crash/powercut.c $(Q2_CRASH_SOURCES)
