@@ -282,7 +282,7 @@ static void run_matrix(const struct options *o)
          .cluster_bits = 10,
          .refcount_order = 4,
          .backing = true,
-         .encryption = Q2_CRYPT_AES},
+         .encryption = Q2_CRYPT_LUKS},
         {.version = 2,
          .cluster_bits = 12,
          .refcount_order = 4,

@@ -113,7 +113,9 @@ static void run_matrix(void)
             r.refcount_order = k < 7 ? (k + bits) % 7 : 4;
             r.backing = k % 2 == 1;
             r.lazy_refcounts = k % 3 == 1 && r.version == 3;
-            r.encryption = k % 4 == 2 ? Q2_CRYPT_AES : Q2_CRYPT_NONE;
+            r.encryption = k % 4 == 2   ? Q2_CRYPT_LUKS
+                           : k % 4 == 3 ? Q2_CRYPT_AES
+                                        : Q2_CRYPT_NONE;
             run_recipe(&r, 0, 400);
             run_recipe(&r, (unsigned)(seed + shift + i + k) * 37 % 128, 400);
         }
