@@ -8,21 +8,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/size.h"
 #include "cmd/create_keys.h"
+#include "cmd/options.h"
 
 static int parse_bool(const struct q2_key_row *row, const char *text, uint64_t *value,
                       struct q2_error *err)
 {
-    static const char *const yes[] = {"on", "yes", "true", "y"};
-    static const char *const no[] = {"off", "no", "false", "n"};
-    for (size_t i = 0; i < sizeof(yes) / sizeof(yes[0]); i++) {
-        if (strcmp(text, yes[i]) && strcmp(text, no[i]))
-            continue;
-        *value = !strcmp(text, yes[i]);
-        return 0;
-    }
-    return q2_fail(err, -EINVAL, "Parameter '%s' expects 'on' or 'off'", row->name);
+    bool on = false;
+    int rc = q2_value_parameter_switch(row->name, text, &on, err);
+    *value = on;
+    return rc;
 }
 
 static int parse_number(const struct q2_key_row *row, const char *text, uint64_t *value,
@@ -39,13 +34,7 @@ static int parse_number(const struct q2_key_row *row, const char *text, uint64_t
 static int parse_size(const struct q2_key_row *row, const char *text, uint64_t *value,
                       struct q2_error *err)
 {
-    if (!q2_size_parse(text, 1, NULL, value))
-        return 0;
-    q2_fail(err, -EINVAL, "Parameter '%s' expects a non-negative number below 2^64",
-            row->name);
-    return q2_hint(err,
-                   "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, "
-                   "peta-\nand exabytes, respectively.");
+    return q2_value_parameter_size(row->name, text, value, err);
 }
 
 static int set_row(struct q2_new_image *image, const struct q2_key_row *row,
@@ -121,23 +110,6 @@ void q2_new_image_clear(struct q2_new_image *image)
     }
 }
 
-// Copies the item at *list to item (as long as the list), with its doubled commas made
-// single, and steps behind it. False at the end of the list.
-static bool next_item(const char **list, char *item)
-{
-    const char *p = *list;
-    if (!*p)
-        return false;
-    for (; *p && (*p != ',' || p[1] == ','); p++) {
-        if (*p == ',')
-            p++;
-        *item++ = *p;
-    }
-    *item = '\0';
-    *list = *p ? p + 1 : p;
-    return true;
-}
-
 // "key" alone is on, "nokey" is off.
 static int set_item(struct q2_new_image *image, char *item, struct q2_error *err)
 {
@@ -154,21 +126,23 @@ static int set_item(struct q2_new_image *image, char *item, struct q2_error *err
 int q2_new_image_parse(struct q2_new_image *image, const char *lists,
                        struct q2_error *err)
 {
-    char *item = malloc(strlen(lists) + 1);
-    int rc = item ? 0 : q2_fail_memory(err, strlen(lists) + 1);
-    while (!rc && next_item(&lists, item))
-        rc = set_item(image, item, err);
-    free(item);
+    int rc = 0;
+    while (!rc && *lists) {
+        char *item = q2_value_next_item(&lists);
+        rc = item ? set_item(image, item, err) : q2_fail_memory(err, strlen(lists) + 1);
+        free(item);
+    }
     return rc;
 }
 
 bool q2_option_list_asks_help(const char *lists)
 {
-    char *item = malloc(strlen(lists) + 1);
     bool found = false;
-    while (item && !found && next_item(&lists, item))
-        found = !strcmp(item, "help") || !strcmp(item, "?");
-    free(item);
+    while (!found && *lists) {
+        char *item = q2_value_next_item(&lists);
+        found = item && (!strcmp(item, "help") || !strcmp(item, "?"));
+        free(item);
+    }
     return found;
 }
 

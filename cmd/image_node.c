@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cmd/objects.h"
-
 // Where in the tree of options a node's are: "" or "file." or "backing.file." …
 #define MAX_PREFIX 256
 #define MAX_DEPTH 8
@@ -162,32 +160,11 @@ static int take_backing(const struct tree *t, const char *above)
     return rc ? q2_context(t->err, "Could not open backing file") : 0;
 }
 
-static int take_text(const struct tree *t, const char *prefix, const char *key,
-                     char **out)
-{
-    const struct q2_pair *p = q2_pairs_take(t->pairs, prefix, key);
-    if (!p || !p->value)
-        return 0;
-    *out = strdup(p->value);
-    return *out ? 0 : q2_fail_memory(t->err, strlen(p->value));
-}
-
-// What unlocks it.
 static int take_encryption(const struct tree *t, const char *above)
 {
     char prefix[MAX_PREFIX];
     int rc = join(above, "encrypt", prefix, t->err);
-    if (!rc)
-        rc = take_text(t, prefix, "format", &t->out->encrypt_format);
-    if (!rc)
-        rc = take_text(t, prefix, "key-secret", &t->out->encrypt_key_secret);
-    if (rc)
-        return rc;
-    t->out->runtime.secrets = q2_object_secrets();
-    t->out->runtime.encrypt_format = t->out->encrypt_format;
-    t->out->runtime.encrypt_key_secret = t->out->encrypt_key_secret;
-    const char *key = q2_pairs_unused(t->pairs, prefix);
-    return key ? q2_fail(t->err, -EINVAL, "Parameter '%s' is unexpected", key) : 0;
+    return rc ? rc : q2_image_take_encryption(t->pairs, prefix, t->out, t->err);
 }
 
 static int take_data_file(const struct tree *t, const char *above)

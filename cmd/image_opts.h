@@ -52,6 +52,9 @@ int q2_image_take_common(struct q2_pairs *pairs, const char *prefix,
                          struct q2_image_name *out, struct q2_error *err);
 int q2_image_take_qcow2(struct q2_pairs *pairs, const char *prefix,
                         struct q2_image_name *out, struct q2_error *err);
+// What unlocks it. prefix ends with "encrypt.".
+int q2_image_take_encryption(struct q2_pairs *pairs, const char *prefix,
+                             struct q2_image_name *out, struct q2_error *err);
 // A switch: on, yes, true, y; off, no, false, n. Left as it is where there is no such
 // pair.
 int q2_image_take_switch(struct q2_pairs *pairs, const char *prefix, const char *key,

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/secret.h"
+#include "cmd/options.h"
 
 // Takes both over. A value that is missing though it is no null: there was no memory.
 static int append(struct q2_pairs *pairs, char *key, char *value, bool is_null,
@@ -47,23 +48,6 @@ void q2_pairs_clear(struct q2_pairs *pairs)
 
 // --- KEY=VALUE,... -------------------------------------------------------------------
 
-// One pair without its comma: the text up to there, doubled commas as one. *text is moved
-// behind it.
-static char *next_item(const char **text)
-{
-    char *item = malloc(strlen(*text) + 1), *to = item;
-    const char *p = *text;
-    for (; item && *p; p++) {
-        if (*p == ',' && *++p != ',')
-            break;
-        *to++ = *p;
-    }
-    if (item)
-        *to = '\0';
-    *text = p;
-    return item;
-}
-
 // A key without a value is a switch.
 static int add_switch(struct q2_pairs *pairs, const char *key, struct q2_error *err)
 {
@@ -79,7 +63,7 @@ static int add_items(struct q2_pairs *pairs, const char *text, const char *impli
     int rc = 0;
     while (!rc && *text) {
         bool first = text == begin;
-        char *item = next_item(&text);
+        char *item = q2_value_next_item(&text);
         if (!item)
             return q2_fail_memory(err, strlen(text));
         size_t n = strlen(item);

@@ -7,28 +7,19 @@
 #include <string.h>
 
 #include "base/checked.h"
-#include "base/size.h"
 #include "cmd/image_opts.h"
-
-static int parse_switch(const char *key, const char *value, enum q2_tristate *out,
-                        struct q2_error *err)
-{
-    static const char *const words[2][4] = {{"on", "yes", "true", "y"},
-                                            {"off", "no", "false", "n"}};
-    for (size_t i = 0; value && i < 8; i++) {
-        if (strcmp(value, words[i / 4][i % 4]) != 0)
-            continue;
-        *out = i < 4 ? Q2_ON : Q2_OFF;
-        return 0;
-    }
-    return q2_fail(err, -EINVAL, "Parameter '%s' expects 'on' or 'off'", key);
-}
+#include "cmd/objects.h"
+#include "cmd/options.h"
 
 int q2_image_take_switch(struct q2_pairs *pairs, const char *prefix, const char *key,
                          enum q2_tristate *out, struct q2_error *err)
 {
     const struct q2_pair *p = q2_pairs_take(pairs, prefix, key);
-    return p ? parse_switch(key, p->value, out, err) : 0;
+    bool on = false;
+    int rc = p ? q2_value_parameter_switch(key, p->value, &on, err) : 0;
+    if (p && !rc)
+        *out = on ? Q2_ON : Q2_OFF;
+    return rc;
 }
 
 // --- every format --------------------------------------------------------------------
@@ -99,11 +90,7 @@ static int take_size(struct q2_pairs *pairs, const char *prefix, const char *key
                      uint64_t *out, struct q2_error *err)
 {
     const struct q2_pair *p = q2_pairs_take(pairs, prefix, key);
-    if (!p || (p->value && !q2_size_parse(p->value, 1, NULL, out)))
-        return 0;
-    q2_fail(err, -EINVAL, "Parameter '%s' expects a non-negative number below 2^64", key);
-    return q2_hint(err, "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, "
-                        "tera-, peta-\nand exabytes, respectively.");
+    return p ? q2_value_parameter_size(key, p->value, out, err) : 0;
 }
 
 // Taken for what it says; memory is not given back while an image is idle.
@@ -226,4 +213,31 @@ int q2_image_take_qcow2(struct q2_pairs *pairs, const char *prefix,
     if (!rc)
         rc = take_interval(pairs, prefix, err);
     return rc ? rc : take_overlap(pairs, prefix, r, err);
+}
+
+// --- encryption ----------------------------------------------------------------------
+
+static int take_text(struct q2_pairs *pairs, const char *prefix, const char *key,
+                     char **out, struct q2_error *err)
+{
+    const struct q2_pair *p = q2_pairs_take(pairs, prefix, key);
+    if (!p || !p->value)
+        return 0;
+    *out = strdup(p->value);
+    return *out ? 0 : q2_fail_memory(err, strlen(p->value));
+}
+
+int q2_image_take_encryption(struct q2_pairs *pairs, const char *prefix,
+                             struct q2_image_name *out, struct q2_error *err)
+{
+    int rc = take_text(pairs, prefix, "format", &out->encrypt_format, err);
+    if (!rc)
+        rc = take_text(pairs, prefix, "key-secret", &out->encrypt_key_secret, err);
+    if (rc)
+        return rc;
+    out->runtime.secrets = q2_object_secrets();
+    out->runtime.encrypt_format = out->encrypt_format;
+    out->runtime.encrypt_key_secret = out->encrypt_key_secret;
+    const char *key = q2_pairs_unused(pairs, prefix);
+    return key ? q2_fail(err, -EINVAL, "Parameter '%s' is unexpected", key) : 0;
 }

@@ -118,6 +118,15 @@ int q2_value_size(const char *name, const char *text, uint64_t *value,
                   struct q2_error *err);
 int q2_value_number(const char *name, const char *text, uint64_t min, uint64_t max,
                     uint64_t *value, struct q2_error *err);
+// Values of KEY=VALUE, key being the parameter that messages name. text NULL: JSON's
+// null.
+int q2_value_parameter_size(const char *key, const char *text, uint64_t *value,
+                            struct q2_error *err);
+int q2_value_parameter_switch(const char *key, const char *text, bool *on,
+                              struct q2_error *err);
+// An item of a list with commas (malloced), where a doubled comma stands for one; *list
+// is moved behind it. NULL: no memory.
+char *q2_value_next_item(const char **list);
 int q2_value_output(const struct q2_command_line *line, const char *text, bool *json,
                     struct q2_error *err);
 // A cache mode's name, into direct, sync_writes and no_flush of options. NULL: the mode

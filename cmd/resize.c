@@ -73,11 +73,7 @@ static int parse_size(const char *text, uint64_t *n_bytes, struct q2_error *err)
     int rc = q2_size_parse(text, 1, NULL, n_bytes);
     if (rc == -ERANGE)
         return q2_fail(err, rc, "Value '%s' is out of range for parameter 'size'", text);
-    if (!rc)
-        return 0;
-    q2_fail(err, rc, "Parameter 'size' expects a non-negative number below 2^64");
-    return q2_hint(err, "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, "
-                        "tera-, peta-\nand exabytes, respectively.");
+    return q2_value_parameter_size("size", text, n_bytes, err);
 }
 
 // The size that "+1G" or the like asks for, of a disk that has this one now.

@@ -44,6 +44,45 @@ int q2_value_number(const char *name, const char *text, uint64_t min, uint64_t m
     return 0;
 }
 
+int q2_value_parameter_size(const char *key, const char *text, uint64_t *value,
+                            struct q2_error *err)
+{
+    if (text && !q2_size_parse(text, 1, NULL, value))
+        return 0;
+    q2_fail(err, -EINVAL, "Parameter '%s' expects a non-negative number below 2^64", key);
+    return q2_hint(err, "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, "
+                        "tera-, peta-\nand exabytes, respectively.");
+}
+
+int q2_value_parameter_switch(const char *key, const char *text, bool *on,
+                              struct q2_error *err)
+{
+    static const char *const words[2][4] = {{"off", "no", "false", "n"},
+                                            {"on", "yes", "true", "y"}};
+    for (size_t i = 0; text && i < 8; i++) {
+        if (strcmp(text, words[i / 4][i % 4]) != 0)
+            continue;
+        *on = i >= 4;
+        return 0;
+    }
+    return q2_fail(err, -EINVAL, "Parameter '%s' expects 'on' or 'off'", key);
+}
+
+char *q2_value_next_item(const char **list)
+{
+    char *item = malloc(strlen(*list) + 1), *to = item;
+    const char *p = *list;
+    for (; item && *p; p++) {
+        if (*p == ',' && *++p != ',')
+            break;
+        *to++ = *p;
+    }
+    if (item)
+        *to = '\0';
+    *list = p;
+    return item;
+}
+
 int q2_value_output(const struct q2_command_line *line, const char *text, bool *json,
                     struct q2_error *err)
 {
