@@ -166,6 +166,8 @@ static int take_changes(struct q2_shell *shell, struct reopening *r)
     r->name.read_only = Q2_UNSET;
     if (refuse_fixed(shell, &r->pairs))
         return -EINVAL;
+    // The key is there already, and stays, whatever is said of passphrases.
+    q2_pairs_take(&r->pairs, "encrypt.", "key-secret");
     int rc = q2_image_take_common(&r->pairs, "", &r->name, &err);
     if (!rc && !strcmp(shell->disk->ops->format, "qcow2"))
         rc = q2_image_take_qcow2(&r->pairs, "", &r->name, &err);

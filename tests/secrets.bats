@@ -175,11 +175,10 @@ object_alike() { # KEY OBJECT
     local form key iv sealed
     printf passw0rd >plain.key
     printf cGFzc3cwcmQ= >base64.key
-    key=$(head -c 32 /dev/urandom | base64)
-    iv=$(head -c 16 /dev/urandom | base64)
-    sealed=$(printf passw0rd | openssl enc -aes-256-cbc -a -A \
-        -K "$(printf %s "$key" | base64 -d | od -An -v -tx1 | tr -d ' \n')" \
-        -iv "$(printf %s "$iv" | base64 -d | od -An -v -tx1 | tr -d ' \n')")
+    # AES-256-CBC of "passw0rd", as "openssl enc" makes it.
+    key=ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=
+    iv=QEFCQ0RFRkdISUpLTE1OTw==
+    sealed=2rJX+aCXsndd6uNeWW9Kmg==
     for form in secret,data=passw0rd,id=s secret,id=s,data=cGFzc3cwcmQ=,format=base64 \
         secret,id=s,file=plain.key secret,id=s,file=base64.key,format=base64 \
         secret,id=s,format=raw,file=plain.key \
@@ -196,9 +195,12 @@ object_alike() { # KEY OBJECT
     message_has 'Invalid password, cannot unlock any keyslot$'
 }
 
-@test "a file without an end is no passphrase" {
+@test "what is too long is no passphrase" {
     one_error 1 qemu-img info --object secret,id=s,file=/dev/zero plain.qcow2
     message_has '/dev/zero.*too large'
+    one_error 1 qemu-img info --object "secret,id=s,data=$(head -c 20000 /dev/zero | tr '\0' x)" \
+        plain.qcow2
+    message_has "'s' is too long"
 }
 
 @test "no passphrase is ever printed" {
@@ -464,6 +466,15 @@ print(json.dumps(data, indent=1, sort_keys=True))'
     same_bytes out.raw raw.img
     alike qemu-img map "${S[@]}" "${T[@]}" --image-opts "${top%,backing*}"
     alike qemu-img map "${S[@]}" "${T[@]}" --image-opts "${top%=s}=t"
+}
+
+@test "io: open and reopen with a passphrase" {
+    alike qemu-io "${S[@]}" -c 'open -o encrypt.key-secret=s luks.qcow2' -c 'read -P 0x11 0 512' \
+        -c 'reopen -r' -c 'read -P 0x11 0 512' -c 'write 0 512' -c 'reopen -w' \
+        -c 'write -P 3 0 512' -c 'read -P 3 0 512' -c 'reopen -o encrypt.key-secret=s' \
+        -c 'read -P 3 0 1k' -c close -c 'open luks.qcow2'
+    alike qemu-io "${S[@]}" -s --image-opts "$(opts luks)" -c 'write -P 4 0 512' \
+        -c 'read -P 4 0 512'
 }
 
 @test "commit and rebase with encryption above, below, and nowhere" {

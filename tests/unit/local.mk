@@ -36,6 +36,7 @@ check_PROGRAMS += \
 	tests/unit/pool \
 	tests/unit/refcount \
 	tests/unit/refcount_table \
+	tests/unit/sealed \
 	tests/unit/size \
 	tests/unit/snapshot \
 	tests/unit/subcluster \
