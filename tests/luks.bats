@@ -268,6 +268,27 @@ aes-128 cbc essiv:sha256 sha1')
     done
 }
 
+# What libgcrypt locks is an anonymous mapping; what is freed is wiped.
+@test "the passphrase and the key lie in secure memory alone" {
+    local mode key
+    printf 'S3cretP4ssPhrase' >pass
+    SECRET=(--object "secret,id=sec0,file=pass")
+    for mode in 'xts plain64' 'cbc essiv:sha256'; do
+        rm -f img.qcow2
+        # shellcheck disable=SC2086
+        must qemu-img create -q -f qcow2 "${SECRET[@]}" -o "$(suite aes-256 $mode sha256)" \
+            img.qcow2 4M
+        header img.qcow2 header.bin
+        key=$(cryptsetup luksDump --dump-master-key --batch-mode --key-file pass header.bin |
+            sed -n -e '/^MK dump:/,$p' | sed -e 's/^MK dump://' | tr -cd 0-9a-f)
+        python3 -S "$BATS_TEST_DIRNAME/tools/secret_places.py" img.qcow2 pass "$key" >places
+        sort -u places
+        grep -q '^passphrase anonymous$' places
+        grep -q '^key anonymous$' places
+        must_exit 1 grep -v ' anonymous$' places
+    done
+}
+
 @test "memory that cannot be locked is no matter" {
     luks_image img.qcow2
     (ulimit -l 0 && keyed qemu-img map img.qcow2) >out 2>stderr

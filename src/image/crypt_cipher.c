@@ -41,14 +41,14 @@ static int open_handle(int cipher, int mode, const void *key, size_t key_bytes,
 static int open_essiv(const struct q2_crypt_suite *s, const void *key,
                       gcry_cipher_hd_t *out, struct q2_error *err)
 {
-    size_t n_bytes = gcry_md_get_algo_dlen(s->essiv_hash);
-    uint8_t *digest = q2_secret_alloc(n_bytes);
-    if (!digest)
-        return q2_fail_memory(err, n_bytes);
-    gcry_md_hash_buffer(s->essiv_hash, digest, key, s->key_bytes);
-    int ret =
-        open_handle(s->essiv_cipher, GCRY_CIPHER_MODE_ECB, digest, n_bytes, out, err);
-    q2_secret_free(digest);
+    gcry_md_hd_t md;
+    gcry_error_t code = gcry_md_open(&md, s->essiv_hash, GCRY_MD_FLAG_SECURE);
+    if (code)
+        return fail_gcrypt(err, code, "Could not set up the hash");
+    gcry_md_write(md, key, s->key_bytes);
+    int ret = open_handle(s->essiv_cipher, GCRY_CIPHER_MODE_ECB, gcry_md_read(md, 0),
+                          gcry_md_get_algo_dlen(s->essiv_hash), out, err);
+    gcry_md_close(md);
     return ret;
 }
 
