@@ -10,12 +10,13 @@
 #include <errno.h>
 
 #include "image/bitmaps.h"
+#include "ops/resize.h"
 #include "tests/crash/cuts.h"
 #include "tests/crash/judge.h"
 #include "tests/unit/test.h"
 
 #define MAX_RECORD (UINT32_C(64) << 20)
-#define N_SESSIONS 16
+#define N_SESSIONS 24
 #define MAX_OPS 6
 #define MAX_ACTIONS 3
 #define MAX_CALLS 24
@@ -252,6 +253,9 @@ static bool act_on_track(struct run *r, unsigned i, const struct q2_bitmap_actio
 // succeed.
 static bool change_bitmaps(struct run *r, bool fail)
 {
+    static const enum q2_bitmap_act often[8] = {
+        Q2_BITMAP_ADD,     Q2_BITMAP_REMOVE, Q2_BITMAP_CLEAR, Q2_BITMAP_ENABLE,
+        Q2_BITMAP_DISABLE, Q2_BITMAP_MERGE,  Q2_BITMAP_MERGE, Q2_BITMAP_ENABLE};
     struct q2_error err = Q2_ERROR_INIT;
     struct q2_bitmap_action actions[MAX_ACTIONS];
     unsigned n = 0, wanted = 1 + (unsigned)below(r, MAX_ACTIONS);
@@ -261,9 +265,9 @@ static bool change_bitmaps(struct run *r, bool fail)
     while (n < wanted && done) {
         struct q2_bitmap_action *a = &actions[n++];
         unsigned source = (unsigned)below(r, N_NAMES);
-        *a = (struct q2_bitmap_action){.act = (enum q2_bitmap_act)below(r, 6),
-                                       .source = names[source]};
-        if (!r->now[i].exists)
+        *a =
+            (struct q2_bitmap_action){.act = often[below(r, 8)], .source = names[source]};
+        if (!r->now[i].exists && below(r, 8) > 0)
             a->act = Q2_BITMAP_ADD;
         size_t used = strlen(r->what);
         snprintf(r->what + used, sizeof(r->what) - used, " %d", (int)a->act);
@@ -321,7 +325,7 @@ static bool session(struct run *r)
     unsigned n_failed = r->n_failed;
     arm(r, false);
     r->wrote = false;
-    bool good = below(r, 3) == 0 ? write_some(r)
+    bool good = below(r, 2) == 0 ? write_some(r)
                                  : change_bitmaps(r, !r->lies && below(r, 4) == 0);
     if (getenv("Q2_VERBOSE"))
         printf("# %s%s\n", r->what, r->n_failed > n_failed ? ", fails" : "");
@@ -340,6 +344,74 @@ static bool session(struct run *r)
     for (unsigned i = 0; i < N_NAMES; i++)
         track_copy(r, &r->now[i], &r->old[i]);
     return good;
+}
+
+// --- resizing ------------------------------------------------------------------------
+
+// Of a disk whose size has changed a bitmap says the same of what was there, and nothing
+// of what is new.
+static bool is_resized(const struct run *r, const struct q2_live_bitmap *b,
+                       const uint8_t *set, const struct track *t)
+{
+    size_t n = b->disk_size / SECTOR, grain = (size_t)1 << (t->granularity_bits - 9);
+    size_t common = n < n_sectors(r) ? n : n_sectors(r);
+    if (!t->exists || memcmp(set, t->set, common) != 0)
+        return false;
+    for (size_t i = (common + grain - 1) / grain * grain; i < n; i++) {
+        if (set[i])
+            return false;
+    }
+    return true;
+}
+
+static bool judge_resized(void *opaque, struct q2_io *state)
+{
+    struct run *r = opaque;
+    struct q2_error err = Q2_ERROR_INIT;
+    struct q2_image *img;
+    if (!judge_structure(&r->judge, state))
+        return !snprintf(r->why, sizeof(r->why), "%.2000s", r->judge.why);
+    if (fixture_open(r->f, state, false, &img, &err) < 0)
+        return fails(r, "open", &err);
+    bool good = q2_bitmaps_load(img, &err) == 0 || fails(r, "load", &err);
+    struct seen seen = {.n = (size_t)img->disk.size / SECTOR};
+    for (unsigned i = 0; i < N_NAMES && good; i++) {
+        struct q2_live_bitmap *b = q2_bitmaps_find(img, names[i]);
+        seen.set = calloc(1, seen.n);
+        good = (b != NULL) == r->now[i].exists;
+        if (good && b && !b->inconsistent)
+            good = seen.set && q2_bits_each(img, b, take_run, &seen, &err) == 0 &&
+                   is_resized(r, b, seen.set, &r->now[i]);
+        free(seen.set);
+        if (!good)
+            snprintf(r->why, sizeof(r->why),
+                     "bitmap '%s' of a disk of %zu sectors: %.500s", names[i], seen.n,
+                     err.message);
+    }
+    fixture_close(img);
+    return good;
+}
+
+// The model does not follow: this is the last thing that is done to the disk.
+static bool resize(struct run *r)
+{
+    struct cuts cuts = {.fault = r->f->fault,
+                        .random = r->random | 1,
+                        .judge = judge_resized,
+                        .opaque = r};
+    struct q2_error err = Q2_ERROR_INIT;
+    struct q2_disk *d = &r->stage.img->disk;
+    uint64_t size = r->stage.model.n_bytes;
+    size = below(r, 2) ? size / 1024 / 3 * 512 : size + size / 1024 / 3 * 512;
+    if (q2_disk_resize(d, size, &err) < 0 || q2_disk_finish(d, &err) < 0)
+        return fails(r, "resize", &err);
+    if (cuts_try(&cuts, MAX_CALLS) && judge_resized(r, r->f->memory))
+        return true;
+    size_t used = strlen(r->why);
+    snprintf(r->why + used, sizeof(r->why) - used,
+             " [resize to %" PRIu64 "; cut behind call %zu, %s]", size, cuts.call,
+             cuts.kept ? cuts.kept : "-");
+    return false;
 }
 
 static void make_tracks(struct run *r, struct track *tracks)
@@ -371,14 +443,14 @@ static bool run_one(struct fixture *f, uint64_t seed, bool lies)
 {
     struct run r = {.f = f, .random = seed * 2 + 1, .lies = lies};
     stage_open(&r.stage, f, seed);
-    r.stage.most = r.stage.model.n_bytes / 8;
+    r.stage.most = 24 << 10;
     judge_new(&r.judge, f, &r.stage);
     make_tracks(&r, r.old);
     make_tracks(&r, r.now);
     bool good = true;
     for (unsigned i = 0; i < N_SESSIONS && good; i++)
         good = session(&r);
-    good = good && at_the_end(&r);
+    good = good && at_the_end(&r) && resize(&r);
     if (!lies) {
         ok(good,
            "%s: %u sessions, %u failed, %" PRIu64 " states, %" PRIu64
@@ -411,6 +483,8 @@ static bool run_matrix(uint64_t seed, unsigned n_runs, bool lies)
          .size = 256 << 10,
          .lazy_refcounts = true},
         {.version = 3, .cluster_bits = 16, .refcount_order = 4, .size = 1 << 20},
+        // Bitmaps of several clusters.
+        {.version = 3, .cluster_bits = 9, .refcount_order = 4, .size = 4500 << 10},
     };
     bool good = true;
     for (unsigned k = 0; k < n_runs; k++) {
