@@ -15,12 +15,16 @@ import sys
 import time
 
 
+# The terabytes that a sanitizer maps for itself are left out.
+MOST_BYTES = 1 << 28
+
+
 def mappings(pid):
     with open("/proc/%d/maps" % pid, encoding="ascii") as file:
         for line in file:
             words = line.split()
-            if words[1].startswith("rw"):
-                first, end = (int(word, 16) for word in words[0].split("-"))
+            first, end = (int(word, 16) for word in words[0].split("-"))
+            if words[1].startswith("rw") and end - first < MOST_BYTES:
                 yield first, end, words[5] if len(words) > 5 else "anonymous"
 
 
