@@ -12,6 +12,10 @@
 #include "base/checked.h"
 #include "image/cluster_set.h"
 
+// More than all key slots need. A length that is damaged must not make every write look
+// like one on the LUKS header.
+#define MAX_LUKS_BYTES (UINT64_C(4) << 20)
+
 struct range {
     uint64_t start, end;
 };
@@ -175,7 +179,7 @@ static unsigned hit_ranges(const struct q2_image *img, uint64_t start, uint64_t 
         {Q2_OVERLAP_BITMAP_DIRECTORY, h->bitmap_directory_offset,
          h->has_bitmaps ? h->bitmap_directory_size : 0},
         {Q2_OVERLAP_LUKS_HEADER, h->crypto_header_offset,
-         h->has_crypto ? h->crypto_header_length : 0},
+         h->has_crypto ? q2_min_u64(h->crypto_header_length, MAX_LUKS_BYTES) : 0},
     };
     unsigned hit = 0;
     for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
