@@ -38,6 +38,7 @@ extern const struct q2_command q2_cmd_commit;
 extern const struct q2_command q2_cmd_compare;
 extern const struct q2_command q2_cmd_convert;
 extern const struct q2_command q2_cmd_create;
+extern const struct q2_command q2_cmd_dd;
 extern const struct q2_command q2_cmd_info;
 extern const struct q2_command q2_cmd_io;
 extern const struct q2_command q2_cmd_map;

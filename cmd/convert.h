@@ -5,6 +5,7 @@
 
 #include "cmd/create_options.h"
 #include "cmd/options.h"
+#include "cmd/streams.h"
 #include "image/disk.h"
 #include "io/file.h"
 #include "ops/convert.h"
@@ -26,7 +27,10 @@ struct q2_convert_settings {
 // A run.
 struct q2_conversion {
     struct q2_convert_settings *settings;
-    const char *target_name;
+    const char *target_name; // as it was given; "-": standard output
+    const char *target_path; // where it is made
+    bool to_stream;
+    struct q2_spool in, out; // for standard input and output
     struct q2_disk **sources;
     unsigned n_sources;
     uint64_t size; // of all sources together
@@ -35,6 +39,10 @@ struct q2_conversion {
     struct q2_disk *target;
     bool made;
 };
+
+// Is everything that was asked of a new target in order? Opens nothing.
+int q2_convert_check_new(struct q2_conversion *c, struct q2_create_options *options,
+                         struct q2_error *err);
 
 // The sources are open. Checks what was asked of the target and makes or opens it.
 int q2_convert_prepare_new(struct q2_conversion *c, const struct q2_monitor *mon,

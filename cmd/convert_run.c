@@ -3,6 +3,8 @@
 // target that was not finished is taken away again.
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "base/checked.h"
 #include "cmd/convert.h"
@@ -10,9 +12,10 @@
 #include "cmd/progress.h"
 #include "ops/bitmap.h"
 #include "ops/create.h"
+#include "ops/stream_out.h"
 
 static int open_sources(struct q2_conversion *c, const struct q2_command_line *line,
-                        struct q2_error *err)
+                        const struct q2_monitor *mon, struct q2_error *err)
 {
     const struct q2_convert_settings *s = c->settings;
     struct q2_open_options options = {.snapshot = s->snapshot, .file = s->source_file};
@@ -24,8 +27,8 @@ static int open_sources(struct q2_conversion *c, const struct q2_command_line *l
     if (!c->sources)
         return q2_fail_memory(err, n * sizeof(struct q2_disk *));
     for (unsigned i = 0; i < n; i++) {
-        int rc =
-            q2_open_operand(line, line->operands[i], &options, NULL, &c->sources[i], err);
+        int rc = q2_open_source(line, line->operands[i], &options, &c->in, mon,
+                                &c->sources[i], err);
         if (rc)
             return rc;
         if (!q2_add_u64(c->size, c->sources[i]->size, &c->size) || c->size > INT64_MAX)
@@ -79,7 +82,40 @@ static void clean_up(struct q2_conversion *c, bool success)
     for (unsigned i = 0; c->sources && i < c->n_sources; i++)
         q2_disk_close(c->sources[i]);
     free(c->sources);
+    q2_spool_close(&c->in);
+    q2_spool_close(&c->out);
     q2_new_image_clear(&c->image);
+}
+
+static int convert(struct q2_conversion *c, const struct q2_monitor *mon,
+                   struct q2_error *err)
+{
+    int rc = check_bitmaps(c, mon, err);
+    if (!rc)
+        rc = c->settings->no_create ? q2_convert_prepare_existing(c, mon, err)
+                                    : q2_convert_prepare_new(c, mon, err);
+    return rc ? rc : copy_and_finish(c, mon, err);
+}
+
+// Raw disks go out as they are read; an image is made in a temporary file, and whole when
+// its first byte goes out.
+static int convert_to_stream(struct q2_conversion *c, const struct q2_monitor *mon,
+                             struct q2_error *err)
+{
+    struct q2_create_options options;
+    int rc = q2_check_output_stream(err);
+    if (!rc && !strcmp(c->image.format, "raw") && !c->settings->bitmaps) {
+        rc = q2_convert_check_new(c, &options, err);
+        return rc ? rc
+                  : q2_stream_out(c->sources, c->n_sources, c->size, STDOUT_FILENO, mon,
+                                  err);
+    }
+    if (!rc)
+        rc = q2_spool_open(&c->out, err);
+    c->target_path = c->out.path;
+    if (!rc)
+        rc = convert(c, mon, err);
+    return rc ? rc : q2_spool_drain(&c->out, STDOUT_FILENO, mon, err);
 }
 
 int q2_convert_images(const struct q2_command_line *line, struct q2_convert_settings *s,
@@ -91,18 +127,18 @@ int q2_convert_images(const struct q2_command_line *line, struct q2_convert_sett
         .target_name = line->operands[line->n_operands - 1],
         .n_sources = (unsigned)line->n_operands - 1,
         .image = {.format = s->target_format ? s->target_format : "raw"},
+        .in = Q2_NO_SPOOL,
+        .out = Q2_NO_SPOOL,
     };
-    q2_progress_start(&progress, line, true, 1);
+    c.to_stream = q2_is_stream(c.target_name) && !s->no_create;
+    q2_progress_start(&progress, line, !c.to_stream, 1);
     int rc = s->no_create ? 0 : q2_new_path(c.target_name, &c.target_name, err);
+    c.target_path = c.target_name;
     if (!rc)
-        rc = open_sources(&c, line, err);
+        rc = open_sources(&c, line, &progress.monitor, err);
     if (!rc)
-        rc = check_bitmaps(&c, &progress.monitor, err);
-    if (!rc)
-        rc = s->no_create ? q2_convert_prepare_existing(&c, &progress.monitor, err)
-                          : q2_convert_prepare_new(&c, &progress.monitor, err);
-    if (!rc)
-        rc = copy_and_finish(&c, &progress.monitor, err);
+        rc = c.to_stream ? convert_to_stream(&c, &progress.monitor, err)
+                         : convert(&c, &progress.monitor, err);
     clean_up(&c, !rc);
     q2_progress_end(&progress, !rc);
     return rc;

@@ -129,7 +129,7 @@ static int settle_options(struct q2_conversion *c, struct q2_create_options *opt
 static int create_target(struct q2_conversion *c, const struct q2_create_options *options,
                          const struct q2_monitor *mon, struct q2_error *err)
 {
-    int rc = q2_create_open(c->target_name, options, &c->settings->target_file, mon,
+    int rc = q2_create_open(c->target_path, options, &c->settings->target_file, mon,
                             &c->target, &c->made, err);
     if (rc)
         return creation_failed(c, err);
@@ -154,11 +154,9 @@ static bool reads_as_zeros(const struct q2_conversion *c)
            (!strcmp(c->image.format, "qcow2") && !preallocated && !raw_data);
 }
 
-int q2_convert_prepare_new(struct q2_conversion *c, const struct q2_monitor *mon,
-                           struct q2_error *err)
+int q2_convert_check_new(struct q2_conversion *c, struct q2_create_options *options,
+                         struct q2_error *err)
 {
-    struct q2_convert_options *copy = &c->settings->copy;
-    struct q2_create_options options;
     if (!q2_format_known(c->image.format))
         return q2_fail(err, -EINVAL, "Unknown file format '%s'", c->image.format);
     int rc = collect_options(c, err);
@@ -167,11 +165,20 @@ int q2_convert_prepare_new(struct q2_conversion *c, const struct q2_monitor *mon
     if (!rc)
         rc = check_compression(c, c->image.format, err);
     if (!rc)
-        rc = settle_options(c, &options, err);
+        rc = settle_options(c, options, err);
+    return rc;
+}
+
+int q2_convert_prepare_new(struct q2_conversion *c, const struct q2_monitor *mon,
+                           struct q2_error *err)
+{
+    struct q2_convert_options *copy = &c->settings->copy;
+    struct q2_create_options options;
+    int rc = q2_convert_check_new(c, &options, err);
     if (!rc)
         rc = open_backing(c, err);
     if (!rc)
-        rc = refuse_read_file(c, c->target_name, err);
+        rc = refuse_read_file(c, c->target_path, err);
     if (!rc && options.data_file)
         rc = refuse_read_file(c, options.data_file, err);
     if (!rc)

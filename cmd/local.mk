@@ -27,6 +27,9 @@ qcow2_SOURCES += \
 	cmd/create_options.c \
 	cmd/create_options.h \
 	cmd/create_values.c \
+	cmd/dd.c \
+	cmd/dd.h \
+	cmd/dd_run.c \
 	cmd/image_node.c \
 	cmd/image_opts.c \
 	cmd/image_opts.h \
@@ -68,4 +71,6 @@ qcow2_SOURCES += \
 	cmd/signals.c \
 	cmd/signals.h \
 	cmd/snapshot.c \
+	cmd/streams.c \
+	cmd/streams.h \
 	cmd/values.c

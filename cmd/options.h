@@ -116,6 +116,8 @@ int q2_common_take(struct q2_command_line *line, int code, const char *value, bo
 // Values. name is what the message calls it: "image size".
 int q2_value_size(const char *name, const char *text, uint64_t *value,
                   struct q2_error *err);
+int q2_value_size_in(const char *name, const char *text, uint64_t min, uint64_t max,
+                     uint64_t *value, struct q2_error *err);
 int q2_value_number(const char *name, const char *text, uint64_t min, uint64_t max,
                     uint64_t *value, struct q2_error *err);
 // Values of KEY=VALUE, key being the parameter that messages name. text NULL: JSON's

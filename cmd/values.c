@@ -17,17 +17,23 @@ static int out_of_range(const char *name, uint64_t min, uint64_t max,
                    name, min, max);
 }
 
-int q2_value_size(const char *name, const char *text, uint64_t *value,
-                  struct q2_error *err)
+int q2_value_size_in(const char *name, const char *text, uint64_t min, uint64_t max,
+                     uint64_t *value, struct q2_error *err)
 {
     uint64_t v;
     int rc = q2_size_parse(text, 1, NULL, &v);
-    if (rc == -ERANGE || (!rc && v > INT64_MAX))
-        return out_of_range(name, 0, INT64_MAX, err);
+    if (rc == -ERANGE || (!rc && (v < min || v > max)))
+        return out_of_range(name, min, max, err);
     if (rc)
         return q2_fail(err, -EINVAL, "Invalid %s specified: '%s'", name, text);
     *value = v;
     return 0;
+}
+
+int q2_value_size(const char *name, const char *text, uint64_t *value,
+                  struct q2_error *err)
+{
+    return q2_value_size_in(name, text, 0, INT64_MAX, value, err);
 }
 
 int q2_value_number(const char *name, const char *text, uint64_t min, uint64_t max,

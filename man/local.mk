@@ -10,6 +10,7 @@ dist_man_MANS += \
 	man/qcow2-compare.1 \
 	man/qcow2-convert.1 \
 	man/qcow2-create.1 \
+	man/qcow2-dd.1 \
 	man/qcow2-info.1 \
 	man/qcow2-io.1 \
 	man/qcow2-map.1 \

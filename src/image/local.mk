@@ -40,6 +40,7 @@ libqcow2_a_SOURCES += \
 	src/image/resize.c src/image/resize.h \
 	src/image/replace_header.c \
 	src/image/runtime.h \
+	src/image/slice.c src/image/slice.h \
 	src/image/snapshots.c \
 	src/image/switch_refcounts.c \
 	src/image/tree.c src/image/tree.h \

@@ -10,4 +10,5 @@ libqcow2_a_SOURCES += \
 	src/io/memory.c src/io/memory.h \
 	src/io/overlay.c src/io/overlay.h \
 	src/io/space.c \
+	src/io/stream.c src/io/stream.h \
 	src/io/transfer.c

@@ -18,6 +18,7 @@ libqcow2_a_SOURCES += \
 	src/ops/convert_segment.c src/ops/convert_segment.h \
 	src/ops/convert_window.c src/ops/convert_window.h \
 	src/ops/create.c src/ops/create.h \
+	src/ops/dd.c src/ops/dd.h \
 	src/ops/info.c src/ops/info.h \
 	src/ops/map.c src/ops/map.h \
 	src/ops/measure.c src/ops/measure.h \
@@ -26,4 +27,5 @@ libqcow2_a_SOURCES += \
 	src/ops/rebase.c src/ops/rebase.h \
 	src/ops/resize.c src/ops/resize.h \
 	src/ops/snapshot.c src/ops/snapshot.h \
-	src/ops/snapshot_switch.c src/ops/snapshot_switch.h
+	src/ops/snapshot_switch.c src/ops/snapshot_switch.h \
+	src/ops/stream_out.c src/ops/stream_out.h
