@@ -101,9 +101,8 @@ static const struct q2_secrets *the_secrets(void)
     return secrets;
 }
 
-// How the image is encrypted, with as few iterations as there may be.
-static const struct q2_crypt_options *encryption(struct fixture *f,
-                                                 const struct recipe *r)
+const struct q2_crypt_options *fixture_encryption(struct fixture *f,
+                                                  const struct recipe *r)
 {
     static struct q2_crypt_options o;
     bool luks = r->encryption == Q2_CRYPT_LUKS;
@@ -133,7 +132,7 @@ static void make_image(struct fixture *f, const struct recipe *r)
         .backing_file = r->backing ? strdup("base") : NULL,
         .backing_format = r->backing ? strdup("raw") : NULL,
     };
-    const struct q2_crypt_options *crypt = encryption(f, r);
+    const struct q2_crypt_options *crypt = fixture_encryption(f, r);
     if (crypt)
         q2_crypt_announce(crypt, &header);
     if (q2_memory_open("image", NULL, 0, &f->memory, &err) < 0 ||

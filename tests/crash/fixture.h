@@ -3,6 +3,7 @@
 #ifndef Q2_TESTS_CRASH_FIXTURE_H
 #define Q2_TESTS_CRASH_FIXTURE_H
 
+#include "image/crypt.h"
 #include "image/image.h"
 #include "image/runtime.h"
 #include "io/fault.h"
@@ -30,6 +31,10 @@ _Noreturn void give_up(const char *fmt, ...) __attribute__((format(printf, 1, 2)
 void fixture_load(struct fixture *f, const char *path, size_t max_record);
 // A new, empty image; the backing file is three quarters as long as the disk.
 void fixture_make(struct fixture *f, const struct recipe *r, size_t max_record);
+// How the recipe's image is encrypted, with as few iterations as there may be; NULL: not.
+// f learns the passphrase. Good until the next call.
+const struct q2_crypt_options *fixture_encryption(struct fixture *f,
+                                                  const struct recipe *r);
 void fixture_clear(struct fixture *f);
 
 // Writes the image (and the backing file, when it was made here) to a file.

@@ -66,7 +66,12 @@ static void make(struct run *r, const struct recipe *recipe)
         .backing_file = recipe->backing ? strdup(r->backing_name) : NULL,
         .backing_format = recipe->backing ? strdup("raw") : NULL,
     };
+    const struct q2_crypt_options *crypt = fixture_encryption(&r->f, recipe);
+    if (crypt)
+        q2_crypt_announce(crypt, &header);
     must(q2_image_new(r->f.fault, &header, &img, &err), &err);
+    if (crypt)
+        must(q2_crypt_make(img, crypt, &err), &err);
     img->disk.path = strdup("image");
     uint8_t *buf = malloc(recipe->size);
     for (size_t i = 0; i < recipe->size; i++)
@@ -158,6 +163,11 @@ int main(void)
          .size = 256 << 10,
          .backing = true},
         {.version = 3, .cluster_bits = 16, .refcount_order = 0, .size = 2 << 20},
+        {.version = 3,
+         .cluster_bits = 12,
+         .refcount_order = 4,
+         .size = 256 << 10,
+         .encryption = Q2_CRYPT_LUKS},
     };
     for (size_t i = 0; i < sizeof(recipes) / sizeof(*recipes); i++)
         run(&recipes[i]);
