@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Base64, and secrets that are encrypted.
-#include "base/base64.h"
 #include "base/sealed.h"
+#include "base/base64.h"
 
 #include <errno.h>
 
