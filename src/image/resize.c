@@ -154,7 +154,7 @@ static int drop_last_blocks(struct q2_image *img, struct q2_error *err)
 
 static int cut_file(struct q2_image *img, struct q2_error *err)
 {
-    uint64_t file_size, end = 0;
+    uint64_t file_size = 0, end = 0;
     int ret = drop_last_blocks(img, err);
     if (ret == 0)
         ret = q2_io_get_size(img->disk.file, &file_size, err);
