@@ -39,17 +39,18 @@ static void zero_entry(const struct q2_image *img, struct q2_l2_entry *e, uint32
     }
 }
 
-// Marks subclusters of an entry; what it lets go of is given back.
+// Marks subclusters of an entry, which is old; what it lets go of is given back.
 static int mark_entry(struct q2_image *img, struct q2_table *t, uint64_t index,
-                      uint32_t mask, const struct q2_marking *m, struct q2_error *err)
+                      const struct q2_l2_entry *old, uint32_t mask,
+                      const struct q2_marking *m, struct q2_error *err)
 {
-    struct q2_l2_entry old = q2_mapping_entry(img, t->data, index), e = old;
+    struct q2_l2_entry e = *old;
     int ret = 0;
-    if (old.kind == Q2_CLUSTER_COMPRESSED && mask != UINT32_MAX)
+    if (old->kind == Q2_CLUSTER_COMPRESSED && mask != UINT32_MAX)
         return 0;
     m->change(img, &e, mask, m->flags);
     if (!e.has_cluster && e.kind != Q2_CLUSTER_COMPRESSED)
-        ret = q2_image_release_entry(img, &old, m->why, err);
+        ret = q2_image_release_entry(img, old, m->why, err);
     if (ret == 0)
         q2_mapping_set_entry(img, t, index, e);
     return ret;
@@ -67,11 +68,11 @@ static int mark_entries(struct q2_image *img, struct q2_table *t, uint64_t guest
         to = n << img->cluster_bits; // behind it there is nothing to keep
     for (uint64_t i = 0; i < n && ret == 0; i++) {
         struct q2_l2_entry e = q2_mapping_entry(img, t->data, index + i);
-        ret = e.kind == Q2_CLUSTER_INVALID
-                  ? q2_mapping_refuse_invalid(
-                        img, guest_offset + (i << img->cluster_bits), err)
-                  : mark_entry(img, t, index + i, q2_mapping_touched(img, i, from, to), m,
-                               err);
+        uint32_t mask = q2_mapping_touched(img, i, from, to);
+        if (e.kind == Q2_CLUSTER_INVALID)
+            return q2_mapping_refuse_invalid(img, guest_offset + (i << img->cluster_bits),
+                                             err);
+        ret = mark_entry(img, t, index + i, &e, mask, m, err);
     }
     return ret;
 }
