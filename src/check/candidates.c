@@ -81,7 +81,7 @@ static int add_small_fields(struct q2_candidates *c, const struct q2_raw_header 
         {"cluster_bits", 20, 4, Q2_MIN_CLUSTER_BITS, Q2_MAX_CLUSTER_BITS},
         {"crypt_method", 32, 4, 0, 0},
         {"refcount_order", 96, 4, 0, Q2_MAX_REFCOUNT_ORDER},
-        {"compression_type", 104, 1, 0, 0},
+        {"compression_type", 104, 1, Q2_COMPRESSION_ZLIB, Q2_COMPRESSION_ZSTD},
         {"header_length", 100, 4, 112, 112},
         {"header_length", 100, 4, 104, 104},
         {"refcount_table_clusters", 56, 4, 1, 16},

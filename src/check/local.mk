@@ -8,6 +8,7 @@ libqcow2_a_SOURCES += \
 	src/check/candidates_ext.c \
 	src/check/finding.c src/check/finding.h \
 	src/check/heal_bitmaps.c \
+	src/check/heal_entries.c \
 	src/check/heal_header.c src/check/heal_header.h \
 	src/check/heal_refcounts.c \
 	src/check/heal_snapshots.c \

@@ -9,7 +9,6 @@
 
 #include "base/checked.h"
 #include "base/endian.h"
-#include "check/l2.h"
 #include "io/overlay.h"
 
 // Each round heals something, or planning ends; this bounds what a hostile image can
@@ -157,136 +156,6 @@ int q2_plan_note_sharers(struct q2_plan *p, const struct q2_scan *s,
     return ret;
 }
 
-// Fills bytes first .. end of the table at offset with an entry, that is as long as wide
-// says.
-static int fill_entries(struct q2_plan *p, uint64_t offset, uint64_t first, uint64_t end,
-                        struct q2_l2_words w, bool wide, struct q2_error *err)
-{
-    uint8_t bytes[65536];
-    int ret = 0;
-    for (size_t i = 0; i < sizeof(bytes); i += 16) {
-        q2_store_be64(bytes + i, w.entry);
-        q2_store_be64(bytes + i + 8, wide ? w.bitmap : w.entry);
-    }
-    for (uint64_t at = first, n; at < end && ret == 0; at += n) {
-        n = q2_min_u64(end - at, sizeof(bytes));
-        ret = q2_io_write(p->overlay, offset + at, bytes, (size_t)n, err);
-    }
-    return ret;
-}
-
-// Notes what an entry loses: all of its cluster, or the subclusters that were stored.
-static int note_entry(struct q2_plan *p, const struct q2_scan *s,
-                      const struct q2_finding *f, struct q2_error *err)
-{
-    uint64_t part = s->cluster_size / Q2_SUBCLUSTERS;
-    int ret = 0;
-    for (unsigned i = 0, n; i < Q2_SUBCLUSTERS && ret == 0; i += n) {
-        struct q2_finding run = *f;
-        bool lost = f->lossy && f->lost_bits ? (f->lost_bits >> i) & 1 : true;
-        for (n = 1; i + n < Q2_SUBCLUSTERS; n++) {
-            if (f->lossy && f->lost_bits && ((f->lost_bits >> (i + n)) & 1) != lost)
-                break;
-        }
-        if (!lost)
-            continue;
-        if (n < Q2_SUBCLUSTERS) {
-            run.guest_offset += i * part;
-            run.guest_bytes = n * part;
-        }
-        ret = q2_plan_note(p, &run, err);
-        if (ret == 0 && !f->in_l1)
-            ret = q2_plan_note_sharers(p, s, &run, err);
-    }
-    return ret;
-}
-
-static int heal_entry(struct q2_plan *p, struct q2_scan *s, const struct q2_finding *f,
-                      bool l1, struct q2_error *err)
-{
-    uint64_t value = f->edit_value;
-    bool healed = false;
-    bool table =
-        l1 || f->problem == Q2_PROBLEM_L2_GARBAGE || f->problem == Q2_PROBLEM_L2_CUT;
-    int ret = table && f->lossy ? q2_heal_lost_table(p, s, f, &healed, err) : 0;
-    if (ret < 0 || healed)
-        return ret;
-    if (f->needs_zero_cluster && l1) {
-        ret = q2_heal_zero_table(p, s, &value, err);
-    } else if (f->needs_zero_cluster) {
-        ret = q2_edit_append(p, NULL, &value, err);
-        value |= f->edit_count > 1 ? 0 : Q2_FLAG_COPIED;
-    }
-    if (ret == 0 && f->needs_zero_cluster)
-        ret = q2_io_flush(p->overlay, err);
-    if (ret == 0)
-        ret = fill_entries(
-            p, f->edit_offset, 0, q2_max_u64(f->edit_count, 1) * (f->edit_wide ? 16 : 8),
-            (struct q2_l2_words){value, f->edit_bitmap}, f->edit_wide, err);
-    if (ret == 0 && f->problem == Q2_PROBLEM_L2_CUT)
-        ret = q2_plan_appended(p, f->offset, s->cluster_size, err);
-    return ret < 0 ? ret : note_entry(p, s, f, err);
-}
-
-// What the table lost must not show the backing file: all of it is one table of zeros.
-static int hide_backing(struct q2_plan *p, const struct q2_scan *s,
-                        const struct q2_finding *f, struct q2_error *err)
-{
-    uint64_t span_bits = s->l2_bits + s->cluster_bits, value;
-    int ret = q2_heal_zero_table(p, s, &value, err);
-    if (ret == 0)
-        ret = q2_io_flush(p->overlay, err);
-    return ret < 0
-               ? ret
-               : fill_entries(p, f->offset, (f->guest_offset >> span_bits) * 8, f->size,
-                              (struct q2_l2_words){value & ~Q2_FLAG_COPIED, 0}, false,
-                              err);
-}
-
-// A table whose end was cut off: the file reaches to its end again, with zeros.
-static int heal_cut(struct q2_plan *p, const struct q2_scan *s, bool *changed,
-                    struct q2_error *err)
-{
-    for (size_t i = 0; i < s->findings.n; i++) {
-        const struct q2_finding *f = &s->findings.list[i];
-        if (f->problem != Q2_PROBLEM_ACTIVE_L1_CUT)
-            continue;
-        int ret = q2_io_set_size(p->overlay,
-                                 q2_align_up(f->offset + f->size, s->cluster_size), err);
-        if (ret == 0)
-            ret = q2_plan_appended(p, f->offset, f->size, err);
-        if (ret == 0 && s->header.backing_file)
-            ret = hide_backing(p, s, f, err);
-        if (ret == 0)
-            ret = q2_io_flush(p->overlay, err);
-        if (ret == 0)
-            ret = q2_plan_note(p, f, err);
-        if (ret < 0)
-            return ret;
-        *changed = true;
-    }
-    return 0;
-}
-
-// Heals the entries of one level: of L1 tables, or of L2 tables.
-static int heal_entries(struct q2_plan *p, struct q2_scan *s, bool l1, bool *changed,
-                        struct q2_error *err)
-{
-    for (size_t i = 0; i < s->findings.n; i++) {
-        const struct q2_finding *f = &s->findings.list[i];
-        if (!(f->has & Q2_HAS_EDIT) || f->in_l1 != l1 ||
-            f->problem == Q2_PROBLEM_REFTABLE_RESERVED ||
-            f->problem == Q2_PROBLEM_SNAPSHOT_FIELD ||
-            f->problem == Q2_PROBLEM_BITMAP_TABLE)
-            continue;
-        int ret = heal_entry(p, s, f, l1, err);
-        if (ret < 0)
-            return ret;
-        *changed = true;
-    }
-    return *changed ? q2_io_flush(p->overlay, err) : 0;
-}
-
 // Entries whose right value needs no other knowledge: COPIED flags, refcount table
 // entries.
 static int heal_simple(struct q2_plan *p, const struct q2_findings *list,
@@ -325,58 +194,24 @@ static bool references_are_doubtful(const struct q2_scan *s)
     return s->rebuild;
 }
 
-// Does healing this make the file longer?
-static bool grows_file(const struct q2_scan *s, const struct q2_finding *f)
-{
-    return (f->lossy && (f->in_l1 || s->header.backing_file)) ||
-           f->problem == Q2_PROBLEM_SNAPSHOT_INCOMPLETE ||
-           f->problem == Q2_PROBLEM_SNAPSHOT_TABLE ||
-           f->problem == Q2_PROBLEM_SNAPSHOT_L1 || f->problem == Q2_PROBLEM_BITMAP_TABLE;
-}
-
-// Before a file that was cut short grows again, entries that lead behind its old end are
-// made to lead behind any end. After a power cut in the middle of the repair they would
-// seem to be sound.
-static int mark_cut_off(struct q2_plan *p, const struct q2_scan *s, bool *changed,
-                        struct q2_error *err)
-{
-    bool grows = false;
-    for (size_t i = 0; i < s->findings.n && !grows; i++)
-        grows = grows_file(s, &s->findings.list[i]);
-    for (size_t i = 0; i < s->findings.n && grows; i++) {
-        const struct q2_finding *f = &s->findings.list[i];
-        uint64_t near = (2 * s->file_clusters + Q2_NEAR_CLUSTERS) << s->cluster_bits;
-        bool reads_zero = !f->in_l1 && s->zero_flag && (f->entry & Q2_FLAG_ZERO);
-        if (f->problem != Q2_PROBLEM_REFERENCE_OUTSIDE || f->edit_offset == 0 ||
-            reads_zero || f->offset < s->file_size || f->offset >= near)
-            continue;
-        int ret = q2_edit_entry(p->overlay, f->edit_offset,
-                                q2_scan_cut_mark(s->cluster_size), err);
-        if (ret < 0)
-            return ret;
-        *changed = true;
-    }
-    return *changed ? q2_io_flush(p->overlay, err) : 0;
-}
-
 static int round_all(struct q2_plan *p, struct q2_scan *s, const struct q2_monitor *mon,
                      bool *changed, struct q2_error *err)
 {
     if (s->luks_lost) // nothing else is of use; its clusters must not become free
         return 0;
-    int ret = mark_cut_off(p, s, changed, err);
+    int ret = q2_mark_cut_off(p, s, changed, err);
     if (ret == 0 && !*changed)
         ret = q2_heal_bitmaps(p, s, changed, err);
     if (ret == 0 && !*changed)
-        ret = heal_cut(p, s, changed, err);
+        ret = q2_heal_cut(p, s, changed, err);
     if (ret == 0 && !*changed)
         ret = heal_simple(p, &s->findings, Q2_PROBLEM_SNAPSHOT_FIELD, changed, err);
     if (ret == 0 && !*changed)
         ret = q2_heal_snapshots(p, s, changed, err);
     if (ret == 0 && !*changed)
-        ret = heal_entries(p, s, true, changed, err);
+        ret = q2_heal_entries(p, s, true, changed, err);
     if (ret == 0 && !*changed)
-        ret = heal_entries(p, s, false, changed, err);
+        ret = q2_heal_entries(p, s, false, changed, err);
     if (ret == 0 && !*changed && !s->rebuild)
         ret = heal_simple(p, &s->findings, Q2_PROBLEM_REFTABLE_RESERVED, changed, err);
     if (ret == 0 && !*changed && s->rebuild) {

@@ -66,6 +66,17 @@ int q2_heal_header(struct q2_plan *p, const struct q2_monitor *mon, bool *change
                    struct q2_error *err);
 int q2_heal_snapshots(struct q2_plan *p, struct q2_scan *s, bool *changed,
                       struct q2_error *err);
+// A table whose end was cut off: the file reaches to its end again, with zeros.
+int q2_heal_cut(struct q2_plan *p, const struct q2_scan *s, bool *changed,
+                struct q2_error *err);
+// Entries of one level: of L1 tables, or of L2 tables.
+int q2_heal_entries(struct q2_plan *p, struct q2_scan *s, bool l1, bool *changed,
+                    struct q2_error *err);
+// Before a file that was cut short grows again, entries that lead behind its old end are
+// made to lead behind any end. After a power cut in the middle of the repair they would
+// seem to be sound.
+int q2_mark_cut_off(struct q2_plan *p, const struct q2_scan *s, bool *changed,
+                    struct q2_error *err);
 int q2_heal_bitmaps(struct q2_plan *p, const struct q2_scan *s, bool *changed,
                     struct q2_error *err);
 int q2_heal_refcounts(struct q2_plan *p, struct q2_scan *s, enum q2_repair_mode mode,
