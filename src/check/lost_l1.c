@@ -72,19 +72,36 @@ int q2_scan_mend_l1_size(struct q2_scan *s, unsigned index, bool usable,
     return 0;
 }
 
-// Does the entry name an L2 table that misses a reference?
-static int names_table(struct q2_scan *s, uint64_t entry, uint64_t guest_offset,
-                       bool *yes, struct q2_error *err)
+// Does a state name this L2 table at this place?
+static bool named_at(const struct q2_scan *s, uint64_t offset, uint64_t index)
+{
+    for (unsigned t = 0; t < s->n_l1s; t++) {
+        const struct q2_scan_l1 *l1 = &s->l1s[t];
+        if (l1->entries && index < l1->n_entries &&
+            (l1->entries[index] & Q2_OFFSET_MASK) == offset)
+            return true;
+    }
+    return false;
+}
+
+// Does the entry of that index name an L2 table that misses a reference?
+static int names_table(struct q2_scan *s, uint64_t entry, uint64_t index, bool *yes,
+                       struct q2_error *err)
 {
     uint64_t offset = entry & Q2_OFFSET_MASK;
     *yes = !(entry & Q2_L1_RESERVED) && offset != 0 &&
            q2_is_aligned(offset, s->cluster_size) &&
            q2_scan_in_file(s, offset, s->cluster_size);
     int ret = *yes ? q2_scan_has_surplus(s, offset, s->cluster_size, yes, err) : 0;
-    bool shared = q2_counters_get(s->tables, offset >> s->cluster_bits) > 0;
-    return ret < 0 || !*yes || shared
-               ? ret
-               : q2_scan_reads_like_l2(s, offset, guest_offset, yes, err);
+    if (ret < 0 || !*yes)
+        return ret;
+    // States share tables at one place of the disk.
+    if (q2_counters_get(s->tables, offset >> s->cluster_bits) > 0) {
+        *yes = named_at(s, offset, index);
+        return 0;
+    }
+    return q2_scan_reads_like_l2(s, offset, index << (s->l2_bits + s->cluster_bits), yes,
+                                 err);
 }
 
 static int reads_like_l1(struct q2_scan *s, uint64_t offset, uint64_t n, bool *yes,
@@ -101,7 +118,7 @@ static int reads_like_l1(struct q2_scan *s, uint64_t offset, uint64_t n, bool *y
         if (l1[i] == 0)
             continue;
         n_used++;
-        ret = names_table(s, l1[i], i << (s->l2_bits + s->cluster_bits), yes, err);
+        ret = names_table(s, l1[i], i, yes, err);
     }
     *yes &= n_used > 0;
     free(l1);

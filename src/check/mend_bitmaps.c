@@ -154,15 +154,11 @@ static bool mend_table_size(uint8_t *e, uint64_t disk_size, unsigned cluster_bit
                             struct q2_directory_field *f)
 {
     uint32_t n = q2_load_be32(e + AT_TABLE_SIZE);
-    uint64_t cluster_size = UINT64_C(1) << cluster_bits;
     uint64_t wanted = q2_max_u64(
         q2_bitmap_table_entries(disk_size, e[AT_GRANULARITY], cluster_bits), 1);
     bool in_use = (q2_load_be32(e + AT_FLAGS) & Q2_BITMAP_IN_USE) != 0;
-    bool fits = n > 0 && (uint64_t)n << cluster_bits <= Q2_MAX_BITMAP_BYTES;
-    if (!in_use)
-        fits = fits && n >= wanted &&
-               q2_align_up((uint64_t)n * 8, cluster_size) ==
-                   q2_align_up(wanted * 8, cluster_size);
+    bool fits = in_use ? n > 0 && (uint64_t)n << cluster_bits <= Q2_MAX_BITMAP_BYTES
+                       : n == wanted;
     if (fits || wanted > Q2_MAX_BITMAP_BYTES >> cluster_bits)
         return false;
     q2_store_be32(e + AT_TABLE_SIZE, (uint32_t)wanted);

@@ -271,6 +271,24 @@ static int clear_marks(struct q2_plan *p, const struct q2_scan *s, struct q2_err
     return ret < 0 ? ret : q2_io_flush(p->overlay, err);
 }
 
+// Entries of extended tables read as plain ones: every other one makes no sense.
+static bool seems_extended(const struct q2_scan *s)
+{
+    size_t n_odd = 0;
+    for (size_t i = 0; i < s->findings.n; i++) {
+        const struct q2_finding *f = &s->findings.list[i];
+        if (f->in_l1 || (f->problem != Q2_PROBLEM_L2_RESERVED &&
+                         f->problem != Q2_PROBLEM_L2_ON_METADATA &&
+                         f->problem != Q2_PROBLEM_REFERENCE_OUTSIDE))
+            continue;
+        if (f->index % 2 == 0)
+            return false;
+        n_odd++;
+    }
+    return n_odd > 1 && !s->extended && s->header.version >= 3 &&
+           s->header.cluster_bits >= Q2_MIN_EXTENDED_CLUSTER_BITS;
+}
+
 // Signs that a field of the header, not what it leads to, is damaged: what the header
 // names is not what it should be, or most of what is allocated seems lost.
 static bool header_is_doubtful(const struct q2_scan *s)
@@ -293,6 +311,7 @@ static bool header_is_doubtful(const struct q2_scan *s)
         case Q2_PROBLEM_ACTIVE_L1_CUT:
         case Q2_PROBLEM_LUKS_HEADER:
         case Q2_PROBLEM_BITMAP_DIRECTORY:
+        case Q2_PROBLEM_BITMAP_FIELD:
         case Q2_PROBLEM_BITMAP_TABLE:
         case Q2_PROBLEM_DATA_FILE_COMPRESSED:
         case Q2_PROBLEM_DATA_FILE_OFFSET:
@@ -318,7 +337,7 @@ static bool header_is_doubtful(const struct q2_scan *s)
             break;
         }
     }
-    return !dirty && s->leaks * 2 > s->allocated_clusters;
+    return seems_extended(s) || (!dirty && s->leaks * 2 > s->allocated_clusters);
 }
 
 // Would another value of a header field explain all that was found? Then what looks

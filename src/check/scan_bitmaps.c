@@ -71,8 +71,7 @@ static int keep_name(struct q2_scan *s, const uint8_t *text, size_t n_bytes,
     return 0;
 }
 
-// --- the directory
-// ----------------------------------------------------------------------
+// --- the directory ---
 
 // Its entries from this one on are lost; end: where those before it end.
 static void report_directory(struct q2_scan *s, unsigned index, size_t end)
@@ -129,7 +128,8 @@ static int read_directory(struct q2_scan *s, struct q2_directory *d, bool *usabl
 {
     const struct q2_header *h = &s->header;
     *d = (struct q2_directory){.n = h->nb_bitmaps, .n_bytes = h->bitmap_directory_size};
-    *usable = h->bitmap_directory_offset != 0 &&
+    // A disk without bytes has no bitmaps: its size is wrong.
+    *usable = h->bitmap_directory_offset != 0 && h->size > 0 &&
               q2_scan_in_file(s, h->bitmap_directory_offset, d->n_bytes);
     if (!*usable)
         return 0;
@@ -166,8 +166,7 @@ static int judge_directory(struct q2_scan *s, struct q2_directory *d,
                : ret;
 }
 
-// --- tables
-// -----------------------------------------------------------------------------
+// --- tables ---
 
 static int report_table(const struct bitmaps *b, const struct q2_directory_entry *e,
                         unsigned index, const char *name, struct q2_error *err)
@@ -249,9 +248,18 @@ static int add_table(struct bitmaps *b, const struct table *t, struct q2_error *
     return 0;
 }
 
-// *usable: the table is kept in the list.
-static int take_table(struct bitmaps *b, struct table *t, uint64_t n, bool *usable,
-                      struct q2_error *err)
+// Does the table say that everything has changed?
+static bool is_all_ones(const struct table *t, uint64_t n)
+{
+    bool ones = t->n >= n;
+    for (uint64_t i = 0; i < n && ones; i++)
+        ones = t->entries[i] == Q2_BITMAP_ALL_ONES;
+    return ones;
+}
+
+// *usable: the table is kept in the list. forget: what it says is of no use.
+static int take_table(struct bitmaps *b, struct table *t, uint64_t n, bool forget,
+                      bool *usable, struct q2_error *err)
 {
     struct q2_scan *s = b->s;
     *usable = t->offset != 0 && q2_is_aligned(t->offset, s->cluster_size) &&
@@ -259,6 +267,8 @@ static int take_table(struct bitmaps *b, struct table *t, uint64_t n, bool *usab
     if (!*usable)
         return 0;
     int ret = read_table(s, t, n, err);
+    if (ret == 0 && forget)
+        *usable = is_all_ones(t, n);
     if (ret == 0 && is_taken(s, t->offset, n * 8) &&
         !is_preclaimed(s, t->offset, n * 8)) {
         *usable = false;
@@ -273,33 +283,54 @@ static int take_table(struct bitmaps *b, struct table *t, uint64_t n, bool *usab
     return ret;
 }
 
+#define MAX_FIELDS 4U
+
+// Puts the fixed fields right, in memory; returns how many were wrong.
+static unsigned mend_fields(const struct bitmaps *b, const struct q2_directory_entry *e,
+                            unsigned index, const char *name,
+                            struct q2_finding list[MAX_FIELDS], bool *forget)
+{
+    const struct q2_scan *s = b->s;
+    uint8_t *p = b->d.bytes + e->at;
+    struct q2_directory_field field;
+    unsigned n = 0;
+    *forget = false;
+    while (n < MAX_FIELDS &&
+           q2_directory_mend_field(p, s->header.size, s->cluster_bits, &field)) {
+        struct q2_finding *f = &list[n++];
+        *f = about_field(s, index, e->at + field.word * 8, name, field.field);
+        f->value = field.value;
+        f->wanted = field.wanted;
+        f->edit_value = q2_load_be64(p + field.word * 8);
+        *forget |= field.forget;
+    }
+    return n;
+}
+
 static int scan_entry(struct bitmaps *b, unsigned index,
                       const struct q2_directory_entry *e, struct q2_error *err)
 {
     struct q2_scan *s = b->s;
-    uint8_t *p = b->d.bytes + e->at;
-    struct q2_directory_field field;
+    const uint8_t *p = b->d.bytes + e->at;
+    struct q2_finding fields[MAX_FIELDS];
     struct table t = {.index = index};
     bool forget = false, usable = false;
-    int ret = keep_name(s, p + (e->name_at - e->at), e->name_bytes, &t.name, err);
-    while (ret == 0 &&
-           q2_directory_mend_field(p, s->header.size, s->cluster_bits, &field)) {
-        struct q2_finding f =
-            about_field(s, index, e->at + field.word * 8, t.name, field.field);
-        f.value = field.value;
-        f.wanted = field.wanted;
-        f.edit_value = q2_load_be64(p + field.word * 8);
-        q2_scan_report(s, &s->findings, &f);
-        forget |= field.forget;
-    }
+    int ret = keep_name(s, b->d.bytes + e->name_at, e->name_bytes, &t.name, err);
+    if (ret < 0)
+        return ret;
+    unsigned n = mend_fields(b, e, index, t.name, fields, &forget);
     t.offset = q2_load_be64(p);
-    if (ret == 0 && !forget)
-        ret = take_table(b, &t, q2_load_be32(p + 8), &usable, err);
+    ret = take_table(b, &t, q2_load_be32(p + 8), forget, &usable, err);
+    for (unsigned i = 0; i < n && ret == 0; i++) {
+        // With other fields the old table would say something else: first a new one.
+        if (forget && !usable)
+            fields[i].has &= ~(unsigned)Q2_HAS_EDIT;
+        q2_scan_report(s, &s->findings, &fields[i]);
+    }
     return ret < 0 || usable ? ret : report_table(b, e, index, t.name, err);
 }
 
-// --- data
-// -------------------------------------------------------------------------------
+// --- data ---
 
 static bool names_data(const struct q2_scan *s, uint64_t entry)
 {

@@ -338,7 +338,7 @@ static int check_subclusters(const struct place *p, uint64_t index, struct q2_l2
     struct q2_finding f = make(p, index, w, Q2_PROBLEM_SUBCLUSTERS_BOTH);
     f.has |= Q2_HAS_EDIT;
     f.edit_value = w.entry;
-    f.edit_bitmap = w.bitmap & ~(raw ? (uint64_t)both << Q2_SUBCLUSTERS : both);
+    f.edit_bitmap = raw ? Q2_BITMAP_STORED : w.bitmap & ~(uint64_t)both;
     f.edit_wide = true;
     f.lossy = !harmless;
     f.lost_bits = both;

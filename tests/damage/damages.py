@@ -5,13 +5,14 @@ ways in which it can go wrong. A damage is plain data; the same image gives the 
 import random
 import zlib
 
-from qcow2format import (COMPRESSED, COPIED, HEADER_FIELDS, OFFSET_MASK, SNAPSHOT_FIELDS,
-                         ZERO, be, entries)
+from qcow2format import (BITMAP_FIELDS, BITMAPS, COMPRESSED, COPIED, CRYPTO, HEADER_FIELDS,
+                         OFFSET_MASK, SNAPSHOT_FIELDS, ZERO, be, entries)
 
 OFFSET_FIELDS = {"backing_file_offset", "l1_table_offset", "refcount_table_offset",
                  "snapshots_offset"}
 METADATA = ["header", "active-l1", "snapshot-l1", "active-l2", "snapshot-l2",
-            "refcount-table", "refcount-block", "snapshot-table"]
+            "refcount-table", "refcount-block", "snapshot-table", "luks-header",
+            "bitmap-directory", "bitmap-table", "bitmap-data"]
 
 
 class Damage:
@@ -72,8 +73,9 @@ class Maker:
             places = [p for p in self.homes.get(kind, []) if p != now]
             if places:
                 found.append(("onto-" + kind, places[-1]))
-        others = [p for p in self.homes["data"] if p != now]
-        found += [("onto-data", others[0]), ("onto-other-data", others[-1])]
+        others = [p for p in self.homes.get("data", []) if p != now]
+        if others:
+            found += [("onto-data", others[0]), ("onto-other-data", others[-1])]
         if self.homes.get("compressed"):
             found.append(("onto-compressed", self.homes["compressed"][0]))
         return found
@@ -151,11 +153,48 @@ class Maker:
             self.add("extension data", place, "ones", at + 8, b"\xff" * n)
             self.add("extension data", place, "random", at + 8, seed.randbytes(n))
             at += 8 + (n + 7) // 8 * 8
+        self.extension_fields()
         n = h["backing_file_size"]
         if h["backing_file_offset"]:
             at = h["backing_file_offset"]
             self.add("backing file name", "-", "zero", at, bytes(n))
             self.add("backing file name", "-", "ones", at, b"\xff" * n)
+
+    def extension_fields(self):
+        """Of those that name places."""
+        at = self.layout.extension(BITMAPS)
+        if at:
+            self.plain("bitmaps extension", "nb_bitmaps", at, 4, (0, 1, 2, 16, 31))
+            self.plain("bitmaps extension", "reserved", at + 4, 4, (0, 31))
+            self.plain("bitmaps extension", "size", at + 8, 8, (0, 3, 5, 12, 40, 63))
+            self.offset_field("bitmaps extension", "offset", at + 16)
+        at = self.layout.extension(CRYPTO)
+        if at:
+            self.offset_field("crypto extension", "offset", at)
+            self.plain("crypto extension", "length", at + 8, 8, (0, 9, 12, 13, 20, 40, 63))
+            luks = be(self.layout.raw, at, 8)
+            self.plain("luks header", "magic", luks, 4, (0, 31))
+            self.plain("luks header", "version", luks + 6, 2, (0, 15))
+            self.plain("luks header", "payload_offset", luks + 104, 4, (0, 4, 30))
+            self.plain("luks header", "slot 0 state", luks + 208, 4, (0, 31))
+
+    def bitmaps(self):
+        """The directory's entries and those of the tables."""
+        for number, (name, offset, e) in enumerate(self.layout.all_bitmaps):
+            for field, at, n in BITMAP_FIELDS:
+                if field == "table_offset":
+                    self.offset_field("bitmap " + field, str(number), offset + at)
+                else:
+                    self.plain("bitmap " + field, str(number), offset + at, n,
+                               (0, 1, 2, 3, 5, 12, 31))
+            for kind, data in (("zero", bytes(len(name))), ("ones", b"\xff" * len(name)),
+                               ("flip", bytes([name[0] ^ 4]) + name[1:])):
+                self.add("bitmap name", str(number), kind, offset + 24, data)
+            for i in range(e["table_size"]):
+                at = e["table_offset"] + i * 8
+                value = be(self.layout.raw, at, 8)
+                self.entry("bitmap table entry%s" % ("" if value else ", empty"),
+                           "%d:%d" % (number, i), at)
 
     def tables(self):
         raw = self.layout.raw
@@ -174,10 +213,11 @@ class Maker:
 
     def l2_entries(self, structure, offset, l2):
         """The first two entries of each kind."""
-        seen = {}
-        for i, value in enumerate(l2):
+        seen, size = {}, self.layout.entry_bytes
+        for i, (value, bitmap) in enumerate(l2):
             kind = ("compressed" if value & COMPRESSED else
-                    "empty" if value == 0 else
+                    "empty" if value == 0 and bitmap == 0 else
+                    self.kind_by_bitmap(value, bitmap) if size == 16 else
                     "zero" if value == ZERO else
                     "zero-allocated" if value & ZERO else
                     "normal" if value & COPIED else "shared")
@@ -185,9 +225,20 @@ class Maker:
             if seen[kind] <= (1 if kind == "empty" else 2):
                 before = len(self.list)
                 self.entry("%s, %s" % (structure, kind),
-                           "0x%x:%d" % (offset, i), offset + i * 8)
+                           "0x%x:%d" % (offset, i), offset + i * size)
+                if size == 16:
+                    self.plain("%s, %s, bitmap" % (structure, kind),
+                               "0x%x:%d" % (offset, i), offset + i * size + 8, 8,
+                               (0, 3, 9, 31, 32, 35, 41, 63))
                 for damage in self.list[before:]:
                     damage.again = seen[kind] > 1
+
+    @staticmethod
+    def kind_by_bitmap(value, bitmap):
+        owner = "shared" if value & OFFSET_MASK and not value & COPIED else "own"
+        if bitmap & 0xFFFFFFFF == 0:
+            return "zero" if not value & OFFSET_MASK else "zero-allocated"
+        return owner + (" whole" if bitmap == 0xFFFFFFFF else " mixed")
 
     def refcounts(self):
         h = self.layout.header
@@ -246,7 +297,7 @@ class Maker:
 
     def whole_tables(self):
         """A whole cluster of metadata, or a sector of it, overwritten."""
-        raw, data = self.layout.raw, self.homes["data"]
+        raw, data = self.layout.raw, self.homes.get("data", [0])
         for kind, places in sorted(self.homes.items()):
             if kind in ("data", "compressed", "header"):
                 continue
@@ -292,6 +343,7 @@ def all_damages(name, layout):
     if layout.header["version"] >= 3:
         m.extensions()
     m.tables()
+    m.bitmaps()
     m.refcounts()
     m.snapshots()
     m.whole_tables()

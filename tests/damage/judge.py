@@ -20,14 +20,15 @@ import re
 import select
 import subprocess
 
-from qcow2format import OFFSET_MASK, ZERO, FormatError, Reader, be
+from images import SECRET
+from qcow2format import DATA_FILE, OFFSET_MASK, ZERO, FormatError, Reader, be
 
 CLASSES = ["healed", "lossy", "kept", "harmless", "unseen", "deep", "refused", "BAD"]
 TIMEOUT = 20
 MAX_FILE_BYTES = 64 << 20  # the sound images have less than 3 MiB
 LOSS = re.compile(r"^    (active state|snapshot .*?table entry (\d+)\)?): "
                   r"(all of it|(\d+) bytes at guest offset (\d+))$", re.M)
-BACKING = re.compile(rb"backing file|Unknown driver|encrypt")
+BACKING = re.compile(rb"backing file|data-file|Unknown driver|encrypt")
 MARKS = (b"runtime error:", b"Sanitizer", b"Assertion", b"assertion")
 
 
@@ -109,15 +110,15 @@ def inside(ranges, start, end):
 class Content:
     """Compares the guest's bytes before and after."""
 
-    def __init__(self, layout, damage, backing):
-        self.layout, self.backing = layout, backing
+    def __init__(self, layout, damage, outside):
+        self.layout, self.outside = layout, outside
         self.bits, self.zeros = layout.bits, layout.zeros
         self.damaged_raw = damage.apply(layout.raw)
         self.hit = layout.hit_ranges(*damage.range(layout.raw))
         self.kind = damage.kind
         self.hit_bytes = damage.range(layout.raw)
         try:
-            self.damaged = Reader(self.damaged_raw, backing).states()
+            self.damaged = Reader(self.damaged_raw, outside).states()
         except FormatError:
             self.damaged = []
 
@@ -155,13 +156,14 @@ class Content:
 
     def unreadable(self, raw):
         """Does an entry of any state lead nowhere?"""
-        return any(None in state.content.values()
-                   for state in Reader(raw, self.backing).states())
+        reader = Reader(raw, self.outside)
+        return any(None in state.content.values() for state in reader.states()) or \
+            reader.contradicts
 
     def compare(self, raw, reported):
         """healed, lossy or kept; raises Bad. reported None: not asked for (QEMU)."""
         try:
-            states = Reader(raw, self.backing).states()
+            states = Reader(raw, self.outside).states()
         except FormatError as e:
             raise Bad("unreadable afterwards: %s" % e) from None
         verdicts = {"healed"}
@@ -218,6 +220,11 @@ class Content:
         """Nothing is left of an entry that had an offset and the zero flag: its cluster may
         be found again, but nobody can know of the flag."""
         a, b = self.hit_bytes
+        if self.layout.features & DATA_FILE:
+            # What was written there before may show again.
+            at = index << self.bits
+            data = self.outside.data[at:at + len(self.zeros)].ljust(len(self.zeros), b"\0")
+            return was.content.get(index) is None and got == data
         if b - a != 8 or self.kind not in ("ones", "random") or a % 8:
             return False
         entry = be(self.layout.raw, a, 8)
@@ -234,25 +241,51 @@ class Content:
             raise Bad("unreadable afterwards: " + where)
         if reported is None:
             return "lossy"
-        at = index << self.bits
-        told = inside(reported.get(number, []), at, min(at + len(self.zeros), was.end_at(at)))
-        if told and got == self.zeros:
-            return "lossy"
         if self.flag_is_gone(was, index, got):
             return "kept"
-        if not told and got == self.damaged_cluster(was, index):
+        old = was.content.get(index, self.zeros)
+        verdicts = set()
+        for at in range(0, len(got), self.layout.piece):
+            piece = slice(at, at + self.layout.piece)
+            if got[piece] != old[piece]:
+                verdicts.add(self.judge_piece(number, index, piece, was, got, reported, where))
+        return "lossy" if "lossy" in verdicts else "kept"
+
+    def judge_piece(self, number, index, piece, was, got, reported, where):
+        at = (index << self.bits) + piece.start
+        end = min(at + self.layout.piece, was.end_at(at))
+        told = inside(reported.get(number, []), at, end)
+        if told and got[piece] == self.zeros[piece]:
+            return "lossy"
+        damaged = self.damaged_cluster(was, index)
+        if not told and damaged is not None and got[piece] == damaged[piece]:
             return "kept"
         if told:
             raise Bad("stale data instead of zeros: " + where)
         raise Bad("silent loss: " + where)
 
+    def compare_bitmaps(self, raw):
+        """No bitmap says less than it did, or than the damaged image said."""
+        after = {name: (e, reader.dirty(e)) for reader in [Reader(raw, self.outside)]
+                 for name, _, e in reader.bitmaps()}
+        try:
+            reader = Reader(self.damaged_raw, self.outside)
+            damaged = {name: reader.dirty(e) for name, _, e in reader.bitmaps()}
+        except (FormatError, ValueError, OverflowError, MemoryError):
+            damaged = {}
+        for name, (e, now) in after.items():
+            was = self.layout.all_dirty.get(name)
+            if was is None or now >= was or e["flags"] & 1:
+                continue
+            if damaged.get(name) is None or now != damaged[name]:
+                raise Bad("bitmap %s says less than it did" % name)
 
 class Judge:
     """Gives damages of one image to the programs, in a folder of its own."""
 
-    def __init__(self, qcow2, qemu_img, folder, layout, backing):
+    def __init__(self, qcow2, qemu_img, folder, layout, outside):
         self.qcow2, self.qemu_img, self.folder = qcow2, qemu_img, folder
-        self.layout, self.backing = layout, backing
+        self.layout, self.outside = layout, outside
         self.path = os.path.join(folder, "image")
         self.undo = os.path.join(folder, "undo")
 
@@ -261,7 +294,11 @@ class Judge:
                    self.folder).must_be_sane(codes)
 
     def oracle(self, *options):
-        return Ran([self.qemu_img, "check", *options, "image"], self.folder)
+        name = ["image"]
+        if self.outside.crypt:
+            name = ["--object", "secret,id=sec0,data=" + SECRET, "--image-opts",
+                    "driver=qcow2,file.filename=image,encrypt.key-secret=sec0"]
+        return Ran([self.qemu_img, "check", *options, *name], self.folder)
 
     def place(self, raw):
         write_file(self.path, raw)
@@ -270,7 +307,7 @@ class Judge:
 
     def ours(self, damage):
         """(class, why if BAD)."""
-        content = Content(self.layout, damage, self.backing)
+        content = Content(self.layout, damage, self.outside)
         try:
             return self.judge_ours(content), ""
         except Bad as e:
@@ -294,6 +331,7 @@ class Judge:
                 repair.code, (repair.err or repair.out)[-200:].decode(errors="replace")))
         self.sound_and_still(after)
         verdict = content.compare(after, losses(repair.out))
+        content.compare_bitmaps(after)
         self.takes_back(damaged)
         return verdict
 
@@ -306,7 +344,7 @@ class Judge:
             if oracle.code != 0 and not (oracle.code == 1 and BACKING.search(oracle.err)):
                 raise Bad("missed: qemu-img check finds something")
             try:
-                Reader(content.damaged_raw)
+                Reader(content.damaged_raw, self.outside)
             except FormatError:
                 return "unseen"
             if content.unreadable(content.damaged_raw):
@@ -342,7 +380,7 @@ class Judge:
 
     def theirs(self, damage):
         """The class of qemu-img's repair; 'failed' stands for BAD."""
-        content = Content(self.layout, damage, self.backing)
+        content = Content(self.layout, damage, self.outside)
         self.place(content.damaged_raw)
         try:
             repair = self.oracle("-r", "all")

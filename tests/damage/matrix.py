@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,7 +26,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.dont_write_bytecode = True
 
 from damages import all_damages
-from images import IMAGES, THINNED, build
+from images import IMAGES, THINNED, build, outside
 from judge import CLASSES, read_file, write_file
 from powercut import CutJudge, build_recorder
 from qcow2format import Layout
@@ -40,10 +41,10 @@ class Base:
     def __init__(self, name, folder):
         self.name = name
         path = build(name, folder, ORACLE)
-        back = os.path.join(folder, name + ".back")
-        self.backing_path = back if os.path.exists(back) else None
-        self.backing = read_file(back) if self.backing_path else None
-        self.layout = Layout(read_file(path), self.backing)
+        self.others = [p for p in (os.path.join(folder, name + end)
+                                   for end in (".back", ".data")) if os.path.exists(p)]
+        self.outside = outside(name, folder)
+        self.layout = Layout(read_file(path), self.outside)
         self.damages = all_damages(name, self.layout)
 
 
@@ -72,10 +73,9 @@ class Worker:
         base = cls.bases[name]
         if not os.path.isdir(folder):
             os.mkdir(folder)
-            if base.backing_path:
-                os.symlink(base.backing_path,
-                           os.path.join(folder, os.path.basename(base.backing_path)))
-        return CutJudge(QCOW2, ORACLE, folder, base.layout, base.backing)
+            for path in base.others:  # copies: QEMU's locks are of files
+                subprocess.run(["cp", "--sparse=always", path, folder], check=True)
+        return CutJudge(QCOW2, ORACLE, folder, base.layout, base.outside)
 
     @classmethod
     def work(cls, job):
@@ -208,8 +208,8 @@ def find(text, folder):
 def make(args, folder):
     base, damage = find(args.damage, folder)
     write_file(args.file, damage.apply(base.layout.raw))
-    if base.backing_path:
-        shutil.copy(base.backing_path, os.path.dirname(os.path.abspath(args.file)))
+    for path in base.others:
+        shutil.copy(path, os.path.dirname(os.path.abspath(args.file)))
     return 0
 
 

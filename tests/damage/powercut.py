@@ -180,7 +180,7 @@ class CutJudge(Judge):
         """What the guest does not read any more: (state, cluster) pairs."""
         found = set()
         try:
-            after = Reader(raw, self.backing).states()
+            after = Reader(raw, self.outside).states()
         except FormatError:
             return {(number, None) for number in range(len(self.layout.all_states))}
         for number, was in enumerate(self.layout.all_states):

@@ -3,6 +3,7 @@
 sound image lies, and what the guest would read from a sound or a damaged one."""
 
 import array
+import ctypes
 import struct
 import sys
 import zlib
@@ -13,6 +14,10 @@ COMPRESSED = 1 << 62
 ZERO = 1
 L2_RESERVED = 0x3F000000000001FE
 MAX_TABLE_BYTES = 32 << 20
+UNREADABLE = b"?"  # stands for the bytes of a subcluster that cannot be read
+DIRTY_OR_CORRUPT = 3
+DATA_FILE, ZSTD, EXTENDED = 1 << 2, 1 << 3, 1 << 4
+BITMAPS, CRYPTO = 0x23852875, 0x0537BE77
 
 HEADER_FIELDS = [
     ("magic", 0, 4), ("version", 4, 4), ("backing_file_offset", 8, 8),
@@ -34,6 +39,21 @@ SNAPSHOT_FIELDS = [
 ]
 
 
+BITMAP_FIELDS = [
+    ("table_offset", 0, 8), ("table_size", 8, 4), ("flags", 12, 4), ("type", 16, 1),
+    ("granularity_bits", 17, 1), ("name_size", 18, 2), ("extra_data_size", 20, 4),
+]
+
+
+class Outside:
+    """What belongs to an image and is not in its file; and what cannot be told from a
+    damaged one: its features, and how it is encrypted."""
+
+    def __init__(self, backing=None, data=None, features=0, crypt=0):
+        self.backing, self.data = backing, data
+        self.features, self.crypt = features, crypt
+
+
 class FormatError(Exception):
     """Not an image whose guest content could be told."""
 
@@ -49,6 +69,29 @@ def entries(raw, offset, n):
     if sys.byteorder == "little":
         table.byteswap()
     return table
+
+
+def inflate_zlib(packed, n_bytes):
+    try:
+        return zlib.decompressobj(-12).decompress(packed, n_bytes)
+    except zlib.error:
+        return None
+
+
+def inflate_zstd(packed, n_bytes):
+    """The first frame of what is there."""
+    lib = inflate_zstd.lib = inflate_zstd.lib or ctypes.CDLL("libzstd.so.1")
+    for name in ("ZSTD_findFrameCompressedSize", "ZSTD_decompress"):
+        getattr(lib, name).restype = ctypes.c_size_t
+    out = ctypes.create_string_buffer(n_bytes)
+    size = lib.ZSTD_findFrameCompressedSize(packed, ctypes.c_size_t(len(packed)))
+    if size > len(packed):
+        return None
+    got = lib.ZSTD_decompress(out, ctypes.c_size_t(n_bytes), packed, ctypes.c_size_t(size))
+    return out.raw if got == n_bytes else None
+
+
+inflate_zstd.lib = None
 
 
 class Snapshot:
@@ -97,9 +140,9 @@ class State:
 class Reader:
     """Reads all states of an image that may be damaged."""
 
-    def __init__(self, raw, backing=None):
+    def __init__(self, raw, outside):
         self.raw = raw
-        self.backing = backing
+        self.outside, self.backing, self.data = outside, outside.backing, outside.data
         self.header = {name: be(raw, at, n) for name, at, n in HEADER_FIELDS}
         h = self.header
         if h["magic"] != 0x514649FB or h["version"] not in (2, 3):
@@ -111,14 +154,21 @@ class Reader:
                          "autoclear_features", "compression_type"):
                 h[name] = 0
             h["refcount_order"], h["header_length"] = 4, 72
-        if h["incompatible_features"] & ~3 or h["crypt_method"]:
+        self.features = h["incompatible_features"] & ~DIRTY_OR_CORRUPT
+        if self.features != outside.features or h["crypt_method"] != outside.crypt or \
+                h["compression_type"] != (1 if self.features & ZSTD else 0):
             raise FormatError("features")
         self.bits = h["cluster_bits"]
         self.cluster_size = 1 << self.bits
-        self.l2_bits = self.bits - 3
+        self.words = 2 if self.features & EXTENDED else 1
+        self.entry_bytes = 8 * self.words
+        self.l2_bits = self.bits - 2 - self.words
+        # What is allocated, zeroed and read at once.
+        self.piece = self.cluster_size // (32 if self.words == 2 else 1)
         self.zeros = bytes(self.cluster_size)
         self.tables, self.used = {}, {}
         self.inflated = {}
+        self.contradicts = False  # a subcluster is stored and zero, too
 
     def snapshots(self):
         """The snapshot table's entries."""
@@ -202,34 +252,77 @@ class Reader:
             return
         table = self.tables.get(offset)
         if table is None:
-            table = self.tables[offset] = entries(self.raw, offset, span)
+            table = self.tables[offset] = self.l2_table(offset)
         if self.backing is not None and self.header["backing_file_offset"]:
             for i in range(max(0, min(span, self.backing_end() - first))):
-                if not table[i]:
+                if not any(table[i]):
                     self.put(state, first + i, self.backing_cluster(first + i))
         for i, entry in self.used_entries(offset, table):
             self.put(state, first + i, self.cluster(first + i, entry))
 
+    def l2_table(self, offset):
+        """Its entries: (entry, bitmap of an extended one)."""
+        n = 1 << self.l2_bits
+        words = entries(self.raw, offset, n * self.words)
+        if self.words == 1:
+            return [(w, 0) for w in words]
+        return list(zip(words[::2], words[1::2]))
+
     def used_entries(self, offset, table):
         """The entries that say something: [(index, entry)]"""
         if offset not in self.used:
-            self.used[offset] = [(i, entry) for i, entry in enumerate(table) if entry]
+            self.used[offset] = [(i, entry) for i, entry in enumerate(table) if any(entry)]
         return self.used[offset]
 
-    def cluster(self, index, entry):
+    def cluster(self, index, words):
         """The guest's cluster as its L2 entry says; None: the entry leads nowhere."""
+        entry, bitmap = words
         if entry & COMPRESSED:
-            return self.inflate(entry)
-        if entry & L2_RESERVED or (self.header["version"] < 3 and entry & ZERO):
+            return None if self.features & DATA_FILE else self.inflate(entry)
+        if entry & L2_RESERVED:
+            return None
+        if self.words == 2:
+            return self.mixed(index, entry, bitmap)
+        if self.header["version"] < 3 and entry & ZERO:
             return None
         if entry & ZERO:
             return self.zeros
-        offset = entry & OFFSET_MASK
-        if offset == 0:
+        if not self.is_placed(entry):
             return self.backing_cluster(index)
-        if offset % self.cluster_size or offset >= len(self.raw):
+        return self.stored(index, entry)
+
+    def is_placed(self, entry):
+        """Does the entry name a cluster?"""
+        return entry & OFFSET_MASK or self.features & DATA_FILE and entry & COPIED
+
+    def stored(self, index, entry):
+        offset = entry & OFFSET_MASK
+        if self.features & DATA_FILE:
+            if offset != index << self.bits:
+                return None
+            raw = self.data
+        else:
+            raw = self.raw
+            if offset % self.cluster_size or offset >= len(raw):
+                return None
+        return raw[offset:offset + self.cluster_size].ljust(self.cluster_size, b"\0")
+
+    def mixed(self, index, entry, bitmap):
+        """A cluster of subclusters."""
+        stored, zero = bitmap & 0xFFFFFFFF, bitmap >> 32
+        if stored and not self.is_placed(entry):
             return None
-        return self.raw[offset:offset + self.cluster_size].ljust(self.cluster_size, b"\0")
+        self.contradicts |= bool(stored & zero)
+        here = self.stored(index, entry) if stored else self.zeros
+        if here is None:
+            return None
+        below, parts = self.backing_cluster(index), []
+        for i in range(32):
+            at = slice(i * self.piece, (i + 1) * self.piece)
+            source = UNREADABLE * self.cluster_size if stored & zero & 1 << i else \
+                here if stored >> i & 1 else self.zeros if zero >> i & 1 else below
+            parts.append(source[at])
+        return b"".join(parts)
 
     def compressed_place(self, entry):
         """Host offset and bytes of a compressed cluster."""
@@ -242,22 +335,60 @@ class Reader:
         offset, n_bytes = self.compressed_place(entry)
         key = (offset, n_bytes)
         if key not in self.inflated:
-            self.inflated[key] = None
-            try:
-                out = zlib.decompressobj(-12).decompress(
-                    self.raw[offset:offset + n_bytes], self.cluster_size)
-                if len(out) == self.cluster_size:
-                    self.inflated[key] = out
-            except zlib.error:
-                pass
+            inflate = inflate_zstd if self.features & ZSTD else inflate_zlib
+            out = inflate(self.raw[offset:offset + n_bytes], self.cluster_size)
+            self.inflated[key] = out if out and len(out) == self.cluster_size else None
         return self.inflated[key]
+
+
+    # --- extensions ---
+
+    def extension(self, wanted):
+        """Host offset of a header extension's data; 0: it is not there."""
+        at = self.header["header_length"]
+        for _ in range(16):
+            kind, n = be(self.raw, at, 4), be(self.raw, at + 4, 4)
+            if kind == wanted:
+                return at + 8
+            if kind == 0:
+                break
+            at += 8 + (n + 7) // 8 * 8
+        return 0
+
+    def bitmaps(self):
+        """The bitmap directory: [(name, host offset of the entry, {field: value})]"""
+        at = self.extension(BITMAPS)
+        if not at or not self.header["autoclear_features"] & 1:
+            return []
+        n, at = be(self.raw, at, 4), be(self.raw, at + 16, 8)
+        found = []
+        for _ in range(min(n, 64)):
+            e = {name: be(self.raw, at + k, n_bytes) for name, k, n_bytes in BITMAP_FIELDS}
+            start = at + 24 + e["extra_data_size"]
+            found.append((self.raw[start:start + e["name_size"]], at, e))
+            at = (start + e["name_size"] + 7) & ~7
+        return found
+
+    def dirty(self, e):
+        """What a bitmap says has changed: guest sectors."""
+        shift = e["granularity_bits"]
+        n_bits = (self.header["size"] + (1 << shift) - 1) >> shift
+        bits = bytearray()
+        for entry in entries(self.raw, e["table_offset"], min(e["table_size"], 4096)):
+            offset = entry & OFFSET_MASK
+            part = self.raw[offset:offset + self.cluster_size] if offset else \
+                (b"\xff" if entry & 1 else b"\0") * self.cluster_size
+            bits += part.ljust(self.cluster_size, b"\0")
+        end = self.header["size"] // 512
+        return {sector for i in range(min(n_bits, len(bits) * 8)) if bits[i // 8] >> i % 8 & 1
+                for sector in range(i << shift - 9, min((i + 1) << shift - 9, end))}
 
 
 class Layout(Reader):
     """A sound image, taken apart: which bytes hold what."""
 
-    def __init__(self, raw, backing=None):
-        super().__init__(raw, backing)
+    def __init__(self, raw, outside):
+        super().__init__(raw, outside)
         h = self.header
         self.snapshot_list = self.snapshots()
         self.refcount_bits = 1 << h["refcount_order"]
@@ -290,18 +421,36 @@ class Layout(Reader):
             self.claim(h["snapshots_offset"],
                        self.snapshot_list[-1].end - h["snapshots_offset"],
                        "snapshot-table")
+        self.find_extensions()
         for offset, n, snapshot in self.l1s:
             self.claim(offset, n * 8, "snapshot-l1" if snapshot else "active-l1")
             for entry in entries(self.raw, offset, n):
                 if entry:
                     self.claim_l2(entry & OFFSET_MASK, snapshot)
 
+    def find_extensions(self):
+        at = self.extension(CRYPTO)
+        if at:
+            self.claim(be(self.raw, at, 8), be(self.raw, at + 8, 8), "luks-header")
+        at = self.extension(BITMAPS)
+        if at:
+            self.claim(be(self.raw, at + 16, 8), be(self.raw, at + 8, 8), "bitmap-directory")
+        self.all_bitmaps = self.bitmaps()
+        self.all_dirty = {name: self.dirty(e) for name, _, e in self.all_bitmaps}
+        for _, _, e in self.all_bitmaps:
+            self.claim(e["table_offset"], e["table_size"] * 8, "bitmap-table")
+            for entry in entries(self.raw, e["table_offset"], e["table_size"]):
+                if entry & OFFSET_MASK:
+                    self.claim(entry & OFFSET_MASK, self.cluster_size, "bitmap-data")
+
     def claim_l2(self, offset, snapshot):
         self.claim(offset, self.cluster_size, "snapshot-l2" if snapshot else "active-l2")
         if offset in self.l2s:
             return
-        self.l2s[offset] = entries(self.raw, offset, 1 << self.l2_bits)
-        for entry in self.l2s[offset]:
+        self.l2s[offset] = self.l2_table(offset)
+        for entry, _ in self.l2s[offset]:
+            if self.features & DATA_FILE:
+                continue
             if entry & COMPRESSED:
                 self.claim(*self.compressed_place(entry), "compressed")
             elif entry & OFFSET_MASK:
@@ -334,10 +483,13 @@ class Layout(Reader):
                 continue
             l2_offset = entry & OFFSET_MASK
             self.l2_places.append((l2_offset, number, i * span))
-            for k, l2 in enumerate(self.l2s[l2_offset]):
+            if self.features & DATA_FILE:
+                continue
+            for k, (l2, bitmap) in enumerate(self.l2s[l2_offset]):
                 if l2 & COMPRESSED:
                     start, size = self.compressed_place(l2)
-                elif l2 & OFFSET_MASK and not l2 & ZERO:
+                elif l2 & OFFSET_MASK and (bitmap & 0xFFFFFFFF if self.words == 2 else
+                                           not l2 & ZERO):
                     start, size = l2 & OFFSET_MASK, self.cluster_size
                 else:
                     continue
@@ -352,6 +504,7 @@ class Layout(Reader):
         for table, number, guest in self.l2_places:
             a, b = max(start, table), min(end, table + self.cluster_size)
             if a < b:
-                hit.setdefault(number, []).append((guest + (a - table) // 8,
-                                                   guest + (b - table + 7) // 8))
+                n = self.entry_bytes
+                hit.setdefault(number, []).append((guest + (a - table) // n,
+                                                   guest + (b - table + n - 1) // n))
         return hit
