@@ -100,7 +100,7 @@ EOF
     must oracle create -q -f qcow2 small 1M
     must oracle bitmap --add -g 4k small src
     truncate -s 1M r.raw
-    cd ..
+    cd "$BATS_TEST_TMPDIR/work"
     cp theirs/* ours/
     local line f
     while read -r line; do
@@ -180,7 +180,7 @@ EOF
     [ "$(hash_of h.qcow2)" = "$was" ]
     must qcow2 bitmap --add -g 2M h.qcow2 x
     must qcow2 io -c 'write -q 1000T 1M' h.qcow2
-    [ "$(disk_bytes h.qcow2)" -lt 8M ] 2>/dev/null || [ "$(disk_bytes h.qcow2)" -lt 8388608 ]
+    [ "$(disk_bytes h.qcow2)" -lt 8388608 ]
     clean h.qcow2
     must oracle bitmap --merge x h.qcow2 x
     must qcow2 create -q -f qcow2 none.qcow2 0
@@ -396,7 +396,7 @@ EOF
     must oracle create -q -f qcow2 t2 64M
     must oracle bitmap --add t2 fine
     must oracle create -q -f qcow2 t3 70M
-    cd ..
+    cd "$BATS_TEST_TMPDIR/work"
     cp theirs/* ours/
     local line f
     while read -r line; do
@@ -434,7 +434,7 @@ EOF
     imgtool field a autoclear_features 0
     has_bits a
     qcow2 info a >said
-    ! grep bitmaps said
+    ! grep bitmaps said || fail "still listed"
     must qcow2 bitmap --add a b0
     has_bits a 'b0 auto 65536'
     must oracle check -q -r leaks a
