@@ -291,6 +291,18 @@ one_error_or_hint() {
     one_error_and_absent "$FAST,encrypt.cipher-alg=rot13"
 }
 
+@test "a signal while keys are made leaves no image" {
+    local code=0
+    qemu-img create -q -f qcow2 "${S[@]}" \
+        -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=1000 new.qcow2 1G \
+        2>stderr 3>&- &
+    wait_until test -e new.qcow2
+    kill -TERM $!
+    wait $! || code=$?
+    [ "$code" -eq 143 ] || fail "exit $code: $(cat stderr)"
+    absent new.qcow2
+}
+
 @test "every command on encrypted images, made by QEMU and here" {
     local name o
     for name in luks aes our-luks our-aes; do

@@ -258,8 +258,11 @@ static int fill(struct q2_io *io, const char *path, const struct q2_create_optio
     if (ret < 0)
         return ret;
     d->path = strdup(path);
-    ret = d->path ? q2_preallocate(d, preallocation(o), mon, err)
-                  : q2_fail_memory(err, strlen(path));
+    if (q2_monitor_cancelled(mon)) // making keys takes seconds
+        ret = q2_fail(err, -ECANCELED, "Stopped");
+    else
+        ret = d->path ? q2_preallocate(d, preallocation(o), mon, err)
+                      : q2_fail_memory(err, strlen(path));
     if (ret < 0) {
         abandon_data_file(d);
         q2_disk_drop(d);
