@@ -15,6 +15,7 @@ check_PROGRAMS += \
 	tests/unit/cluster_set \
 	tests/unit/codec \
 	tests/unit/counters \
+	tests/unit/data_file \
 	tests/unit/crypt \
 	tests/unit/crypt_slots \
 	tests/unit/device \
@@ -26,6 +27,7 @@ check_PROGRAMS += \
 	tests/unit/error \
 	tests/unit/fault \
 	tests/unit/file \
+	tests/unit/guest_data \
 	tests/unit/header \
 	tests/unit/header_hostile \
 	tests/unit/image \
