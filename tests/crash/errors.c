@@ -242,6 +242,7 @@ static void run_matrix(const struct options *o, uint64_t seed)
          .refcount_order = 4,
          .encryption = Q2_CRYPT_AES},
         {.version = 3, .cluster_bits = 14, .refcount_order = 3, .extended_l2 = true},
+        {.version = 3, .cluster_bits = 9, .refcount_order = 4, .data_file = true},
         // More clusters than one cluster of refcount table can describe.
         {.version = 3, .cluster_bits = 9, .refcount_order = 6, .size = 2200 << 10},
     };

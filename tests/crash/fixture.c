@@ -8,11 +8,14 @@
 #include <string.h>
 
 #include "image/crypt.h"
+#include "image/data_file.h"
 #include "image/open.h"
 #include "image/raw.h"
 #include "io/file.h"
 #include "io/memory.h"
 #include "ops/create.h"
+#include "ops/preallocate.h"
+#include "tests/crash/slice.h"
 
 _Noreturn void give_up(const char *fmt, ...)
 {
@@ -117,6 +120,26 @@ const struct q2_crypt_options *fixture_encryption(struct fixture *f,
     return &o;
 }
 
+// Behind all metadata that an image here will ever have.
+#define DATA_FILE_AT (UINT64_C(1) << 20)
+
+struct q2_io *fixture_data_file(struct q2_io *io)
+{
+    struct q2_error err = Q2_ERROR_INIT;
+    struct q2_io *data;
+    if (slice_open(io, DATA_FILE_AT, &data, &err) < 0)
+        give_up("%s", err.message);
+    return data;
+}
+
+static int attach_data_file(struct q2_image *img, struct q2_error *err)
+{
+    if (!q2_image_has_data_file(img))
+        return 0;
+    img->disk.data = fixture_data_file(img->disk.file);
+    return img->unpublished ? q2_data_file_set_size(img, img->disk.size, err) : 0;
+}
+
 static void make_image(struct fixture *f, const struct recipe *r)
 {
     struct q2_error err = Q2_ERROR_INIT;
@@ -131,7 +154,12 @@ static void make_image(struct fixture *f, const struct recipe *r)
         .compatible_features = r->lazy_refcounts ? Q2_COMPAT_LAZY_REFCOUNTS : 0,
         .backing_file = r->backing ? strdup("base") : NULL,
         .backing_format = r->backing ? strdup("raw") : NULL,
+        .data_file = r->data_file ? strdup("data") : NULL,
     };
+    if (r->data_file)
+        header.incompatible_features |= Q2_INCOMPAT_DATA_FILE;
+    if (r->data_file_raw)
+        header.autoclear_features |= Q2_AUTOCLEAR_DATA_FILE_RAW;
     const struct q2_crypt_options *crypt = fixture_encryption(f, r);
     if (crypt)
         q2_crypt_announce(crypt, &header);
@@ -140,6 +168,10 @@ static void make_image(struct fixture *f, const struct recipe *r)
         (crypt && q2_crypt_make(img, crypt, &err) < 0))
         give_up("%s: %s", f->name, err.message);
     img->disk.path = strdup("image");
+    if (attach_data_file(img, &err) < 0 ||
+        (r->data_file_raw &&
+         q2_preallocate(&img->disk, Q2_PREALLOC_METADATA, NULL, &err) < 0))
+        give_up("%s: %s", f->name, err.message);
     if (q2_create_publish(&img->disk, &err) < 0)
         give_up("%s: %s", f->name, err.message);
     fixture_close(img);
@@ -149,10 +181,13 @@ void fixture_make(struct fixture *f, const struct recipe *r, size_t max_record)
 {
     *f = (struct fixture){0};
     snprintf(f->name, sizeof(f->name),
-             "v%u, clusters of %u, refcounts of %u bits%s%s%s%s", (unsigned)r->version,
+             "v%u, clusters of %u, refcounts of %u bits%s%s%s%s%s", (unsigned)r->version,
              1U << r->cluster_bits, 1U << r->refcount_order,
              r->extended_l2 ? ", subclusters" : "", r->lazy_refcounts ? ", lazy" : "",
              r->backing ? ", backing file" : "",
+             r->data_file_raw ? ", raw data file"
+             : r->data_file   ? ", data file"
+                              : "",
              r->encryption == Q2_CRYPT_LUKS  ? ", LUKS"
              : r->encryption == Q2_CRYPT_AES ? ", AES"
                                              : "");
@@ -253,6 +288,8 @@ int fixture_open(const struct fixture *f, struct q2_io *io, bool writable,
         ret = q2_crypt_unlock(img, &f->runtime, err);
     if (ret == 0)
         ret = attach_backing(f, img, err);
+    if (ret == 0)
+        ret = attach_data_file(img, err);
     if (ret < 0)
         fixture_close(img);
     else
@@ -262,13 +299,8 @@ int fixture_open(const struct fixture *f, struct q2_io *io, bool writable,
 
 void fixture_close(struct q2_image *img)
 {
-    struct q2_disk *d = &img->disk, *backing = d->backing;
-    char *path = d->path;
-    d->ops->release(d);
-    free(path);
-    if (backing) {
-        path = backing->path;
-        backing->ops->release(backing);
-        free(path);
-    }
+    struct q2_disk *backing = img->disk.backing;
+    q2_disk_drop(&img->disk);
+    if (backing)
+        q2_disk_drop(backing);
 }

@@ -20,6 +20,8 @@ struct recipe {
     uint32_t version, cluster_bits, refcount_order;
     uint64_t size;
     bool lazy_refcounts, backing, extended_l2;
+    // Guest data behind the image, in the same file, so that a cut comes to both.
+    bool data_file, data_file_raw;
     enum q2_crypt_method encryption;
 };
 
@@ -46,6 +48,8 @@ int fixture_open(const struct fixture *f, struct q2_io *io, bool writable,
                  struct q2_image **out, struct q2_error *err);
 // Chooses what is asked of the image for this run; 0: nothing.
 void fixture_choose_runtime(struct fixture *f, unsigned number);
+// The data file of an image that has one, in io with it. The caller closes it.
+struct q2_io *fixture_data_file(struct q2_io *io);
 // Closes it and nothing else.
 void fixture_close(struct q2_image *img);
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "check/repair.h"
+#include "image/data_file.h"
 
 void judge_new(struct judge *j, const struct fixture *f, const struct stage *stage)
 {
@@ -187,6 +188,24 @@ bool judge_structure(struct judge *j, struct q2_io *state)
     return !dirty || (repair(j, state) && scan_is(j, state, false, false, &still_dirty));
 }
 
+// A raw data file reads as the guest's disk does.
+static bool raw_data_is_right(struct judge *j, struct q2_io *io)
+{
+    struct q2_error err = Q2_ERROR_INIT;
+    struct q2_image *img;
+    char why[1024];
+    if (fixture_open(j->f, io, false, &img, &err) < 0)
+        return say(j, "does not open", err.message);
+    bool raw = q2_data_file_is_raw(img);
+    int ret = raw ? q2_io_read(img->disk.data, 0, j->buf, j->model->n_bytes, &err) : 0;
+    fixture_close(img);
+    if (ret < 0)
+        return say(j, "data file", err.message);
+    return !raw ||
+           model_equals(j->model, 0, j->buf, j->model->n_bytes, why, sizeof(why)) ||
+           say(j, "data file", why);
+}
+
 bool judge_clean(struct judge *j, struct q2_io *image, bool may_leak)
 {
     char why[1024];
@@ -198,5 +217,5 @@ bool judge_clean(struct judge *j, struct q2_io *image, bool may_leak)
     if (!model_equals(j->vmstate, 0, j->buf + j->model->n_bytes, VMSTATE_BYTES, why,
                       sizeof(why)))
         return say(j, "VM state", why);
-    return same_snapshots(j, image);
+    return raw_data_is_right(j, image) && same_snapshots(j, image);
 }

@@ -8,7 +8,8 @@ Q2_CRASH_SOURCES = \
 	tests/crash/fixture.c tests/crash/fixture.h \
 	tests/crash/judge.c tests/crash/judge.h \
 	tests/crash/model.c tests/crash/model.h \
-	tests/crash/play.c tests/crash/play.h
+	tests/crash/play.c tests/crash/play.h \
+	tests/crash/slice.c tests/crash/slice.h
 
 check_PROGRAMS += \
 	tests/crash/amending \
@@ -33,4 +34,5 @@ tests_crash_snapshots_SOURCES = tests/crash/snapshots.c $(Q2_CRASH_SOURCES)
 tests_crash_threads_SOURCES = tests/crash/threads.c $(Q2_CRASH_SOURCES)
 tests_unit_random_ops_SOURCES = tests/unit/random_ops.c $(Q2_CRASH_SOURCES)
 tests_unit_steady_SOURCES = tests/unit/steady.c \
-	tests/crash/fixture.c tests/crash/fixture.h
+	tests/crash/fixture.c tests/crash/fixture.h \
+	tests/crash/slice.c tests/crash/slice.h

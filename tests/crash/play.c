@@ -50,7 +50,7 @@ void stage_open(struct stage *s, struct fixture *f, uint64_t seed)
         give_up("%s: %s", f->name, err.message);
     size_t size = (size_t)s->img->disk.size;
     s->most = size / 8;
-    s->no_packed = q2_image_is_encrypted(s->img);
+    s->no_packed = q2_image_is_encrypted(s->img) || q2_image_has_data_file(s->img);
     s->buf = calloc(1, size + VMSTATE_BYTES);
     if (!s->buf || q2_disk_read(&s->img->disk, 0, s->buf, size, &err) < 0)
         give_up("%s: %s", f->name, err.message);

@@ -298,6 +298,18 @@ static void run_matrix(const struct options *o)
          .refcount_order = 4,
          .extended_l2 = true,
          .lazy_refcounts = true},
+        {.version = 3, .cluster_bits = 9, .refcount_order = 4, .data_file = true},
+        {.version = 3,
+         .cluster_bits = 12,
+         .refcount_order = 4,
+         .lazy_refcounts = true,
+         .backing = true,
+         .data_file = true},
+        {.version = 3,
+         .cluster_bits = 9,
+         .refcount_order = 4,
+         .data_file = true,
+         .data_file_raw = true},
         // More clusters than one cluster of refcount table can describe.
         {.version = 3, .cluster_bits = 9, .refcount_order = 6, .size = 2200 << 10},
     };

@@ -102,6 +102,23 @@ static uint64_t disk_size(unsigned cluster_bits)
                              : UINT64_C(24) << (cluster_bits - 1);
 }
 
+static void run_data_files(void)
+{
+    static const unsigned sizes[] = {9, 12, 16};
+    for (unsigned k = 0; k < 6; k++) {
+        const struct recipe r = {.version = 3,
+                                 .cluster_bits = sizes[k / 2],
+                                 .refcount_order = 4,
+                                 .size = disk_size(sizes[k / 2]),
+                                 .lazy_refcounts = k == 4,
+                                 .backing = k == 2,
+                                 .extended_l2 = k > 3 && seed % 2 == 0,
+                                 .data_file = true,
+                                 .data_file_raw = k % 2 == 1};
+        run_recipe(&r, (unsigned)(seed + shift + k) * 37 % 128, 400);
+    }
+}
+
 static void run_matrix(void)
 {
     static const unsigned sizes[] = {9, 10, 12, 14, 16};
@@ -130,6 +147,7 @@ static void run_matrix(void)
         run_recipe(&parted, 0, 400);
         run_recipe(&parted, (unsigned)(seed + shift + k) * 37 % 128, 400);
     }
+    run_data_files();
     const struct recipe large = {.version = 3,
                                  .cluster_bits = 21,
                                  .refcount_order = 4,
