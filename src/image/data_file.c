@@ -101,22 +101,40 @@ int q2_data_file_flush(struct q2_image *img, struct q2_error *err)
     return own ? q2_io_flush(img->disk.data, err) : 0;
 }
 
-int q2_data_file_clear(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes,
-                       bool unmap, struct q2_error *err)
+// How much of the range is in the file.
+static int cut_range(struct q2_io *data, uint64_t offset, uint64_t *n_bytes,
+                     struct q2_error *err)
+{
+    uint64_t size;
+    int ret = q2_io_get_size(data, &size, err);
+    if (ret == 0)
+        *n_bytes = offset < size ? q2_min_u64(*n_bytes, size - offset) : 0;
+    return ret;
+}
+
+int q2_data_file_zero(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes,
+                      bool unmap, struct q2_error *err)
+{
+    struct q2_io *data = img->disk.data;
+    if (!data)
+        return q2_fail(err, -EIO, "'%s': the data file is not open", img->disk.path);
+    pthread_mutex_lock(&img->lock);
+    int ret = q2_image_trim(img, err); // a corrupt image is not written
+    pthread_mutex_unlock(&img->lock);
+    if (ret == 0)
+        ret = cut_range(data, guest_offset, &n_bytes, err);
+    if (ret < 0 || n_bytes == 0)
+        return ret;
+    return q2_io_zero(data, guest_offset, n_bytes, unmap, err);
+}
+
+void q2_data_file_discard(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes)
 {
     struct q2_error ignored = Q2_ERROR_INIT; // the space stays, that is all
     struct q2_io *data = img->disk.data;
-    bool raw = q2_data_file_is_raw(img);
-    uint64_t size;
-    unmap = unmap && img->pass_discard[Q2_FREE_REQUEST];
-    if (!q2_image_has_data_file(img) || !data || img->corrupt || !(raw || unmap))
-        return 0;
-    int ret = q2_io_get_size(data, &size, err);
-    if (ret < 0 || guest_offset >= size)
-        return ret;
-    n_bytes = q2_min_u64(n_bytes, size - guest_offset);
-    if (raw)
-        return q2_io_zero(data, guest_offset, n_bytes, unmap, err);
-    q2_io_discard(data, guest_offset, n_bytes, &ignored);
-    return 0;
+    if (!q2_image_has_data_file(img) || !data || img->corrupt ||
+        !img->pass_discard[Q2_FREE_REQUEST])
+        return;
+    if (cut_range(data, guest_offset, &n_bytes, &ignored) == 0 && n_bytes > 0)
+        q2_io_discard(data, guest_offset, n_bytes, &ignored);
 }

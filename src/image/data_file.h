@@ -26,10 +26,13 @@ int q2_data_file_cut(struct q2_image *img, uint64_t size, struct q2_error *err);
 // Makes what was written to it durable. An image without one: nothing to do.
 int q2_data_file_flush(struct q2_image *img, struct q2_error *err);
 
-// The guest range is going to read as zeros by the mapping: in a raw data file it becomes
-// zeros; in another one its space is given back, if unmap and if discards are passed on.
-int q2_data_file_clear(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes,
-                       bool unmap, struct q2_error *err);
+// The guest range becomes zeros in a raw data file, and the mapping stays: the guest and
+// who reads the file without the mapping see the same, even when the power goes.
+int q2_data_file_zero(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes,
+                      bool unmap, struct q2_error *err);
+// The mapping is going to say that the guest range is zeros: where discards are passed
+// on, the data file may let go of it. Without a data file: nothing to do.
+void q2_data_file_discard(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes);
 
 // Must the data file read as the guest's disk does?
 static inline bool q2_data_file_is_raw(const struct q2_image *img)

@@ -77,9 +77,11 @@ int q2_image_discard(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
     if (ret < 0 || first >= last ||
         (img->header.version < 3 && q2_image_has_backing(img)))
         return ret;
-    ret = q2_data_file_clear(img, first, last - first, true, err);
-    if (ret == 0)
-        ret = q2_image_mark_clusters(img, first, last - first, &marking, err);
+    if (q2_data_file_is_raw(img))
+        return q2_data_file_zero(img, first, last - first,
+                                 img->pass_discard[Q2_FREE_REQUEST], err);
+    q2_data_file_discard(img, first, last - first);
+    ret = q2_image_mark_clusters(img, first, last - first, &marking, err);
     if (ret == 0 && img->discard_no_unref && !q2_image_has_data_file(img) &&
         img->pass_discard[Q2_FREE_REQUEST])
         ret = punch_kept(img, first, last - first, err);

@@ -255,15 +255,17 @@ int q2_image_write_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t n_b
         ret = q2_bitmaps_note(img, guest_offset, n_bytes, err);
     if (ret < 0)
         return ret;
+    if (q2_data_file_is_raw(img))
+        return q2_data_file_zero(img, guest_offset, n_bytes, flags & Q2_ZERO_UNMAP, err);
     if (!can_mark(img))
         return zero_by_writing(img, guest_offset, n_bytes, err);
     ret = whole_grains(img, guest_offset, end, &first, &last, err);
     if (ret == 0 && img->extended_l2)
         ret = leave_packed(img, &first, &last, err);
-    if (ret == 0)
-        ret = q2_data_file_clear(img, guest_offset, n_bytes, flags & Q2_ZERO_UNMAP, err);
     if (ret < 0)
         return ret;
+    if (flags & Q2_ZERO_UNMAP)
+        q2_data_file_discard(img, guest_offset, n_bytes);
     if (first == last)
         return zero_by_writing(img, guest_offset, n_bytes, err);
     if (guest_offset < first)
