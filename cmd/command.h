@@ -32,6 +32,7 @@ struct q2_command {
 };
 
 extern const struct q2_command q2_cmd_amend;
+extern const struct q2_command q2_cmd_bench;
 extern const struct q2_command q2_cmd_bitmap;
 extern const struct q2_command q2_cmd_check;
 extern const struct q2_command q2_cmd_commit;

@@ -3,6 +3,7 @@
 
 qcow2_SOURCES += \
 	cmd/amend.c \
+	cmd/bench.c \
 	cmd/bitmap.c \
 	cmd/check.c \
 	cmd/check_chain.c \

@@ -4,6 +4,7 @@
 dist_man_MANS += \
 	man/qcow2.1 \
 	man/qcow2-amend.1 \
+	man/qcow2-bench.1 \
 	man/qcow2-bitmap.1 \
 	man/qcow2-check.1 \
 	man/qcow2-commit.1 \

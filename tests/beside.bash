@@ -5,9 +5,11 @@
 #
 # shellcheck shell=bash disable=SC2154
 
-# What differs by version: where help is to be found; how often progress is shown.
+# What differs by version or run: where help is to be found; how often progress is shown;
+# times.
 plain() {
     tr '\r' '\n' | sed -E -e '/^ +\([0-9.]+\/100%\)$/d' -e '/^$/d' \
+        -e 's/completed in [0-9.]+ seconds/completed in # seconds/' \
         -e "s/'qemu-img ([a-z]+ )?--help'/'qemu-img --help'/"
 }
 

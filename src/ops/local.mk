@@ -8,6 +8,7 @@ libqcow2_a_SOURCES += \
 	src/ops/amend_steps.h \
 	src/ops/amend_tables.c \
 	src/ops/amend_zeroes.c \
+	src/ops/bench.c src/ops/bench.h \
 	src/ops/bitmap.c src/ops/bitmap.h \
 	src/ops/check.c src/ops/check.h \
 	src/ops/check_edits.c src/ops/check_edits.h \
