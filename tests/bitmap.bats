@@ -443,38 +443,37 @@ EOF
 }
 
 @test "directories and tables of nonsense: no write is let through, nothing is lost" {
-    local dir table row was
+    local field value was
     image_with_bitmaps good cluster_size=4k
-    dir=$(imgtool bitmap good 0 table_offset --where)
-    table=$(imgtool bitmap good 0 table_offset)
-    while read -r at hex; do
+    # 0: the first entry of the first bitmap's table
+    while read -r field value; do
         cp good a
-        imgtool poke a "$((at))" "$hex"
+        imgtool bitmap a 0 "$field" "$value"
         was=$(hash_of a)
-        one_error 1 qcow2 io -c 'write 0 1k' a || fail "$at $hex"
+        one_error 1 qcow2 io -c 'write 0 1k' a || fail "$field $value"
         message_has '[Bb]itmap' 'open'
-        one_error 1 qcow2 bitmap --add a another || fail "$at $hex"
+        one_error 1 qcow2 bitmap --add a another || fail "$field $value"
         [ "$(hash_of a)" = "$was" ]
         must qcow2 convert -O raw a a.raw
-    done <<EOF
-dir+0 0000000000000000
-dir+0 00ffffffffff0000
-dir+0 0000000000010200
-dir+8 00000000
-dir+8 00000002
-dir+8 08000000
-dir+8 ffffffff
-dir+12 00000008
-dir+16 02
-dir+17 08
-dir+17 20
-dir+18 0000
-dir+18 ffff
-dir+20 00000001
-dir+20 ffffffff
-table+0 0000000000010200
-table+0 0000000000010001
-table+0 ff00000000010000
-table+0 00ffffffffff0000
+    done <<'EOF'
+table_offset 0
+table_offset 0x00ffffffffff0000
+table_offset 0x10200
+table_size 0
+table_size 2
+table_size 0x8000000
+table_size 0xffffffff
+flags 8
+type 2
+granularity 8
+granularity 32
+name_size 0
+name_size 0xffff
+extra_size 1
+extra_size 0xffffffff
+0 0x10200
+0 0x10001
+0 0xff00000000010000
+0 0x00ffffffffff0000
 EOF
 }
