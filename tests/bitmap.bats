@@ -217,7 +217,6 @@ WRITES=(-c 'write -q 0 64k' -c 'write -q -z 1M 128k' -c 'discard -q 3M 64k' -c '
 }
 
 @test "extended L2 entries, encryption: the same" {
-    local row
     local -a secret=(--object 'secret,id=sec0,data=passw0rd')
     image_with_bitmaps theirs extended_l2=on
     cp theirs ours
