@@ -19,7 +19,6 @@ import tempfile
 QEMU_IMG = os.environ.get("ORACLE", "qemu-img")
 PROGRAMS = {"qemu-io": ["qemu-io"], "qcow2 io": [os.environ.get("QCOW2", "qcow2"), "io"]}
 KILLED = 137, -9
-PASSPHRASE = None  # of encrypted images
 
 
 class Bad(Exception):
@@ -35,18 +34,18 @@ def run(argv, codes=(0,)):
     return done.stdout.decode(errors="replace")
 
 
-def named(image):
-    """The end of a command line that names the image."""
-    if PASSPHRASE is None:
+def named(image, passphrase):
+    """The end of a command line that names the image; its name is the last word."""
+    if passphrase is None:
         return [image]
-    return ["--object", "secret,id=sec0,data=" + PASSPHRASE, "--image-opts",
+    return ["--object", "secret,id=sec0,data=" + passphrase, "--image-opts",
             "driver=qcow2,file.filename=%s,encrypt.key-secret=sec0" % image]
 
 
-def raw_content(image, snapshot=None):
+def raw_content(image, passphrase, snapshot=None):
     with tempfile.NamedTemporaryFile(dir=".") as raw:
         run([QEMU_IMG, "convert", "-O", "raw", *(["-l", snapshot] if snapshot else []),
-             *named(image), raw.name])
+             *named(image, passphrase), raw.name])
         return bytearray(raw.read())
 
 
@@ -62,12 +61,13 @@ class Player:
 
     judge_every = 6
 
-    def __init__(self, image, rng):
-        self.image, self.rng = image, rng
+    def __init__(self, image, rng, passphrase=None):
+        self.image, self.rng, self.passphrase = image, rng, passphrase
+        self.named = named(image, passphrase)
         self.version, self.cluster, backed, snapshots = header_fields(image)
         self.can_discard = self.version > 2 or not backed
-        self.model = raw_content(image)
-        self.snapshots = {name: raw_content(image, name)
+        self.model = raw_content(image, passphrase)
+        self.snapshots = {name: raw_content(image, passphrase, name)
                           for name in ("one", "two") if snapshots}
         self.log = []
 
@@ -136,10 +136,10 @@ class Player:
         """Some commands on the guest's disk by this program."""
         kinds = [self.write] * 6 + [self.zero] * 3 + [self.discard] * 3 + \
             [self.read] * 4 + [self.flush]
-        if who != "qemu-io" and PASSPHRASE is None:
+        if who != "qemu-io" and self.passphrase is None:
             kinds += [self.compressed] * 3
         commands = [self.rng.choice(kinds)() for _ in range(self.rng.randrange(4, 16))]
-        if who == "qemu-io" and PASSPHRASE is None:
+        if who == "qemu-io" and self.passphrase is None:
             commands += self.compressed_by_qemu()
         if killed:
             commands += ["flush", "sigraise 9"]
@@ -147,24 +147,24 @@ class Player:
         argv = [*PROGRAMS[who], "-d", "unmap"]
         for command in commands:
             argv += ["-c", command]
-        said = run([*argv, *named(self.image)], KILLED if killed else (0,))
+        said = run([*argv, *self.named], KILLED if killed else (0,))
         if "failed" in said:
             raise Bad("%s\n%s" % (" ".join(argv), said))
 
     def judge(self):
         for name, content in self.snapshots.items():
-            if raw_content(self.image, name) != content:
+            if raw_content(self.image, self.passphrase, name) != content:
                 raise Bad("snapshot %s has changed" % name)
-        now = raw_content(self.image)
+        now = raw_content(self.image, self.passphrase)
         if now != self.model:
             at = next(i for i, (a, b) in enumerate(zip(now, self.model)) if a != b)
             raise Bad("guest byte 0x%x is %02x, not %02x" % (at, now[at], self.model[at]))
 
     def end(self):
         """Killed programs may leave leaks, or a dirty image; nothing else."""
-        run([*PROGRAMS["qcow2 io"], "-c", "flush", *named(self.image)])
-        run([QEMU_IMG, "check", "-q", "-r", "leaks", *named(self.image)])
-        run([QEMU_IMG, "check", "-q", *named(self.image)])
+        run([*PROGRAMS["qcow2 io"], "-c", "flush", *self.named])
+        run([QEMU_IMG, "check", "-q", "-r", "leaks", *self.named])
+        run([QEMU_IMG, "check", "-q", *self.named])
         self.judge()
 
     def play(self, turns):
@@ -183,12 +183,11 @@ def main():
     parser.add_argument("--passphrase", help="of the images, which are encrypted")
     parser.add_argument("images", nargs="+")
     args = parser.parse_args()
-    global PASSPHRASE  # pylint: disable=global-statement
-    PASSPHRASE = args.passphrase
     Player.judge_every = args.judge_every
     bad = 0
     for image in args.images:
-        player = Player(image, random.Random("%d %s" % (args.seed, os.path.basename(image))))
+        player = Player(image, random.Random("%d %s" % (args.seed, os.path.basename(image))),
+                        args.passphrase)
         try:
             player.play(args.turns)
         except (Bad, subprocess.TimeoutExpired) as e:

@@ -26,10 +26,11 @@ from imgtool import FIELDS, Image
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../crash"))
 # pylint: disable=wrong-import-position
-from turns import QEMU_IMG, Bad, Player, run
+from turns import QEMU_IMG, Bad, Player, named, run
 
 QCOW2 = os.environ.get("QCOW2", "qcow2")
 IO = {QCOW2: "qcow2 io", QEMU_IMG: "qemu-io"}
+PASSPHRASE = "passw0rd"
 NAMES = ("one", "two", "three", "2", "a name with spaces")
 
 # Version, cluster size, refcount width, further options of create, bytes of the disk, has a
@@ -39,11 +40,13 @@ IMAGES = (
     (2, 512, 16, "", 120 << 10, True),
     (3, 4096, 1, "", 600 << 10, True),
     (3, 65536, 16, "lazy_refcounts=on", 3 << 20, True),
+    (3, 4096, 16, "encrypt.format=luks,encrypt.iter-time=10", 500 << 10, True),
     (2, 4096, 16, "", 600 << 10, False),
     (3, 1024, 64, "compression_type=zstd", 250 << 10, True),
     (3, 16384, 16, "extended_l2=on", 1500 << 10, True),
     (3, 512, 4, "lazy_refcounts=on", 100 << 10, False),
     (2, 65536, 16, "", 2 << 20, True),
+    (3, 2048, 16, "encrypt.format=aes", 300 << 10, False),
     (3, 4096, 8, "preallocation=metadata", 500 << 10, False),
     (3, 2048, 2, "", 400 << 10, False),
     (2, 1024, 16, "preallocation=metadata", 200 << 10, False),
@@ -58,8 +61,8 @@ class Refused(Exception):
 class Life(Player):
     """One image, its model, and what is done with it."""
 
-    def __init__(self, image, rng, backing):
-        super().__init__(image, rng)
+    def __init__(self, image, rng, backing, passphrase):
+        super().__init__(image, rng, passphrase)
         self.backing = backing  # its content, or None
         self.snapshots = []     # (id, name, content), in their order
         self.count = 0
@@ -79,7 +82,10 @@ class Life(Player):
 
     def do(self, program, *args, refused=False):
         """refused: True, False, or None where only the program can tell; it is quiet."""
-        argv = [program, *args, self.image]
+        if self.passphrase is not None and "-f" in args:
+            at = args.index("-f")
+            args = args[:at] + args[at + 2:]
+        argv = [program, args[0], *self.named[:-1], *args[1:], self.named[-1]]
         if args[0] == "resize":  # the size comes last
             argv[-2:] = argv[:-3:-1]
         self.log.append(" ".join(argv))
@@ -184,6 +190,8 @@ class Life(Player):
         if refused or (size > now and (now % self.cluster or
                                        (self.version == 2 and self.backing is not None))):
             program = QCOW2
+        if self.passphrase is not None: # preallocated by QEMU it reads as anything
+            program = QCOW2
         options = ["--shrink"]
         if size > now and self.rng.random() < 0.4:
             # QEMU fails where the file is longer than what is to be added.
@@ -220,7 +228,8 @@ class Life(Player):
             return True
         if bits < self.bits and self.highest_refcount() > (1 << bits) - 1:
             return True
-        return None if version < self.version and self.zstd else False
+        hidden = self.passphrase is not None and self.backing is not None
+        return None if version < self.version and (self.zstd or hidden) else False
 
     def step_amend(self, program):
         asked = self.some_changes()
@@ -229,9 +238,10 @@ class Life(Player):
         refused = self.is_refusable(asked, version, bits)
         # QEMU notices on the way, does not upgrade before it resizes, cannot hide what is
         # behind the end, and where zero clusters that it downgrades have a place that a
-        # snapshot shares, it says that they are the active state's alone.
-        if refused is not False or "size" in asked or (version < self.version and
-                                                       self.snapshots):
+        # snapshot shares, it says that they are the active state's alone. What it writes
+        # for them in an encrypted image is not encrypted.
+        if refused is not False or "size" in asked or \
+                (version < self.version and (self.snapshots or self.passphrase is not None)):
             program = QCOW2
         text = ",".join("%s=%s" % item for item in asked.items())
         self.do(program, "amend", "-f", "qcow2", "-o", text, refused=refused)
@@ -259,8 +269,8 @@ class Life(Player):
 
     def judge_content(self, program, image, should, snapshot=None):
         raw = image + ".raw"
-        run([program, "convert", "-O", "raw", *(["-l", snapshot] if snapshot else []), image,
-             raw])
+        run([program, "convert", "-O", "raw", *(["-l", snapshot] if snapshot else []),
+             *named(image, self.passphrase), raw])
         with open(raw, "rb") as file:
             now = file.read()
         if snapshot:
@@ -279,13 +289,13 @@ class Life(Player):
         """QEMU applies it, to a copy."""
         copy = self.image + ".copy"
         shutil.copyfile(self.image, copy)
-        run([QEMU_IMG, "snapshot", "-a", snapshot[0], copy])
+        run([QEMU_IMG, "snapshot", "-a", snapshot[0], *named(copy, self.passphrase)])
         self.judge_content(QEMU_IMG, copy, snapshot[2])
 
     def judge(self, everything=False):
         both = (QEMU_IMG, QCOW2)
-        run([QEMU_IMG, "check", "-q", "-f", "qcow2", self.image])
-        run([QCOW2, "check", "-q", "-f", "qcow2", self.image])
+        run([QEMU_IMG, "check", "-q", *self.named])
+        run([QCOW2, "check", "-q", *self.named])
         self.judge_facts()
         self.judge_content(both[self.count % 2], self.image, bytes(self.model))
         snapshots = self.snapshots
@@ -316,12 +326,15 @@ class Life(Player):
 def make(path, index, spec, seed):
     """Every other image is QEMU's."""
     version, cluster, bits, more, size, backed = spec
-    program = (QEMU_IMG, QCOW2)[(index + seed) % 2]
+    program = (QEMU_IMG, QCOW2)[(index + seed) % 2 or "luks" in more]
     options = "compat=%s,cluster_size=%d" % ("0.10" if version == 2 else "1.1", cluster)
     if bits != 16:
         options += ",refcount_bits=%d" % bits
     if more and not (backed and "preallocation" in more):
         options += "," + more
+    encrypted = "encrypt" in more
+    if encrypted:
+        options += ",encrypt.key-secret=s"
     backing = None
     if backed:
         rng = random.Random("%d %d" % (seed, index))
@@ -330,6 +343,7 @@ def make(path, index, spec, seed):
         with open(path + ".base", "wb") as file:
             file.write(backing)
     run([program, "create", "-q", "-f", "qcow2", "-o", options,
+         *(["--object", "secret,id=s,data=" + PASSPHRASE] if encrypted else []),
          *(["-b", os.path.basename(path) + ".base", "-F", "raw"] if backed else []), path,
          str(size // 512 * 512)])
     return backing
@@ -353,7 +367,8 @@ def main():
         player = None
         try:
             backing = make(path, index, spec, seed)
-            player = Life(path, random.Random("life %d %d" % (seed, index)), backing)
+            player = Life(path, random.Random("life %d %d" % (seed, index)), backing,
+                          PASSPHRASE if "encrypt" in spec[3] else None)
             player.play(args.steps)
             done |= player.done
             refusals += player.refusals
