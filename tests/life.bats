@@ -13,7 +13,7 @@ setup() {
 @test "whatever is done to images, and by whom: every state reads right, QEMU finds no fault" {
     local said step runs=$(((${Q2_CRASH_RUNS:-1} + 2) / 3))
     said=$(python3 -S "$BATS_TEST_DIRNAME/tools/life.py" --runs "$runs" \
-        --images "$(rows 15 8)" --steps "$(rows 12 9)" .) || fail "$said"
+        --images "$(rows 17 8)" --steps "$(rows 11 9)" .) || fail "$said"
     # With the usual seed it is known that there was something of everything.
     [ -z "${Q2_SEED:-}" ] || return 0
     for step in io create apply delete resize amend; do

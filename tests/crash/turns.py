@@ -64,6 +64,7 @@ class Player:
     def __init__(self, image, rng, passphrase=None):
         self.image, self.rng, self.passphrase = image, rng, passphrase
         self.named = named(image, passphrase)
+        self.packs = passphrase is None  # compressed clusters are possible
         self.version, self.cluster, backed, snapshots = header_fields(image)
         self.can_discard = self.version > 2 or not backed
         self.model = raw_content(image, passphrase)
@@ -136,10 +137,10 @@ class Player:
         """Some commands on the guest's disk by this program."""
         kinds = [self.write] * 6 + [self.zero] * 3 + [self.discard] * 3 + \
             [self.read] * 4 + [self.flush]
-        if who != "qemu-io" and self.passphrase is None:
+        if who != "qemu-io" and self.packs:
             kinds += [self.compressed] * 3
         commands = [self.rng.choice(kinds)() for _ in range(self.rng.randrange(4, 16))]
-        if who == "qemu-io" and self.passphrase is None:
+        if who == "qemu-io" and self.packs:
             commands += self.compressed_by_qemu()
         if killed:
             commands += ["flush", "sigraise 9"]

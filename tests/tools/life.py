@@ -47,6 +47,8 @@ IMAGES = (
     (3, 512, 4, "lazy_refcounts=on", 100 << 10, False),
     (2, 65536, 16, "", 2 << 20, True),
     (3, 2048, 16, "encrypt.format=aes", 300 << 10, False),
+    (3, 4096, 8, "data_file={}.data,data_file_raw=on", 500 << 10, False),
+    (3, 65536, 16, "data_file={}.data", 2 << 20, True),
     (3, 4096, 8, "preallocation=metadata", 500 << 10, False),
     (3, 2048, 2, "", 400 << 10, False),
     (2, 1024, 16, "preallocation=metadata", 200 << 10, False),
@@ -72,6 +74,9 @@ class Life(Player):
         self.bits = 1 << fields.get("refcount_order") if self.version == 3 else 16
         features = fields.get("incompatible_features") if self.version == 3 else 0
         self.zstd, self.extended = features & 8 != 0, features & 16 != 0
+        self.data_file = features & 4 != 0
+        self.raw_data = self.data_file and fields.get("autoclear_features") & 2 != 0
+        self.packs = self.packs and not self.data_file
         self.lazy = self.version == 3 and fields.get("compatible_features") & 1 != 0
 
     # --- how a command ends ---------------------------------------------------------------
@@ -129,6 +134,8 @@ class Life(Player):
     def step_create(self, program):
         if len(self.snapshots) >= 5:
             return self.step_delete(program)
+        if self.data_file:
+            self.do(QCOW2, "snapshot", "-c", "one", refused=True)
         narrow = self.is_narrow()
         if narrow:
             program = QCOW2  # QEMU notices on the way
@@ -190,7 +197,7 @@ class Life(Player):
         if refused or (size > now and (now % self.cluster or
                                        (self.version == 2 and self.backing is not None))):
             program = QCOW2
-        if self.passphrase is not None: # preallocated by QEMU it reads as anything
+        if self.passphrase is not None:  # preallocated by QEMU it reads as anything
             program = QCOW2
         options = ["--shrink"]
         if size > now and self.rng.random() < 0.4:
@@ -224,7 +231,7 @@ class Life(Player):
             return True
         if "size" in asked and self.version == version == 2 and self.snapshots:
             return True
-        if version < self.version and (other_sizes or self.extended):
+        if version < self.version and (other_sizes or self.extended or self.data_file):
             return True
         if bits < self.bits and self.highest_refcount() > (1 << bits) - 1:
             return True
@@ -292,12 +299,21 @@ class Life(Player):
         run([QEMU_IMG, "snapshot", "-a", snapshot[0], *named(copy, self.passphrase)])
         self.judge_content(QEMU_IMG, copy, snapshot[2])
 
+    def judge_raw_data(self):
+        """It reads as the disk does; what it lacks at its end are zeros."""
+        with open(self.image + ".data", "rb") as file:
+            now = file.read(len(self.model))
+        if now + bytes(len(self.model) - len(now)) != self.model:
+            raise Bad("the data file, which is raw, is not the disk")
+
     def judge(self, everything=False):
         both = (QEMU_IMG, QCOW2)
         run([QEMU_IMG, "check", "-q", *self.named])
         run([QCOW2, "check", "-q", *self.named])
         self.judge_facts()
         self.judge_content(both[self.count % 2], self.image, bytes(self.model))
+        if self.raw_data:
+            self.judge_raw_data()
         snapshots = self.snapshots
         if not everything:
             snapshots = self.rng.sample(snapshots, min(1, len(snapshots)))
@@ -331,7 +347,7 @@ def make(path, index, spec, seed):
     if bits != 16:
         options += ",refcount_bits=%d" % bits
     if more and not (backed and "preallocation" in more):
-        options += "," + more
+        options += "," + more.format(path)
     encrypted = "encrypt" in more
     if encrypted:
         options += ",encrypt.key-secret=s"
