@@ -300,10 +300,15 @@ die_writing() {
     same_bits a b # had it not written anything
     die_writing a 'write 40M 64k'
     [ "$(bits a | cut -d ' ' -f 1,2 | tr '\n' ';')" = 'b0 in-use,auto;fine in-use,auto;big -;' ]
-    oracle info --output=json a | json_value '["format-specific"]["data"]["bitmaps"][0]["flags"]' |
-        grep -q in-use
+    for form in human json; do
+        qcow2 info --output=$form a >ours
+        oracle info --output=$form a >theirs
+        grep -q in-use theirs
+        [ "$(grep -A 30 bitmaps ours | sed '/refcount/,$d')" = \
+            "$(grep -A 30 bitmaps theirs | sed '/refcount/,$d')" ] || fail "$(cat ours)"
+    done
     clean a
-    local was
+    local was form
     was=$(hash_of a)
     qcow2 resize a 65M 2>said && fail "resized"
     diff - said <<'EOF'
@@ -439,6 +444,19 @@ EOF
     must oracle check -q -r leaks a
     clean a
     oracle info a | grep -q 'name: b0'
+}
+
+@test "no space for another: refused, the others stay" {
+    must qcow2 create -q -f qcow2 a 64M
+    must qcow2 bitmap --add a one
+    must qcow2 io -c 'write -q 0 300k' a
+    in_tmpfs 2M bash -c 'cp a small/a && ! dd if=/dev/zero of=small/rest bs=4k status=none &&
+        ! qcow2 bitmap --add small/a two && qcow2 io -c "read -q 0 1M" small/a && cp small/a back'
+    [ "$(cat code)" -eq 0 ] || fail "$(cat err)"
+    [ "$(grep -c '^qcow2: .*bitmap.*No space left on device' err)" -eq 1 ] || fail "$(cat err)"
+    must oracle check -r leaks back
+    has_bits back 'one auto 65536 0+327680'
+    same back a
 }
 
 @test "directories and tables of nonsense: no write is let through, nothing is lost" {
