@@ -11,7 +11,7 @@
 
 #include "base/utf8.h"
 
-#define OLDEST_LIBGCRYPT "1.8.0"
+#define OLDEST_LIBGCRYPT "1.9.0"
 // What an ordinary user may lock everywhere. More is taken in pieces of this size when it
 // is used up.
 #define POOL_BYTES (32U << 10)
