@@ -39,23 +39,23 @@ each_kind() { # FUNCTION: with the options of both kinds
 }
 
 @test "create: the image, its data file, and what is preallocated, as in QEMU" {
-    local raw word p size
-    for row in off:false on:true; do
-        raw=${row%:*} word=${row#*:}
+    local raw word p size kind row
+    for kind in off:false on:true; do
+        raw=${kind%:*} word=${kind#*:}
         for row in off:1048576 metadata:1000448 falloc:1048576 full:1000448; do
             p=${row%:*} size=${row#*:}
             rm -f -- *.qcow2 *.raw
             must qemu-img create -q -f qcow2 \
-                -o data_file=d.raw,data_file_raw=$raw,preallocation=$p ours.qcow2 $size
+                -o data_file=d.raw,data_file_raw="$raw",preallocation="$p" ours.qcow2 "$size"
             must oracle create -q -f qcow2 \
-                -o data_file=e.raw,data_file_raw=$raw,preallocation=$p theirs.qcow2 $size
+                -o data_file=e.raw,data_file_raw="$raw",preallocation="$p" theirs.qcow2 "$size"
             clean ours.qcow2
             diff <(entries ours.qcow2) <(entries theirs.qcow2) || fail "another mapping: $row"
             # QEMU's is longer than the disk where that ends inside a cluster.
-            [ "$(stat -c %s d.raw)" -eq $size ]
-            must cmp -n $size d.raw e.raw
+            [ "$(stat -c %s d.raw)" -eq "$size" ]
+            must cmp -n "$size" d.raw e.raw
             case $p in
-            falloc | full) [ "$(disk_bytes d.raw)" -ge $size ] ;;
+            falloc | full) [ "$(disk_bytes d.raw)" -ge "$size" ] ;;
             *) [ "$(disk_bytes d.raw)" -le 4096 ] ;;
             esac
             oracle info ours.qcow2 | grep -q 'data file: d.raw'

@@ -76,8 +76,7 @@ static bool raw_data_is_same(const struct judge *j, struct q2_image *img)
 {
     struct q2_error err = Q2_ERROR_INIT;
     uint8_t *raw = malloc(j->model->n_bytes);
-    bool same = raw &&
-                q2_io_read(img->disk.data, 0, raw, j->model->n_bytes, &err) == 0 &&
+    bool same = raw && q2_io_read(img->disk.data, 0, raw, j->model->n_bytes, &err) == 0 &&
                 memcmp(raw, j->buf, j->model->n_bytes) == 0;
     free(raw);
     return same;
