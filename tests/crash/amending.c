@@ -11,6 +11,7 @@
 //
 // The environment's Q2_SEED plays other operations, and the same ones again.
 #include "ops/amend.h"
+#include "tests/crash/cuts.h"
 #include "tests/crash/judge.h"
 #include "tests/unit/test.h"
 
@@ -19,8 +20,6 @@
 #define MAX_RECORD (UINT32_C(64) << 20)
 #define N_AMENDMENTS 12
 #define OPS_BETWEEN 8
-// States of one call in which sectors are there or not by chance.
-#define N_RANDOM 3
 // Calls of one amendment behind which the power is cut; all that stand beside a flush.
 #define MAX_CALLS 40
 // One state of so many is saved.
@@ -39,26 +38,9 @@ struct run {
     char why[4096];
 };
 
-// Which of the unflushed sectors are there.
-struct choice {
-    enum { NONE, ALL, ALONE, SOME } kind;
-    size_t last; // call
-    uint64_t random;
-    unsigned percent;
-};
-
 static uint64_t below(struct run *r, uint64_t limit)
 {
     return (test_random(&r->random) >> 20) % limit;
-}
-
-static bool keep(void *opaque, size_t call, uint64_t sector)
-{
-    struct choice *c = opaque;
-    (void)sector;
-    if (c->kind != SOME)
-        return c->kind == ALL || (c->kind == ALONE && call == c->last);
-    return (test_random(&c->random) >> 33) % 100 < c->percent;
 }
 
 static void save_some(struct run *r, struct q2_io *state)
@@ -114,50 +96,22 @@ static bool header_stays(struct run *r, struct q2_io *state)
     return same;
 }
 
-static bool try_state(struct run *r, size_t n_calls, struct choice c)
+static bool judge_cut(void *opaque, struct q2_io *state)
 {
-    struct q2_error err = Q2_ERROR_INIT;
-    struct q2_io *state;
-    c.last = n_calls - 1;
-    if (q2_fault_state(r->f->fault, n_calls, keep, &c, &state, &err) < 0)
-        give_up("%s", err.message);
+    struct run *r = opaque;
     save_some(r, state);
-    bool good = judge_state(&r->judge, state) && header_stays(r, state);
-    q2_io_close(state);
-    if (!good)
-        snprintf(r->why, sizeof(r->why),
-                 "%s: cut behind call %zu, choice %d (%u%%): %.2000s", r->what,
-                 n_calls - 1, (int)c.kind, c.percent, r->judge.why);
-    return good;
-}
-
-static bool try_call(struct run *r, const struct q2_fault_call *calls, size_t i)
-{
-    static const unsigned percents[N_RANDOM] = {50, 85, 15};
-    if (calls[i].kind == Q2_FAULT_FLUSH)
-        return try_state(r, i + 1, (struct choice){.kind = NONE});
-    bool good = try_state(r, i + 1, (struct choice){.kind = ALL}) &&
-                try_state(r, i + 1, (struct choice){.kind = ALONE});
-    for (int k = 0; k < N_RANDOM && good; k++)
-        good = try_state(r, i + 1,
-                         (struct choice){.kind = SOME,
-                                         .random = test_random(&r->random) | 1,
-                                         .percent = percents[k]});
-    return good;
+    return judge_state(&r->judge, state) && header_stays(r, state);
 }
 
 static bool try_calls(struct run *r)
 {
-    size_t n;
-    const struct q2_fault_call *calls = q2_fault_calls(r->f->fault, &n);
-    size_t stride = n / MAX_CALLS + 1, turn = below(r, stride);
-    for (size_t i = 0; i < n; i++) {
-        bool edge = calls[i].kind == Q2_FAULT_FLUSH || i + 1 == n ||
-                    calls[i + 1].kind == Q2_FAULT_FLUSH;
-        if ((edge || i % stride == turn) && !try_call(r, calls, i))
-            return false;
-    }
-    return n == 0 || try_state(r, n, (struct choice){.kind = NONE});
+    struct cuts cuts = {.fault = r->f->fault,
+                        .random = test_random(&r->random) | 1,
+                        .judge = judge_cut,
+                        .opaque = r};
+    return cuts_try(&cuts, MAX_CALLS) ||
+           !snprintf(r->why, sizeof(r->why), "%s: cut behind call %zu, %s: %.2000s",
+                     r->what, cuts.call, cuts.kept, r->judge.why);
 }
 
 static struct q2_amend_options choose(struct run *r)

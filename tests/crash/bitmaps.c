@@ -483,6 +483,11 @@ static bool run_matrix(uint64_t seed, unsigned n_runs, bool lies)
          .size = 256 << 10,
          .lazy_refcounts = true},
         {.version = 3, .cluster_bits = 16, .refcount_order = 4, .size = 1 << 20},
+        {.version = 3,
+         .cluster_bits = 14,
+         .refcount_order = 4,
+         .size = 384 << 10,
+         .extended_l2 = true},
         // Bitmaps of several clusters.
         {.version = 3, .cluster_bits = 9, .refcount_order = 4, .size = 4500 << 10},
     };

@@ -5,7 +5,7 @@
 #include "tests/unit/test.h"
 
 // States of one call in which sectors are there or not by chance.
-#define N_RANDOM 2
+#define N_RANDOM 3
 
 // Which of the unflushed sectors are there.
 struct choice {
@@ -41,7 +41,7 @@ static bool try_state(struct cuts *c, size_t n_calls, struct choice choice)
 
 static bool try_call(struct cuts *c, const struct q2_fault_call *calls, size_t i)
 {
-    static const unsigned percents[N_RANDOM] = {50, 85};
+    static const unsigned percents[N_RANDOM] = {50, 85, 15};
     if (calls[i].kind == Q2_FAULT_FLUSH)
         return try_state(c, i + 1, (struct choice){.kind = NONE});
     bool good = try_state(c, i + 1, (struct choice){.kind = ALL}) &&

@@ -23,7 +23,8 @@ check_PROGRAMS += \
 	tests/unit/random_ops \
 	tests/unit/steady
 
-tests_crash_amending_SOURCES = tests/crash/amending.c $(Q2_CRASH_SOURCES)
+tests_crash_amending_SOURCES = tests/crash/amending.c \
+	tests/crash/cuts.c tests/crash/cuts.h $(Q2_CRASH_SOURCES)
 tests_crash_bitmaps_SOURCES = tests/crash/bitmaps.c \
 	tests/crash/cuts.c tests/crash/cuts.h $(Q2_CRASH_SOURCES)
 tests_crash_errors_SOURCES = tests/crash/errors.c $(Q2_CRASH_SOURCES)
