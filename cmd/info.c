@@ -60,14 +60,14 @@ static int refuse_loop(struct chain *chain, const char *path, struct q2_error *e
 }
 
 static int add_image(struct chain *chain, const char *path, const char *format,
-                     bool shared, struct q2_error *err)
+                     bool shared, const struct q2_runtime *runtime, struct q2_error *err)
 {
     if (chain->n == Q2_MAX_CHAIN)
         return q2_fail(err, -ELOOP, "The backing chain is longer than %u images",
                        Q2_MAX_CHAIN);
     int rc = refuse_loop(chain, path, err);
     if (!rc)
-        rc = q2_info_read(path, format, shared, &chain->images[chain->n], err);
+        rc = q2_info_read(path, format, shared, runtime, &chain->images[chain->n], err);
     if (!rc)
         chain->n++;
     return rc;
@@ -80,7 +80,7 @@ static int add_named(struct chain *chain, const char *text, const struct setting
     struct q2_image_name name;
     int rc = q2_named_parse(text, c->image_opts, c->format, &name, err);
     if (!rc && add_image(chain, name.path, name.format,
-                         c->shared || name.force_share == Q2_ON, err))
+                         c->shared || name.force_share == Q2_ON, &name.runtime, err))
         rc = q2_named_context(&name, text, err);
     q2_image_name_clear(&name);
     return rc;
@@ -98,7 +98,8 @@ static int read_chain(struct chain *chain, const char *text, const struct settin
             q2_context(err, "Could not open '%s'", last->header.backing_file);
             break;
         }
-        rc = add_image(chain, next, last->header.backing_format, s->common->shared, err);
+        rc = add_image(chain, next, last->header.backing_format, s->common->shared, NULL,
+                       err);
         free(next);
     }
     return rc;

@@ -243,6 +243,14 @@ one_error_or_hint() {
         done
     done
     alike qemu-img map "${S[@]}" --image-opts "$(opts luks),encrypt.foo=1"
+    for name in luks,encrypt.format=aes aes,encrypt.format=luks plain,encrypt.format=luks \
+        luks,encrypt.format=foo; do
+        o=driver=qcow2,file.filename=${name%%,*}.qcow2,${name#*,}
+        alike qemu-img info --image-opts "$o"
+        alike qemu-img snapshot -l --image-opts "$o"
+        alike qemu-img snapshot -c x --image-opts "$o"
+        alike qemu-img amend -o lazy_refcounts=on --image-opts "$o"
+    done
     alike qemu-img map --image-opts driver=raw,file.filename=raw.img,encrypt.format=luks
 }
 

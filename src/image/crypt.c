@@ -101,25 +101,19 @@ static int unlock_luks(struct q2_image *img, struct q2_crypt *c,
 
 // --- unlocking -----------------------------------------------------------------------
 
-static int check_format(const struct q2_image *img, const struct q2_runtime *r,
-                        struct q2_error *err)
+int q2_crypt_check_format(const struct q2_image *img, const char *format,
+                          struct q2_error *err)
 {
     const char *is = img->header.crypt_method == Q2_CRYPT_LUKS ? "luks" : "aes";
-    if (!r || !r->encrypt_format || strcmp(r->encrypt_format, is) == 0)
+    if (img->header.crypt_method == Q2_CRYPT_NONE)
+        return q2_fail(err, -EINVAL,
+                       "No encryption in image header, but options specified format '%s'",
+                       format);
+    if (strcmp(format, is) == 0)
         return 0;
     return q2_fail(err, -EINVAL,
                    "Header reported '%s' encryption format but options specify '%s'", is,
-                   r->encrypt_format);
-}
-
-// Of an image that is not encrypted; a passphrase does no harm there.
-static int refuse_format(const struct q2_runtime *r, struct q2_error *err)
-{
-    if (!r || !r->encrypt_format)
-        return 0;
-    return q2_fail(err, -EINVAL,
-                   "No encryption in image header, but options specified format '%s'",
-                   r->encrypt_format);
+                   format);
 }
 
 int q2_crypt_unlock(struct q2_image *img, const struct q2_runtime *r,
@@ -128,10 +122,8 @@ int q2_crypt_unlock(struct q2_image *img, const struct q2_runtime *r,
     const struct q2_secret *passphrase;
     struct q2_crypt *c = NULL;
     if (img->header.crypt_method == Q2_CRYPT_NONE)
-        return refuse_format(r, err);
-    int ret = check_format(img, r, err);
-    if (ret == 0)
-        ret = q2_secret_init(err);
+        return 0; // a passphrase does no harm there
+    int ret = q2_secret_init(err);
     if (ret == 0)
         ret = find_secret(r ? r->secrets : NULL, r ? r->encrypt_key_secret : NULL,
                           &passphrase, err);

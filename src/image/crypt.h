@@ -56,6 +56,10 @@ void q2_crypt_announce(const struct q2_crypt_options *o, struct q2_header *h);
 int q2_crypt_make(struct q2_image *img, const struct q2_crypt_options *o,
                   struct q2_error *err);
 
+// What the user says that the image is encrypted with, against its header.
+int q2_crypt_check_format(const struct q2_image *img, const char *format,
+                          struct q2_error *err);
+
 // Finds the key of an image by what r says (NULL: nothing), before anything of its guest
 // data is read or written. An image that is not encrypted has none.
 int q2_crypt_unlock(struct q2_image *img, const struct q2_runtime *r,

@@ -52,7 +52,9 @@ static int open_qcow2(struct q2_io *io, const struct q2_open_options *o,
     int ret = q2_image_open(io, o->writable, true, &img, err);
     if (ret < 0)
         return ret;
-    if ((guest_data && !o->no_key) || o->need_key)
+    if (o->runtime && o->runtime->encrypt_format)
+        ret = q2_crypt_check_format(img, o->runtime->encrypt_format, err);
+    if (ret == 0 && ((guest_data && !o->no_key) || o->need_key))
         ret = q2_crypt_unlock(img, o->runtime, err);
     if (ret == 0 && !o->image_only)
         ret = q2_image_load_metadata(img, err);

@@ -73,11 +73,15 @@ static int read_disk(struct q2_disk *d, struct q2_info *info, struct q2_error *e
     return rc;
 }
 
-int q2_info_read(const char *path, const char *format, bool shared, struct q2_info *out,
+int q2_info_read(const char *path, const char *format, bool shared,
+                 const struct q2_runtime *runtime, struct q2_info *out,
                  struct q2_error *err)
 {
-    struct q2_open_options options = {
-        .format = format, .no_backing = true, .image_only = true, .unsafe_share = shared};
+    struct q2_open_options options = {.format = format,
+                                      .no_backing = true,
+                                      .image_only = true,
+                                      .unsafe_share = shared,
+                                      .runtime = runtime};
     struct q2_disk *d;
     int rc = q2_disk_open(path, &options, &d, err);
     if (rc)

@@ -9,6 +9,7 @@
 #include "disk/luks.h"
 #include "disk/snapshot.h"
 #include "image/disk.h"
+#include "image/runtime.h"
 
 struct q2_info {
     char *filename;
@@ -29,7 +30,9 @@ struct q2_info {
 };
 
 // Opens path (format NULL: probed) for its description only and reads it. shared is -U.
-int q2_info_read(const char *path, const char *format, bool shared, struct q2_info *out,
+// runtime: what is said of it, NULL: nothing.
+int q2_info_read(const char *path, const char *format, bool shared,
+                 const struct q2_runtime *runtime, struct q2_info *out,
                  struct q2_error *err);
 void q2_info_clear(struct q2_info *info);
 
