@@ -74,10 +74,16 @@ static int copy_and_finish(struct q2_conversion *c, const struct q2_monitor *mon
 
 static void clean_up(struct q2_conversion *c, bool success)
 {
-    if (c->target && !success && !c->settings->no_create)
+    struct q2_error ignored = Q2_ERROR_INIT; // the first one is told
+    bool created = !c->settings->no_create;
+    if (c->target && !success && created) {
         q2_create_abandon(c->target, c->made);
-    else
+    } else {
+        // As far as it got, the image that was there is a clean one.
+        if (c->target && !success)
+            q2_disk_finish(c->target, &ignored);
         q2_disk_close(c->target);
+    }
     q2_disk_close(c->backing);
     for (unsigned i = 0; c->sources && i < c->n_sources; i++)
         q2_disk_close(c->sources[i]);

@@ -433,6 +433,18 @@ EOF
     done
 }
 
+@test "a copy onto a disk that fails halfway: what was written is recorded" {
+    must oracle create -q -f qcow2 t 64M
+    must oracle bitmap --add t b0
+    must oracle create -q -f qcow2 s 64M
+    must qemu-io -c 'write -q -P 5 1M 2M' -c 'write -q -c -P 6 60M 64k' s
+    spoil_compressed s
+    must_exit 1 qcow2 convert -n -O qcow2 s t
+    clean t
+    must qemu-io -r -c 'read -P 5 1M 2M' t
+    bits t | grep -q '^b0 auto 65536 0+'
+}
+
 @test "bitmaps that a program ignored are gone, and make room for new ones" {
     image_with_bitmaps a
     imgtool field a autoclear_features 0
