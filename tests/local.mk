@@ -69,7 +69,7 @@ check-crash: qcow2 $(check_PROGRAMS)
 	@seed=$${Q2_SEED:-$$(date +%s)}; echo "Q2_SEED=$$seed"; \
 		$(Q2_TEST_ENV) Q2_SEED=$$seed Q2_CRASH_RUNS=$${Q2_CRASH_RUNS:-10} \
 		$(BASH) $(srcdir)/tests/run --log-dir test-logs --unit '$(check_PROGRAMS)' \
-		-- powercut amending bitmaps snapshots resizing errors random_ops crash random life
+		-- powercut amending bitmaps layers snapshots resizing errors random_ops crash random life
 
 # Short: the whole suite takes minutes, and it is not what distcheck is there for.
 AM_DISTCHECK_CONFIGURE_FLAGS = TESTS_ONLY='$(notdir $(check_PROGRAMS)) cli man info-human'

@@ -15,6 +15,7 @@ check_PROGRAMS += \
 	tests/crash/amending \
 	tests/crash/bitmaps \
 	tests/crash/errors \
+	tests/crash/layers \
 	tests/crash/new_image \
 	tests/crash/powercut \
 	tests/crash/resizing \
@@ -28,6 +29,8 @@ tests_crash_amending_SOURCES = tests/crash/amending.c \
 tests_crash_bitmaps_SOURCES = tests/crash/bitmaps.c \
 	tests/crash/cuts.c tests/crash/cuts.h $(Q2_CRASH_SOURCES)
 tests_crash_errors_SOURCES = tests/crash/errors.c $(Q2_CRASH_SOURCES)
+tests_crash_layers_SOURCES = tests/crash/layers.c \
+	tests/crash/cuts.c tests/crash/cuts.h $(Q2_CRASH_SOURCES)
 tests_crash_new_image_SOURCES = tests/crash/new_image.c $(Q2_CRASH_SOURCES)
 tests_crash_powercut_SOURCES = tests/crash/powercut.c $(Q2_CRASH_SOURCES)
 tests_crash_resizing_SOURCES = tests/crash/resizing.c $(Q2_CRASH_SOURCES)
