@@ -304,8 +304,8 @@ int q2_refcount_add_block(struct q2_image *img, uint64_t cluster, struct q2_erro
 // Makes sure that blocks for the range exist, placing new ones outside of it.
 int q2_refcount_cover(struct q2_image *img, uint64_t cluster, uint64_t n,
                       struct q2_error *err);
-// Lets go of the block of that index if it describes nothing, or nothing but itself. The
-// next commit with refcounts makes it true. Nothing may wait to be freed.
+// Lets go of the block of that index if it describes nothing but itself. The next commit
+// with refcounts makes it true. Nothing may wait to be freed.
 int q2_refcount_drop_block(struct q2_image *img, uint64_t index, bool *dropped,
                            struct q2_error *err);
 static inline unsigned q2_refcount_block_bits(const struct q2_image *img)

@@ -181,20 +181,15 @@ int q2_refcount_drop_block(struct q2_image *img, uint64_t index, bool *dropped,
     *dropped = false;
     if (ret < 0 || !t)
         return ret;
-    uint64_t own = t->host_offset >> img->cluster_bits;
     uint64_t used = q2_refcount_next_used(f, t->data, 0, n);
-    bool is_own = used < n && first + used == own;
-    if (is_own && f->get(t->data, used) == 1)
-        used = q2_refcount_next_used(f, t->data, used + 1, n);
-    if (used < n)
+    // One that does not describe itself may be anything that is all zeros.
+    if (used == n || first + used != t->host_offset >> img->cluster_bits ||
+        f->get(t->data, used) != 1 || q2_refcount_next_used(f, t->data, used + 1, n) < n)
         return 0;
     forget_block(img, index);
     q2_span_add(&img->refcount_table_dirty, index);
     *dropped = true;
-    // Its own reference is gone with it, or stands in another block.
-    return is_own ? 0
-                  : q2_alloc_free_later(img, own << img->cluster_bits, img->cluster_size,
-                                        Q2_FREE_OTHER, err);
+    return 0;
 }
 
 static void place_used(struct q2_image *img, uint64_t end_cluster)
