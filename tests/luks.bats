@@ -326,8 +326,8 @@ EOF
 0 00 not in LUKS format
 6 0002 LUKS version 2 is not supported
 8 78 Algorithm 'xes' with key size 32 bytes not supported
-40 666f6f Cipher mode 'foo' is not recognized
-72 666f6f0000 Hash algorithm 'foo' is not recognized
+40 666f6f Cipher mode 'foo' not supported
+72 666f6f0000 Hash algorithm 'foo' not supported
 104 00000001 overlapping
 108 00000041 key length 65
 112 00 Invalid password

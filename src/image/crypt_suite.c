@@ -205,7 +205,7 @@ static int read_name(const struct name *list, const char *what, const char *text
 {
     const struct name *n = find(list, text);
     if (!n)
-        return q2_fail(err, -ENOTSUP, "%s '%s' is not recognized", what, text);
+        return q2_fail(err, -ENOTSUP, "%s '%s' not supported", what, text);
     *value = n->value;
     return 0;
 }
