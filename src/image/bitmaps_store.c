@@ -248,8 +248,8 @@ static int switch_header(struct job *j, struct q2_error *err)
 
 // --- what is left over ---------------------------------------------------------------
 
-// Nothing in here fails the store: at worst, clusters leak. (A wrong entry may have led to
-// metadata.)
+// Nothing in here fails the store: at worst, clusters leak. (A wrong entry may have led
+// to metadata.)
 static void free_later(struct q2_image *img, uint64_t offset, uint64_t n_bytes)
 {
     struct q2_error ignored = Q2_ERROR_INIT;

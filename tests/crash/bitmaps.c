@@ -488,6 +488,11 @@ static bool run_matrix(uint64_t seed, unsigned n_runs, bool lies)
          .refcount_order = 4,
          .size = 384 << 10,
          .extended_l2 = true},
+        {.version = 3,
+         .cluster_bits = 12,
+         .refcount_order = 4,
+         .size = 256 << 10,
+         .data_file = true},
         // Bitmaps of several clusters.
         {.version = 3, .cluster_bits = 9, .refcount_order = 4, .size = 4500 << 10},
     };
