@@ -218,6 +218,29 @@ resizing() { # OPTIONS
     done
 }
 
+@test "commit from one image with a data file into another, and rebase" {
+    imgtool fill a.raw 1M --seed 5
+    local options
+    for options in data_file=d.raw data_file=d.raw,data_file_raw=on; do
+        rm -f -- d.raw e.raw *.qcow2
+        must qemu-img convert -O qcow2 -o $options a.raw base.qcow2
+        must qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 -o data_file=e.raw top.qcow2 2M
+        must qemu-io -f qcow2 -c 'write -P 1 0 100k' -c 'write -z 200k 100k' \
+            -c 'write -P 3 1500k 10k' top.qcow2
+        must oracle convert -O raw top.qcow2 want.raw
+        must qemu-img commit top.qcow2
+        clean base.qcow2
+        clean top.qcow2
+        same top.qcow2 want.raw
+        same base.qcow2 want.raw
+        case $options in *raw=on*) raw_is_right base.qcow2 d.raw ;; esac
+        [ "$(disk_bytes e.raw)" -le 4096 ] # the overlay's is empty
+        must qemu-img rebase -b '' top.qcow2
+        clean top.qcow2
+        same top.qcow2 want.raw
+    done
+}
+
 @test "convert into one, out of one, and onto one" {
     local options
     imgtool fill a.raw 3M --seed 3

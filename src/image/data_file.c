@@ -128,12 +128,12 @@ int q2_data_file_zero(struct q2_image *img, uint64_t guest_offset, uint64_t n_by
     return q2_io_zero(data, guest_offset, n_bytes, unmap, err);
 }
 
-void q2_data_file_discard(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes)
+void q2_data_file_discard(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes,
+                          enum q2_free_reason why)
 {
     struct q2_error ignored = Q2_ERROR_INIT; // the space stays, that is all
     struct q2_io *data = img->disk.data;
-    if (!q2_image_has_data_file(img) || !data || img->corrupt ||
-        !img->pass_discard[Q2_FREE_REQUEST])
+    if (!q2_image_has_data_file(img) || !data || img->corrupt || !img->pass_discard[why])
         return;
     if (cut_range(data, guest_offset, &n_bytes, &ignored) == 0 && n_bytes > 0)
         q2_io_discard(data, guest_offset, n_bytes, &ignored);

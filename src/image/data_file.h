@@ -30,9 +30,11 @@ int q2_data_file_flush(struct q2_image *img, struct q2_error *err);
 // who reads the file without the mapping see the same, even when the power goes.
 int q2_data_file_zero(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes,
                       bool unmap, struct q2_error *err);
-// The mapping is going to say that the guest range is zeros: where discards are passed
-// on, the data file may let go of it. Without a data file: nothing to do.
-void q2_data_file_discard(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes);
+// The guest range (or what of it is in the data file) is of no use any more: where
+// discards for that reason are passed on, its space is given back. Without a data file:
+// nothing to do.
+void q2_data_file_discard(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes,
+                          enum q2_free_reason why);
 
 // Must the data file read as the guest's disk does?
 static inline bool q2_data_file_is_raw(const struct q2_image *img)

@@ -80,7 +80,7 @@ int q2_image_discard(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
     if (q2_data_file_is_raw(img))
         return q2_data_file_zero(img, first, last - first,
                                  img->pass_discard[Q2_FREE_REQUEST], err);
-    q2_data_file_discard(img, first, last - first);
+    q2_data_file_discard(img, first, last - first, Q2_FREE_REQUEST);
     ret = q2_image_mark_clusters(img, first, last - first, &marking, err);
     if (ret == 0 && img->discard_no_unref && !q2_image_has_data_file(img) &&
         img->pass_discard[Q2_FREE_REQUEST])

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 
 #include "base/checked.h"
+#include "image/data_file.h"
 #include "image/overlap.h"
 
 static void no_entry(const struct q2_image *img, struct q2_l2_entry *e, uint32_t mask,
@@ -93,6 +94,8 @@ int q2_image_unmap_behind(struct q2_image *img, uint64_t guest_offset,
     pthread_mutex_lock(&img->lock);
     ret = drop_tables(img, first, err);
     pthread_mutex_unlock(&img->lock);
+    if (ret == 0)
+        q2_data_file_discard(img, guest_offset, UINT64_MAX, Q2_FREE_SNAPSHOT);
     return ret;
 }
 

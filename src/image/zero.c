@@ -265,7 +265,7 @@ int q2_image_write_zeroes(struct q2_disk *d, uint64_t guest_offset, uint64_t n_b
     if (ret < 0)
         return ret;
     if (flags & Q2_ZERO_UNMAP)
-        q2_data_file_discard(img, guest_offset, n_bytes);
+        q2_data_file_discard(img, guest_offset, n_bytes, Q2_FREE_REQUEST);
     if (first == last)
         return zero_by_writing(img, guest_offset, n_bytes, err);
     if (guest_offset < first)
