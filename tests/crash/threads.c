@@ -38,7 +38,8 @@ static int write_once(struct worker *w, struct q2_error *err)
     uint64_t at = (test_random(&w->random) % n * N_THREADS + w->number) * cluster;
     uint64_t skip = test_random(&w->random) % 2 ? 0 : test_random(&w->random) % cluster;
     uint64_t n_bytes = 1 + test_random(&w->random) % (cluster - skip);
-    bool packed = skip == 0 && test_random(&w->random) % 4 == 0;
+    bool packed =
+        skip == 0 && test_random(&w->random) % 4 == 0 && !w->team->stage.no_packed;
     if (packed)
         n_bytes = cluster;
     memset(w->buf, (int)(1 + test_random(&w->random) % 255), n_bytes);
@@ -157,6 +158,12 @@ int main(void)
          .size = 2 << 20,
          .extended_l2 = true,
          .backing = true},
+        {.version = 3,
+         .cluster_bits = 12,
+         .refcount_order = 4,
+         .size = 2 << 20,
+         .backing = true,
+         .data_file = true},
     };
     for (size_t i = 0; i < sizeof(recipes) / sizeof(*recipes); i++) {
         run(&recipes[i], 0, false);
