@@ -12,6 +12,11 @@ struct q2_compressor {
     void *state;
 };
 
+struct q2_decompressor {
+    const struct q2_codec *codec;
+    void *state;
+};
+
 static const struct q2_codec *codec_of(enum q2_compression type)
 {
     return type == Q2_COMPRESSION_ZSTD ? &q2_codec_zstd : &q2_codec_zlib;
@@ -46,19 +51,60 @@ size_t q2_compress(struct q2_compressor *c, const void *in, size_t n_bytes, void
     return c->codec->compress(c->state, in, n_bytes, out, n_bytes - 1);
 }
 
-int q2_decompress(enum q2_compression type, const void *in, size_t n_in, void *out,
-                  size_t n_out, struct q2_error *err)
+int q2_decompressor_new(enum q2_compression type, struct q2_decompressor **out,
+                        struct q2_error *err)
+{
+    struct q2_decompressor *d = calloc(1, sizeof(*d));
+    if (!d)
+        return q2_fail_memory(err, sizeof(*d));
+    d->codec = codec_of(type);
+    int ret = d->codec->open_reader(&d->state, err);
+    if (ret < 0) {
+        free(d);
+        return ret;
+    }
+    *out = d;
+    return 0;
+}
+
+void q2_decompressor_free(struct q2_decompressor *d)
+{
+    if (!d)
+        return;
+    d->codec->close_reader(d->state);
+    free(d);
+}
+
+int q2_decompress_with(struct q2_decompressor *d, const void *in, size_t n_in, void *out,
+                       size_t n_out, struct q2_error *err)
 {
     bool whole;
     size_t n_used;
-    return codec_of(type)->decompress(in, n_in, out, n_out, &whole, &n_used, err);
+    return d->codec->decompress(d->state, in, n_in, out, n_out, &whole, &n_used, err);
+}
+
+int q2_decompress(enum q2_compression type, const void *in, size_t n_in, void *out,
+                  size_t n_out, struct q2_error *err)
+{
+    struct q2_decompressor *d;
+    int ret = q2_decompressor_new(type, &d, err);
+    if (ret < 0)
+        return ret;
+    ret = q2_decompress_with(d, in, n_in, out, n_out, err);
+    q2_decompressor_free(d);
+    return ret;
 }
 
 int q2_decompress_whole(enum q2_compression type, const void *in, size_t n_in, void *out,
                         size_t n_out, size_t *n_used, struct q2_error *err)
 {
+    struct q2_decompressor *d;
     bool whole = false;
-    int ret = codec_of(type)->decompress(in, n_in, out, n_out, &whole, n_used, err);
+    int ret = q2_decompressor_new(type, &d, err);
+    if (ret < 0)
+        return ret;
+    ret = d->codec->decompress(d->state, in, n_in, out, n_out, &whole, n_used, err);
+    q2_decompressor_free(d);
     if (ret == 0 && !whole)
         ret = q2_fail(err, -EIO, "compressed data does not end with its cluster");
     return ret;

@@ -10,6 +10,7 @@
 #include "disk/header.h"
 
 struct q2_compressor;
+struct q2_decompressor;
 
 // One compressor serves one thread. level as the library of that type counts it, 0: its
 // default.
@@ -21,9 +22,17 @@ void q2_compressor_free(struct q2_compressor *c);
 // the data does not shrink.
 size_t q2_compress(struct q2_compressor *c, const void *in, size_t n_bytes, void *out);
 
+// One decompressor serves one thread.
+int q2_decompressor_new(enum q2_compression type, struct q2_decompressor **out,
+                        struct q2_error *err);
+void q2_decompressor_free(struct q2_decompressor *d);
+
 // Decompresses in (which may have bytes behind the end of the stream) to exactly n_out
 // bytes. -EIO when the stream is broken, shorter or longer than that. Takes no more
 // memory than the streams that QEMU writes need, whatever a stream asks for.
+int q2_decompress_with(struct q2_decompressor *d, const void *in, size_t n_in, void *out,
+                       size_t n_out, struct q2_error *err);
+// With one that is made for it.
 int q2_decompress(enum q2_compression type, const void *in, size_t n_in, void *out,
                   size_t n_out, struct q2_error *err);
 

@@ -9,15 +9,17 @@
 #include "base/error.h"
 
 struct q2_codec {
-    // *state is what compress works with, in one thread.
+    // *state is what compress, or decompress, works with, in one thread.
     int (*open)(int level, void **state, struct q2_error *err);
     void (*close)(void *state);
+    int (*open_reader)(void **state, struct q2_error *err);
+    void (*close_reader)(void *state);
     // To at most n_out bytes; 0: they are not enough.
     size_t (*compress)(void *state, const void *in, size_t n_in, void *out, size_t n_out);
     // Fills out. *whole: the stream ends with its last byte of output; *n_used: bytes of
     // in that were looked at.
-    int (*decompress)(const void *in, size_t n_in, void *out, size_t n_out, bool *whole,
-                      size_t *n_used, struct q2_error *err);
+    int (*decompress)(void *state, const void *in, size_t n_in, void *out, size_t n_out,
+                      bool *whole, size_t *n_used, struct q2_error *err);
 };
 
 extern const struct q2_codec q2_codec_zlib, q2_codec_zstd;

@@ -45,35 +45,52 @@ static size_t zlib_compress(void *state, const void *in, size_t n_in, void *out,
     return deflate(s, Z_FINISH) == Z_STREAM_END ? n_out - s->avail_out : 0;
 }
 
-static int zlib_decompress(const void *in, size_t n_in, void *out, size_t n_out,
-                           bool *whole, size_t *n_used, struct q2_error *err)
+static int zlib_open_reader(void **state, struct q2_error *err)
 {
-    z_stream s = {.next_in = (z_const Bytef *)in,
-                  .avail_in = (uInt)n_in,
-                  .next_out = out,
-                  .avail_out = (uInt)n_out};
-    if (inflateInit2(&s, WINDOW_BITS) != Z_OK)
-        return q2_fail_memory(err, n_out);
-    int ret = inflate(&s, Z_FINISH);
-    size_t n_left = s.avail_out;
-    const char *why = s.msg ? s.msg : "it ends too early";
-    *whole = ret == Z_STREAM_END && n_left == 0;
-    *n_used = n_in - s.avail_in;
+    z_stream *s = calloc(1, sizeof(*s));
+    if (!s || inflateInit2(s, WINDOW_BITS) != Z_OK) {
+        free(s);
+        return q2_fail_memory(err, sizeof(*s));
+    }
+    *state = s;
+    return 0;
+}
+
+static void zlib_close_reader(void *state)
+{
+    inflateEnd(state);
+    free(state);
+}
+
+static int zlib_decompress(void *state, const void *in, size_t n_in, void *out,
+                           size_t n_out, bool *whole, size_t *n_used,
+                           struct q2_error *err)
+{
+    z_stream *s = state;
+    if (inflateReset(s) != Z_OK)
+        return q2_fail(err, -EIO, "zlib is in no state to inflate");
+    s->msg = NULL;
+    s->next_in = (z_const Bytef *)in;
+    s->avail_in = (uInt)n_in;
+    s->next_out = out;
+    s->avail_out = (uInt)n_out;
+    int ret = inflate(s, Z_FINISH);
+    *whole = ret == Z_STREAM_END && s->avail_out == 0;
+    *n_used = n_in - s->avail_in;
     // A stream whose last bytes are not needed (Z_BUF_ERROR with a full output) can be
     // read, too.
-    if ((ret == Z_STREAM_END || ret == Z_BUF_ERROR) && n_left == 0) {
-        inflateEnd(&s);
+    if ((ret == Z_STREAM_END || ret == Z_BUF_ERROR) && s->avail_out == 0)
         return 0;
-    }
-    q2_fail(err, -EIO, "compressed data does not inflate: %s (%zu of %zu bytes missing)",
-            why, n_left, n_out);
-    inflateEnd(&s);
-    return -EIO;
+    return q2_fail(err, -EIO,
+                   "compressed data does not inflate: %s (%u of %zu bytes missing)",
+                   s->msg ? s->msg : "it ends too early", s->avail_out, n_out);
 }
 
 const struct q2_codec q2_codec_zlib = {
     .open = zlib_open,
     .close = zlib_close,
+    .open_reader = zlib_open_reader,
+    .close_reader = zlib_close_reader,
     .compress = zlib_compress,
     .decompress = zlib_decompress,
 };

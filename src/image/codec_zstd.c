@@ -54,16 +54,24 @@ static size_t decode_frames(ZSTD_DCtx *d, const char *in, size_t n_in, char *out
     return 0;
 }
 
-static int zstd_decompress(const void *in, size_t n_in, void *out, size_t n_out,
-                           bool *whole, size_t *n_used, struct q2_error *err)
+static int zstd_open_reader(void **state, struct q2_error *err)
+{
+    *state = ZSTD_createDCtx();
+    return *state ? 0 : q2_fail_memory(err, sizeof(void *));
+}
+
+static void zstd_close_reader(void *state)
+{
+    ZSTD_freeDCtx(state);
+}
+
+static int zstd_decompress(void *state, const void *in, size_t n_in, void *out,
+                           size_t n_out, bool *whole, size_t *n_used,
+                           struct q2_error *err)
 {
     size_t n_done = 0;
-    ZSTD_DCtx *d = ZSTD_createDCtx();
-    if (!d)
-        return q2_fail_memory(err, n_out);
     *n_used = 0;
-    size_t ret = decode_frames(d, in, n_in, out, n_out, n_used, &n_done);
-    ZSTD_freeDCtx(d);
+    size_t ret = decode_frames(state, in, n_in, out, n_out, n_used, &n_done);
     *whole = !ZSTD_isError(ret);
     if (*whole)
         return 0;
@@ -78,6 +86,8 @@ static int zstd_decompress(const void *in, size_t n_in, void *out, size_t n_out,
 const struct q2_codec q2_codec_zstd = {
     .open = zstd_open,
     .close = zstd_close,
+    .open_reader = zstd_open_reader,
+    .close_reader = zstd_close_reader,
     .compress = zstd_compress,
     .decompress = zstd_decompress,
 };

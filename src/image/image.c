@@ -8,6 +8,7 @@
 
 #include "base/checked.h"
 #include "image/bitmaps.h"
+#include "image/codec.h"
 #include "image/crypt.h"
 #include "image/data_file.h"
 #include "image/metadata.h"
@@ -27,6 +28,8 @@ static void image_release(struct q2_disk *d)
     free(img->pending_free);
     q2_bitmaps_free(img);
     q2_overlap_forget(img);
+    while (img->n_idle_decompressors > 0)
+        q2_decompressor_free(img->idle_decompressors[--img->n_idle_decompressors]);
     q2_cache_free(img->l2_cache);
     q2_cache_free(img->refcount_cache);
     q2_crypt_free(img->crypt);

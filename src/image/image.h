@@ -36,10 +36,15 @@ enum q2_free_reason {
 #define Q2_L2_CACHE_BYTES (UINT64_C(32) << 20)
 #define Q2_REFCOUNT_CACHE_BYTES (UINT64_C(8) << 20)
 
+// So many are kept for the next readers of compressed clusters.
+#define Q2_IDLE_DECOMPRESSORS 16U
+
 // Which part of a table in memory is newer than the file.
 struct q2_dirty_span {
     uint64_t first, end; // entries; first == end: nothing
 };
+
+struct q2_decompressor;
 
 struct q2_image {
     struct q2_disk disk; // first: a q2_disk pointer of this format is a q2_image pointer
@@ -93,7 +98,11 @@ struct q2_image {
     bool corrupt; // a write was about to hit metadata: nothing is written any more
 
     struct q2_crypt *crypt; // owned; NULL: not encrypted, or not unlocked
-    bool data_file_made;    // by creating the image; else it was there, and was emptied
+    // Readers of compressed clusters that nobody uses now; owned.
+    struct q2_decompressor *idle_decompressors[Q2_IDLE_DECOMPRESSORS];
+    unsigned n_idle_decompressors;
+
+    bool data_file_made; // by creating the image; else it was there, and was emptied
 
     bool unpublished; // a new image without its header: order and flushes do not matter
                       // yet

@@ -42,6 +42,41 @@ static int read_normal(struct q2_image *img, uint64_t guest_offset, uint64_t hos
     return q2_disk_load(&img->disk, guest_offset, host_offset, buf, n_bytes, err);
 }
 
+// Making one for each cluster costs more than some clusters do.
+static int take_decompressor(struct q2_image *img, struct q2_decompressor **d,
+                             struct q2_error *err)
+{
+    *d = NULL;
+    pthread_mutex_lock(&img->lock);
+    if (img->n_idle_decompressors > 0)
+        *d = img->idle_decompressors[--img->n_idle_decompressors];
+    pthread_mutex_unlock(&img->lock);
+    return *d ? 0 : q2_decompressor_new(img->disk.compression, d, err);
+}
+
+static void put_decompressor(struct q2_image *img, struct q2_decompressor *d)
+{
+    pthread_mutex_lock(&img->lock);
+    bool keep = img->n_idle_decompressors < Q2_IDLE_DECOMPRESSORS;
+    if (keep)
+        img->idle_decompressors[img->n_idle_decompressors++] = d;
+    pthread_mutex_unlock(&img->lock);
+    if (!keep)
+        q2_decompressor_free(d);
+}
+
+static int decompress(struct q2_image *img, const void *packed, size_t n_packed,
+                      void *plain, struct q2_error *err)
+{
+    struct q2_decompressor *d;
+    int ret = take_decompressor(img, &d, err);
+    if (ret < 0)
+        return ret;
+    ret = q2_decompress_with(d, packed, n_packed, plain, img->cluster_size, err);
+    put_decompressor(img, d);
+    return ret;
+}
+
 // Inflates the cluster that holds guest_offset; copies the asked part to buf.
 static int read_compressed(struct q2_image *img, uint64_t guest_offset,
                            const struct q2_run *run, uint8_t *buf, struct q2_error *err)
@@ -55,8 +90,7 @@ static int read_compressed(struct q2_image *img, uint64_t guest_offset,
     int ret =
         q2_io_read(img->disk.file, run->host_offset, packed, run->compressed_bytes, err);
     if (ret == 0) {
-        ret = q2_decompress(img->disk.compression, packed, run->compressed_bytes, plain,
-                            img->cluster_size, err);
+        ret = decompress(img, packed, run->compressed_bytes, plain, err);
         if (ret < 0)
             q2_context(err,
                        "'%s': compressed cluster of guest offset 0x%" PRIx64
