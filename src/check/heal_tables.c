@@ -185,35 +185,67 @@ static int note_losses(const struct lost *l, struct q2_error *err)
     return ret;
 }
 
-// The table as it is known, in its own cluster or in a new one.
+// All L1 entries that name the table name its new place.
+static int switch_all(const struct lost *l, uint64_t place, struct q2_error *err)
+{
+    uint64_t value = place | (l->times == 1 ? Q2_FLAG_COPIED : 0);
+    int ret = 0;
+    for (unsigned t = 0; t < l->s->n_l1s; t++) {
+        const struct q2_scan_l1 *l1 = &l->s->l1s[t];
+        for (uint32_t i = 0; l1->entries && i < l1->n_entries && ret == 0; i++) {
+            if ((l1->entries[i] & Q2_OFFSET_MASK) == l->table)
+                ret = q2_edit_entry(l->p->overlay, l1->offset + (uint64_t)i * 8, value,
+                                    err);
+        }
+    }
+    return ret;
+}
+
+// A table of many sectors is not written at once: a half of it would look like all of it.
+// So it gets a new place, which is switched to.
+static int write_new(const struct lost *l, const uint8_t *table, struct q2_error *err)
+{
+    uint64_t place;
+    int ret = q2_edit_append(l->p, table, &place, err);
+    if (ret == 0)
+        ret = q2_io_flush(l->p->overlay, err);
+    if (ret < 0)
+        return ret;
+    return l->in_place ? switch_all(l, place, err)
+                       : q2_edit_entry(l->p->overlay, l->f->edit_offset,
+                                       place | Q2_FLAG_COPIED, err);
+}
+
+// Sectors of a table that is sound elsewhere.
+static int write_part(const struct lost *l, const uint8_t *table, uint64_t n_bytes,
+                      struct q2_error *err)
+{
+    int ret = q2_io_write(l->p->overlay, l->table + q2_scan_l2_bytes(l->s, l->first),
+                          table, n_bytes, err);
+    if (ret == 0)
+        ret = q2_io_flush(l->p->overlay, err);
+    return ret == 0 && l->f->problem == Q2_PROBLEM_L2_CUT
+               ? q2_plan_appended(l->p, l->table, l->s->cluster_size, err)
+               : ret;
+}
+
+// The table as it is known.
 static int write_table(const struct lost *l, struct q2_error *err)
 {
-    const struct q2_scan *s = l->s;
-    uint64_t place, n_bytes = q2_scan_l2_bytes(s, l->n);
+    uint64_t n_bytes = q2_scan_l2_bytes(l->s, l->n);
     struct q2_l2_words rest = {0};
-    int ret = l->nothing_else ? 0 : filler(l->p, s, &rest, err);
+    int ret = l->nothing_else ? 0 : filler(l->p, l->s, &rest, err);
     uint8_t *table = ret == 0 ? malloc(n_bytes) : NULL;
     if (ret == 0 && !table)
         ret = q2_fail_memory(err, n_bytes);
     for (uint64_t i = 0; i < l->n && table; i++) {
         struct q2_l2_words w = l->entries[l->first + i];
-        store_words(s, table, i, q2_words_empty(w) ? rest : w);
+        store_words(l->s, table, i, q2_words_empty(w) ? rest : w);
     }
-    if (ret == 0 && l->in_place)
-        ret = q2_io_write(l->p->overlay, l->table + q2_scan_l2_bytes(s, l->first), table,
-                          n_bytes, err);
-    else if (ret == 0)
-        ret = q2_edit_append(l->p, table, &place, err);
-    free(table);
     if (ret == 0)
-        ret = q2_io_flush(l->p->overlay, err);
-    if (ret < 0)
-        return ret;
-    if (l->f->problem == Q2_PROBLEM_L2_CUT)
-        return q2_plan_appended(l->p, l->table, l->s->cluster_size, err);
-    return l->in_place ? 0
-                       : q2_edit_entry(l->p->overlay, l->f->edit_offset,
-                                       place | Q2_FLAG_COPIED, err);
+        ret = l->part ? write_part(l, table, n_bytes, err) : write_new(l, table, err);
+    free(table);
+    return ret;
 }
 
 int q2_heal_lost_table(struct q2_plan *p, struct q2_scan *s, const struct q2_finding *f,

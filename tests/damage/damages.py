@@ -323,7 +323,9 @@ class Maker:
 
     def truncations(self):
         raw = self.layout.raw
-        places = {512: "512 bytes", self.cluster_size: "header only",
+        # Without its backing file's name an image is another one.
+        start = (self.layout.header["backing_file_offset"] + 64 + 511) // 512 * 512
+        places = {start: "512 bytes", self.cluster_size: "header only",
                   len(raw) - 512: "sector less", len(raw) // 2: "half",
                   self.end - self.cluster_size: "cluster less",
                   len(raw) * 3 // 4 // 512 * 512 + 100: "three quarters, odd"}

@@ -117,10 +117,18 @@ class Content:
         self.hit = layout.hit_ranges(*damage.range(layout.raw))
         self.kind = damage.kind
         self.hit_bytes = damage.range(layout.raw)
+        self.damaged = self.read_damaged()
+
+    def read_damaged(self):
+        """The states of the damaged image, or the active one alone, or none."""
         try:
-            self.damaged = Reader(self.damaged_raw, outside).states()
+            reader = Reader(self.damaged_raw, self.outside)
+            try:
+                return reader.states()
+            except FormatError:
+                return [reader.active()]
         except FormatError:
-            self.damaged = []
+            return []
 
     @staticmethod
     def find(states, snapshot):

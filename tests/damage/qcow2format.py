@@ -185,9 +185,7 @@ class Reader:
     def states(self):
         """All states, the active one first."""
         h = self.header
-        first = State(h["size"])
-        self.read_l1(first, h["l1_table_offset"], h["l1_size"])
-        result = [first]
+        result = [self.active()]
         for sn in self.snapshots():
             size = be(sn.extra, 8, 8) if len(sn.extra) >= 16 else h["size"]
             state = State(size, sn)
@@ -195,6 +193,12 @@ class Reader:
             self.read_l1(state, sn.l1_table_offset, sn.l1_size)
             result.append(state)
         return result
+
+    def active(self):
+        h = self.header
+        state = State(h["size"])
+        self.read_l1(state, h["l1_table_offset"], h["l1_size"])
+        return state
 
     def place_vm_state(self, state, sn):
         """It begins where an L2 table begins, behind the disk."""
@@ -310,16 +314,15 @@ class Reader:
     def mixed(self, index, entry, bitmap):
         """A cluster of subclusters."""
         stored, zero = bitmap & 0xFFFFFFFF, bitmap >> 32
-        if stored and not self.is_placed(entry):
-            return None
-        self.contradicts |= bool(stored & zero)
-        here = self.stored(index, entry) if stored else self.zeros
+        lost = stored & zero if self.is_placed(entry) else stored
+        self.contradicts |= bool(lost)
+        here = self.stored(index, entry) if stored and lost != stored else self.zeros
         if here is None:
             return None
         below, parts = self.backing_cluster(index), []
         for i in range(32):
             at = slice(i * self.piece, (i + 1) * self.piece)
-            source = UNREADABLE * self.cluster_size if stored & zero & 1 << i else \
+            source = UNREADABLE * self.cluster_size if lost & 1 << i else \
                 here if stored >> i & 1 else self.zeros if zero >> i & 1 else below
             parts.append(source[at])
         return b"".join(parts)
