@@ -49,7 +49,7 @@ static int cut_source(struct copy *c, const char *program, struct q2_error *err)
 static int create_target(struct copy *c, const char *path, struct q2_error *err)
 {
     struct q2_create_options options = Q2_CREATE_DEFAULTS;
-    const struct q2_file_options file = {.no_flush = false};
+    const struct q2_file_options file = {.no_flush = true}; // as convert
     options.format = c->s->output_format;
     options.size = (c->size + SECTOR - 1) / SECTOR * SECTOR;
     int rc = q2_create_open(path, &options, &file, c->mon, &c->target, &c->made, err);

@@ -65,6 +65,20 @@ chain() {
     [ "$(grep -c '"depth": 0' extents)" -eq 0 ]
 }
 
+@test "an external data file is emptied, too" {
+    must oracle create -q -f qcow2 base.qcow2 8M
+    must oracle create -q -f qcow2 -o data_file=top.data -b base.qcow2 -F qcow2 top.qcow2
+    must qemu-io -c 'write -P 1 1M 5M' top.qcow2
+    must oracle bitmap --add top.qcow2 since
+    must qemu-img commit top.qcow2
+    clean base.qcow2
+    clean top.qcow2
+    same top.qcow2 base.qcow2
+    must qemu-io -c 'read -P 1 1M 5M' base.qcow2
+    [ "$(disk_bytes top.data)" -eq 0 ]
+    oracle info top.qcow2 | grep -q 'name: since'
+}
+
 @test "images of all kinds, scribbled on: nothing changes for the guest" {
     local seed=0 o_base o_top size
     while read -r o_base o_top size; do
@@ -117,6 +131,18 @@ ROWS
     must qemu-io -c 'write -P 3 0 64k' top.qcow2
     must qemu-img commit top.qcow2
     must qemu-io -c 'read -P 3 0 64k' ./a:b.qcow2
+}
+
+@test "a signal in the middle: the image reads as ever, and the rest can be done later" {
+    must oracle create -q -f qcow2 base.qcow2 8M
+    must oracle create -q -f qcow2 -b base.qcow2 -F qcow2 top.qcow2
+    must qemu-io -c 'write -P 5 0 8M' top.qcow2
+    must_exit 143 bash -c 'qemu-img commit -r 1M top.qcow2 & sleep 0.5; kill %1; wait %1'
+    clean top.qcow2
+    clean base.qcow2
+    must qemu-io -c 'read -P 5 0 8M' top.qcow2
+    must qemu-img commit top.qcow2
+    must qemu-io -c 'read -P 5 0 8M' base.qcow2
 }
 
 @test "no room in the base: the image is not emptied" {

@@ -36,6 +36,16 @@ static int copy_down(struct q2_disk *top, struct q2_disk *base,
     return ret == 0 ? q2_disk_finish(base, err) : ret;
 }
 
+// Nothing leads into the data file any more.
+static int give_back_data(struct q2_disk *top, struct q2_error *err)
+{
+    uint64_t size;
+    if (top->data == top->file)
+        return 0;
+    int ret = q2_io_get_size(top->data, &size, err);
+    return ret < 0 ? ret : q2_io_discard(top->data, 0, size, err);
+}
+
 static int make_empty(struct q2_disk *top, struct q2_error *err)
 {
     struct q2_image *img = q2_image_of(top);
@@ -44,6 +54,8 @@ static int make_empty(struct q2_disk *top, struct q2_error *err)
         ret = q2_disk_flush(top, err);
     if (ret == 0)
         ret = q2_image_cut_file(img, err);
+    if (ret == 0)
+        ret = give_back_data(top, err);
     return ret == 0 ? q2_disk_finish(top, err) : ret;
 }
 

@@ -9,10 +9,12 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/pool.h"
 #include "base/zero.h"
 #include "image/chain.h"
 #include "image/image.h"
@@ -28,9 +30,19 @@ struct job {
                                  // the new backing file, where it is in the old chain
     const struct q2_rebase_options *o;
     const struct q2_monitor *mon;
-    uint64_t grain;     // of comparing and writing
+    uint64_t grain; // of comparing and writing
+    // Zeros are written by one thread at a time, and by nobody else meanwhile.
+    pthread_rwlock_t zeroing;
+    pthread_mutex_t lock; // all below
+    uint64_t next;        // where to look on
+    bool copied, failed;
+    struct q2_error *err; // the first error's
+};
+
+// Of one thread.
+struct worker {
+    struct job *j;
     uint8_t *old, *new; // PIECE_BYTES each
-    uint64_t n_copied;  // bytes
 };
 
 // --- the header ----------------------------------------------------------------------
@@ -158,14 +170,15 @@ static int skip(const struct job *j, uint64_t offset, uint64_t *n_bytes, uint64_
     return 0;
 }
 
-static int read_new(const struct job *j, uint64_t offset, size_t n_bytes,
+static int read_new(const struct worker *w, uint64_t offset, size_t n_bytes,
                     struct q2_error *err)
 {
+    const struct job *j = w->j;
     size_t inside = 0;
     if (j->new_backing && offset < j->new_backing->size)
         inside = (size_t)q2_min_u64(n_bytes, j->new_backing->size - offset);
-    memset(j->new + inside, 0, n_bytes - inside);
-    int ret = inside > 0 ? q2_disk_read(j->new_backing, offset, j->new, inside, err) : 0;
+    memset(w->new + inside, 0, n_bytes - inside);
+    int ret = inside > 0 ? q2_disk_read(j->new_backing, offset, w->new, inside, err) : 0;
     return ret < 0 ? q2_context(err, "error while reading from new backing file") : 0;
 }
 
@@ -204,32 +217,46 @@ static int write_compressed(const struct job *j, uint64_t offset, const uint8_t 
     return ret;
 }
 
+static int write_zeros(struct job *j, uint64_t offset, size_t n_bytes,
+                       struct q2_error *err)
+{
+    pthread_rwlock_wrlock(&j->zeroing);
+    int ret = q2_disk_write_zeroes(j->d, offset, n_bytes, 0, err);
+    pthread_rwlock_unlock(&j->zeroing);
+    return ret;
+}
+
+static int write_data(struct job *j, uint64_t offset, const uint8_t *buf, size_t n_bytes,
+                      struct q2_error *err)
+{
+    pthread_rwlock_rdlock(&j->zeroing);
+    int ret = j->o->compress ? write_compressed(j, offset, buf, n_bytes, err)
+                             : q2_disk_put(j->d, offset, buf, n_bytes, err);
+    pthread_rwlock_unlock(&j->zeroing);
+    return ret;
+}
+
 static int write_run(struct job *j, uint64_t offset, const uint8_t *buf, size_t n_bytes,
                      bool zero, struct q2_error *err)
 {
-    int ret;
     // Version 2 can only say "as the backing file"; and which one that is will change.
-    if (zero && q2_image_of(j->d)->header.version >= 3)
-        ret = q2_disk_write_zeroes(j->d, offset, n_bytes, 0, err);
-    else if (j->o->compress)
-        ret = write_compressed(j, offset, buf, n_bytes, err);
-    else
-        ret = q2_disk_put(j->d, offset, buf, n_bytes, err);
-    j->n_copied += n_bytes;
+    bool mark = zero && q2_image_of(j->d)->header.version >= 3;
+    int ret = mark ? write_zeros(j, offset, n_bytes, err)
+                   : write_data(j, offset, buf, n_bytes, err);
     return ret < 0 ? q2_context(err, "Error while writing to COW image") : 0;
 }
 
-// Length of the run of grains at the start that are alike: the same in both, or not; and
+// Length of the run of grains from `at` on that are alike: the same in both, or not; and
 // if not, zeros in the old one, or not.
-static size_t run_alike(const struct job *j, size_t at, size_t n_bytes, bool *differs,
+static size_t run_alike(const struct worker *w, size_t at, size_t n_bytes, bool *differs,
                         bool *zero)
 {
-    size_t end = at, grain = (size_t)j->grain;
+    size_t end = at, grain = (size_t)w->j->grain;
     *differs = *zero = false;
     do {
         size_t n = (size_t)q2_min_u64(grain, n_bytes - end);
-        bool d = memcmp(j->old + end, j->new + end, n) != 0;
-        bool z = d && q2_is_zero(j->old + end, n);
+        bool d = memcmp(w->old + end, w->new + end, n) != 0;
+        bool z = d && q2_is_zero(w->old + end, n);
         if (end > at && (d != *differs || z != *zero))
             break;
         *differs = d;
@@ -241,48 +268,104 @@ static size_t run_alike(const struct job *j, size_t at, size_t n_bytes, bool *di
 
 // The range is whole grains. What the image reads as is what it shall read as later,
 // wherever it comes from.
-static int compare_and_copy(struct job *j, uint64_t offset, size_t n_bytes,
-                            struct q2_error *err)
+static int compare_and_copy(const struct worker *w, uint64_t offset, size_t n_bytes,
+                            bool *copied, struct q2_error *err)
 {
-    int ret = q2_disk_read(j->d, offset, j->old, n_bytes, err);
+    int ret = q2_disk_read(w->j->d, offset, w->old, n_bytes, err);
     if (ret < 0)
         return q2_context(err, "error while reading from old backing file");
-    ret = read_new(j, offset, n_bytes, err);
+    ret = read_new(w, offset, n_bytes, err);
     for (size_t at = 0, n; at < n_bytes && ret == 0; at += n) {
         bool differs, zero;
-        n = run_alike(j, at, n_bytes, &differs, &zero);
+        n = run_alike(w, at, n_bytes, &differs, &zero);
+        *copied = *copied || differs;
         if (differs)
-            ret = write_run(j, offset + at, j->old + at, n, zero, err);
+            ret = write_run(w->j, offset + at, w->old + at, n, zero, err);
     }
     return ret;
 }
 
-// Compares a piece that holds `at`, of at most n bytes from there; *next: its end.
-static int do_piece(struct job *j, uint64_t at, uint64_t n, uint64_t *next,
-                    struct q2_error *err)
+// With the lock held: the next piece to be compared, whole grains; *n_bytes is 0 when
+// there is none.
+static int next_piece(struct job *j, uint64_t *start, size_t *n_bytes,
+                      struct q2_error *err)
 {
-    uint64_t start = q2_align_down(at, j->grain);
-    uint64_t end = q2_align_up(at + q2_min_u64(n, PIECE_BYTES), j->grain);
-    end = q2_min_u64(end, q2_min_u64(start + PIECE_BYTES, j->d->size));
-    *next = end;
-    return compare_and_copy(j, start, (size_t)(end - start), err);
-}
-
-static int copy_differences(struct job *j, struct q2_error *err)
-{
-    uint64_t n = 0, n_skip = 0, next;
-    for (uint64_t at = 0; at < j->d->size; at = next) {
+    uint64_t n = 0, n_skip = 0, end;
+    *n_bytes = 0;
+    while (j->next < j->d->size && !j->failed) {
         if (q2_monitor_cancelled(j->mon))
             return q2_fail(err, -ECANCELED, "Stopped");
-        int ret = skip(j, at, &n, &n_skip, err);
-        next = at + n_skip;
-        if (ret == 0 && n_skip == 0)
-            ret = do_piece(j, at, n, &next, err);
+        q2_monitor_progress(j->mon, j->next, j->d->size);
+        int ret = skip(j, j->next, &n, &n_skip, err);
         if (ret < 0)
             return ret;
-        q2_monitor_progress(j->mon, next, j->d->size);
+        if (n_skip > 0) {
+            j->next += n_skip;
+            continue;
+        }
+        *start = q2_align_down(j->next, j->grain);
+        end = q2_align_up(j->next + q2_min_u64(n, PIECE_BYTES), j->grain);
+        end = q2_min_u64(end, q2_min_u64(*start + PIECE_BYTES, j->d->size));
+        j->next = end;
+        *n_bytes = (size_t)(end - *start);
+        return 0;
     }
     return 0;
+}
+
+static int one_piece(const struct worker *w, bool *more, struct q2_error *err)
+{
+    struct job *j = w->j;
+    uint64_t start = 0;
+    size_t n_bytes;
+    bool copied = false;
+    pthread_mutex_lock(&j->lock);
+    int ret = next_piece(j, &start, &n_bytes, err);
+    pthread_mutex_unlock(&j->lock);
+    *more = ret == 0 && n_bytes > 0;
+    if (*more)
+        ret = compare_and_copy(w, start, n_bytes, &copied, err);
+    pthread_mutex_lock(&j->lock);
+    j->copied = j->copied || copied;
+    if (ret < 0 && !j->failed)
+        *j->err = *err;
+    j->failed = j->failed || ret < 0;
+    pthread_mutex_unlock(&j->lock);
+    return ret;
+}
+
+static int work(void *opaque, unsigned index)
+{
+    struct worker w = {.j = opaque,
+                       .old = aligned_alloc(BUFFER_ALIGN, PIECE_BYTES),
+                       .new = aligned_alloc(BUFFER_ALIGN, PIECE_BYTES)};
+    struct q2_error err = Q2_ERROR_INIT;
+    bool more = true;
+    int ret = 0;
+    (void)index;
+    if (!w.old || !w.new) {
+        pthread_mutex_lock(&w.j->lock);
+        ret = q2_fail_memory(w.j->err, 2 * PIECE_BYTES);
+        w.j->failed = true;
+        pthread_mutex_unlock(&w.j->lock);
+    }
+    while (ret == 0 && more)
+        ret = one_piece(&w, &more, &err);
+    free(w.old);
+    free(w.new);
+    return ret;
+}
+
+static int copy_differences(struct job *j)
+{
+    pthread_rwlock_init(&j->zeroing, NULL);
+    pthread_mutex_init(&j->lock, NULL);
+    // Two pieces of one cluster must not be written at the same time.
+    unsigned n_threads = j->grain < j->d->cluster_size ? 1 : q2_pool_processors();
+    int ret = q2_pool_run(n_threads, work, j);
+    pthread_mutex_destroy(&j->lock);
+    pthread_rwlock_destroy(&j->zeroing);
+    return ret;
 }
 
 // --- all of it -------------------------------------------------------------------------
@@ -291,7 +374,7 @@ static int copy_differences(struct job *j, struct q2_error *err)
 static void warn_of_snapshots(const struct job *j)
 {
     const struct q2_header *h = &q2_image_of(j->d)->header;
-    if (h->nb_snapshots > 0 && j->n_copied > 0)
+    if (h->nb_snapshots > 0 && j->copied)
         q2_monitor_warn(j->mon,
                         "'%s': the backing files differ; what its %" PRIu32
                         " internal snapshot%s shows of them has changed",
@@ -305,26 +388,18 @@ static bool is_in_chain(const struct q2_disk *top, const struct q2_disk *layer)
     return top != NULL;
 }
 
-static int run(struct job *j, struct q2_error *err)
-{
-    j->old = aligned_alloc(BUFFER_ALIGN, PIECE_BYTES);
-    j->new = aligned_alloc(BUFFER_ALIGN, PIECE_BYTES);
-    int ret = j->old && j->new ? 0 : q2_fail_memory(err, 2 * PIECE_BYTES);
-    if (ret == 0)
-        ret = copy_differences(j, err);
-    free(j->old);
-    free(j->new);
-    return ret;
-}
-
 int q2_rebase(struct q2_disk *d, struct q2_disk *new_backing,
               const struct q2_rebase_options *o, const struct q2_monitor *mon,
               struct q2_error *err)
 {
-    struct job j = {.d = d, .new_backing = new_backing, .o = o, .mon = mon};
+    struct job j = {.d = d,
+                    .new_backing = new_backing,
+                    .o = o,
+                    .mon = mon,
+                    .grain = o->compress ? d->cluster_size : d->grain_size,
+                    .err = err};
     j.known = new_backing && is_in_chain(d->backing, new_backing) ? new_backing : NULL;
-    j.grain = o->compress ? d->cluster_size : d->grain_size;
-    int ret = run(&j, err);
+    int ret = copy_differences(&j);
     if (ret == 0)
         ret = q2_rebase_header(d, o, err);
     if (ret == 0)
