@@ -505,4 +505,13 @@ extra_size 0xffffffff
 0 0xff00000000010000
 0 0x00ffffffffff0000
 EOF
+    # Two of one name.
+    must oracle create -q -f qcow2 a 64M
+    must qcow2 bitmap --add a x
+    must qcow2 bitmap --add a y
+    cp a b
+    imgtool poke a $(($(imgtool bitmap a 1 table_offset --where) + 24)) 78
+    one_error 1 qcow2 io -c 'write 0 1k' a
+    message_has 'Bitmap already exists: x'
+    must qcow2 io -c 'write 0 1k' b
 }

@@ -113,11 +113,30 @@ int q2_bitmaps_read_table(struct q2_image *img, struct q2_live_bitmap *b,
     return ret;
 }
 
-static int load_bitmap(struct q2_image *img, struct q2_live_bitmap *b, uint64_t *room,
+// What the bitmaps may still take, so that the cost of one is not that of a thousand
+// which share its clusters.
+struct room {
+    uint64_t table_bytes;
+    uint64_t clusters; // of bits: of no file more than it has
+};
+
+static int take_room(struct room *room, const struct q2_live_bitmap *b,
+                     struct q2_error *err)
+{
+    uint64_t n_bytes = (uint64_t)b->entry.table_size * 8, n = 0;
+    for (uint32_t i = 0; i < b->entry.table_size; i++)
+        n += (b->table[i] & Q2_OFFSET_MASK) != 0;
+    if (n_bytes > room->table_bytes || n > room->clusters)
+        return q2_fail(err, -EFBIG, "The bitmaps are too large together");
+    room->table_bytes -= n_bytes;
+    room->clusters -= n;
+    return 0;
+}
+
+static int load_bitmap(struct q2_image *img, struct q2_live_bitmap *b, struct room *room,
                        struct q2_error *err)
 {
     uint64_t disk_size = q2_align_up(img->header.size, 512);
-    uint64_t n_bytes = (uint64_t)b->entry.table_size * 8;
     int ret = q2_bitmap_check(&b->entry, disk_size, img->cluster_bits, err);
     if (ret < 0)
         return ret;
@@ -131,10 +150,9 @@ static int load_bitmap(struct q2_image *img, struct q2_live_bitmap *b, uint64_t 
                        "Could not read bitmap '%s' from image: its table has %" PRIu32
                        " entries, which is not what the disk needs",
                        b->entry.name, b->entry.table_size);
-    if (n_bytes > *room)
-        return q2_fail(err, -EFBIG, "The tables of the bitmaps are too large together");
-    *room -= n_bytes;
     ret = q2_bitmaps_read_table(img, b, err);
+    if (ret == 0)
+        ret = take_room(room, b, err);
     if (ret < 0)
         return q2_context(err,
                           "Could not read bitmap_table table from image for bitmap '%s'",
@@ -142,18 +160,46 @@ static int load_bitmap(struct q2_image *img, struct q2_live_bitmap *b, uint64_t 
     return q2_bits_open(img, b, disk_size, err);
 }
 
+static int by_name(const void *a, const void *b)
+{
+    const char *const *x = a, *const *y = b;
+    return strcmp(*x, *y);
+}
+
+static int refuse_namesakes(const struct q2_bitmaps *all, struct q2_error *err)
+{
+    const char **names = malloc(all->n * sizeof(*names));
+    int ret = 0;
+    if (!names)
+        return q2_fail_memory(err, all->n * sizeof(*names));
+    for (unsigned i = 0; i < all->n; i++)
+        names[i] = all->list[i].entry.name;
+    qsort(names, all->n, sizeof(*names), by_name);
+    for (unsigned i = 1; i < all->n && ret == 0; i++) {
+        if (strcmp(names[i - 1], names[i]) == 0)
+            ret = q2_fail(err, -EINVAL, "Bitmap already exists: %s", names[i]);
+    }
+    free(names);
+    return ret;
+}
+
 static int load_list(struct q2_image *img, const struct q2_bitmap *entries, unsigned n,
                      struct q2_error *err)
 {
     struct q2_bitmaps *all = img->bitmaps;
-    uint64_t room = MAX_TABLE_BYTES;
-    int ret = 0;
+    struct room room = {.table_bytes = MAX_TABLE_BYTES};
+    uint64_t file_size;
+    int ret = q2_io_get_size(img->disk.file, &file_size, err);
+    if (ret < 0)
+        return ret;
+    room.clusters = q2_div_round_up(file_size, img->cluster_size);
     all->list = calloc(n, sizeof(*all->list));
     if (!all->list)
         return q2_fail_memory(err, n * sizeof(*all->list));
     for (unsigned i = 0; i < n; i++)
         all->list[i].entry = entries[i];
     all->n = n;
+    ret = refuse_namesakes(all, err);
     for (unsigned i = 0; i < n && ret == 0; i++)
         ret = load_bitmap(img, &all->list[i], &room, err);
     return ret;
