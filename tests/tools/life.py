@@ -197,13 +197,11 @@ class Life(Player):
         if refused or (size > now and (now % self.cluster or
                                        (self.version == 2 and self.backing is not None))):
             program = QCOW2
-        if self.passphrase is not None:  # preallocated by QEMU it reads as anything
-            program = QCOW2
         options = ["--shrink"]
         if size > now and self.rng.random() < 0.4:
-            # QEMU fails where the file is longer than what is to be added.
-            modes = ("metadata", "falloc", "full") if program == QCOW2 else ("metadata",)
-            options = ["--preallocation=" + self.rng.choice(modes)]
+            # What QEMU preallocates reads as what was there before.
+            program = QCOW2
+            options = ["--preallocation=" + self.rng.choice(("metadata", "falloc", "full"))]
         self.do(program, "resize", "-f", "qcow2", *options, str(size), refused=refused)
         self.set_size(size)
 
