@@ -440,6 +440,25 @@ EOF
     done
 }
 
+@test "an encrypted data file, even one that is said to be raw" {
+    local raw o=driver=qcow2,encrypt.key-secret=s,file.filename=a.qcow2
+    local secret=(--object secret,id=s,data=passw0rd)
+    for raw in off on; do
+        rm -f a.qcow2 d.raw
+        must qemu-img create -q -f qcow2 "${secret[@]}" -o encrypt.format=luks \
+            -o encrypt.key-secret=s,encrypt.iter-time=10 \
+            -o data_file=d.raw,data_file_raw=$raw a.qcow2 1M
+        must qemu-io "${secret[@]}" --image-opts -c 'write -P 1 0 200k' -c 'read -P 0 512k 64k' $o
+        must qemu-img io "${secret[@]}" --image-opts -c 'read -P 1 0 64k' \
+            -c 'write -z 1k 1k' -c 'write -z 128k 64k' -c 'write -P 5 300100 9k' \
+            -c 'discard 0 64k' $o
+        must qemu-io "${secret[@]}" --image-opts -c 'read -P 0 0 64k' -c 'read -P 1 64k 64k' \
+            -c 'read -P 0 128k 64k' -c 'read -P 5 300100 9k' -c 'read -P 0 320k 704k' $o
+        must oracle check "${secret[@]}" --image-opts $o
+        ! grep -q "$(printf '\5\5\5\5\5\5\5\5')" d.raw || fail 'it is not encrypted'
+    done
+}
+
 @test "lazy refcounts: a writer that dies is repaired by the next" {
     must qemu-img create -q -f qcow2 -o data_file=d.raw,lazy_refcounts=on a.qcow2 8M
     run qemu-img io -c 'write -P 1 0 64k' -c 'write -P 2 7M 64k' -c flush -c abort a.qcow2

@@ -36,10 +36,11 @@ int q2_data_file_zero(struct q2_image *img, uint64_t guest_offset, uint64_t n_by
 void q2_data_file_discard(struct q2_image *img, uint64_t guest_offset, uint64_t n_bytes,
                           enum q2_free_reason why);
 
-// Must the data file read as the guest's disk does?
+// Must the data file read as the guest's disk does? (An encrypted one cannot, whatever
+// the header says.)
 static inline bool q2_data_file_is_raw(const struct q2_image *img)
 {
-    return q2_image_has_data_file(img) &&
+    return q2_image_has_data_file(img) && !q2_image_is_encrypted(img) &&
            (img->header.autoclear_features & Q2_AUTOCLEAR_DATA_FILE_RAW);
 }
 

@@ -94,6 +94,9 @@ int q2_image_unmap_behind(struct q2_image *img, uint64_t guest_offset,
     pthread_mutex_lock(&img->lock);
     ret = drop_tables(img, first, err);
     pthread_mutex_unlock(&img->lock);
+    // Not before it is certain that nothing is read there any more.
+    if (ret == 0 && q2_image_has_data_file(img))
+        ret = q2_io_flush(img->disk.file, err);
     if (ret == 0)
         q2_data_file_discard(img, guest_offset, UINT64_MAX, Q2_FREE_SNAPSHOT);
     return ret;
