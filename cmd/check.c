@@ -169,6 +169,7 @@ static int check_layers(const struct q2_command_line *line, struct q2_check_sett
         if (!s->common->json && !s->common->quiet)
             printf("\nBacking file '%s':\n", chain.path);
         s->request.path = s->shown = chain.path;
+        s->request.data_file = NULL;
         s->request.format = chain.format;
         code = worse(code, check_layer(line, s, &chain, &more, err));
     }

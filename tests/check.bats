@@ -1158,6 +1158,52 @@ little_memory() {
     must qemu-img check data-file.qcow2
 }
 
+@test "--read-data reads the data file, and says which one is missing" {
+    base_with_data_file
+    must qemu-img check --read-data image.qcow2
+    make_unreadable $((2 << 20))
+    mv data.raw other.raw
+    one_error 1 qemu-img check --read-data image.qcow2
+    [ "$message" = "qemu-img: Could not open 'image.qcow2': Could not open 'data.raw': No such file or directory" ]
+    must qemu-img check image.qcow2
+    must qemu-img check --read-data --image-opts \
+        driver=qcow2,file.filename=image.qcow2,data-file.filename=other.raw
+    mv other.raw data.raw
+    must_exit 2 with_bad_disk qemu-img check --read-data image.qcow2
+    # What an image names is opened only as a plain path.
+    imgtool extension image.qcow2 data_file --data "$(printf 'nbd://a/' | xxd -p)"
+    one_error 1 qemu-img check --read-data image.qcow2
+    message_has "Unknown protocol 'nbd'"
+}
+
+@test "--read-data inflates zstd, with extended entries, too" {
+    must oracle create -q -f qcow2 -o compression_type=zstd,extended_l2=on image.qcow2 8M
+    printf '%s\n' 'write -q -c -P 5 0 64k' 'write -q -c -P 6 64k 64k' |
+        qemu_io qcow2 image.qcow2
+    must qemu-img check --read-data image.qcow2
+    imgtool spoil image.qcow2
+    must qemu-img check image.qcow2
+    must_exit 2 qemu-img check --read-data image.qcow2
+    [ "$(qemu-img check --read-data image.qcow2 2>&1 | grep -c 'does not inflate')" -eq 1 ]
+}
+
+@test "a dirty image of every feature is repaired by who opens it for writing" {
+    local options
+    for options in extended_l2=on data_file=data.raw compression_type=zstd; do
+        rm -f image.qcow2 data.raw
+        must oracle create -q -f qcow2 -o "lazy_refcounts=on,$options" image.qcow2 8M
+        printf '%s\n' 'write -q -P 5 0 128k' 'write -q -z 1M 4k' | qemu_io qcow2 image.qcow2
+        keep_contents
+        # The L2 table's count was not written when the program died.
+        imgtool refcount image.qcow2 "$(($(imgtool l1 image.qcow2 0) & 0xfffffffffe00))" 0
+        imgtool field image.qcow2 incompatible_features \
+            $(($(imgtool field image.qcow2 incompatible_features) | 1))
+        must qemu-img amend -o lazy_refcounts=off image.qcow2
+        clean image.qcow2
+        same_contents
+    done
+}
+
 @test "a lazy image whose refcounts were never written is healed" {
     local guest
     base lazy_refcounts=on

@@ -35,6 +35,7 @@ static int try_candidate(struct q2_io *io, const struct q2_candidate *c, bool re
                          uint64_t *n_compressed, struct q2_error *err)
 {
     struct q2_error why = Q2_ERROR_INIT; // a header that is refused is an answer, too
+    const struct q2_scan_data data = {NULL};
     struct q2_io *trial;
     struct q2_scan s;
     *clean = false;
@@ -43,7 +44,7 @@ static int try_candidate(struct q2_io *io, const struct q2_candidate *c, bool re
         return ret;
     ret = write_candidate(trial, c, err);
     if (ret == 0) {
-        ret = q2_scan_run(&s, trial, read_data, mon, &why);
+        ret = q2_scan_run(&s, trial, read_data ? &data : NULL, mon, &why);
         if (ret == 0) {
             *clean = q2_scan_clean(&s);
             *n_compressed = s.compressed_clusters;

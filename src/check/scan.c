@@ -207,29 +207,32 @@ int q2_scan_worked(struct q2_scan *s, uint64_t n_bytes, struct q2_error *err)
     return 0;
 }
 
-static int read_header(struct q2_scan *s, struct q2_error *err)
+int q2_scan_header(struct q2_io *io, struct q2_header *header, struct q2_error *err)
 {
     uint8_t start[Q2_HEADER_V3_MIN_BYTES];
-    int ret = q2_io_get_size(s->io, &s->file_size, err);
+    uint64_t file_size;
+    int ret = q2_io_get_size(io, &file_size, err);
     if (ret == 0)
-        ret = q2_io_read(s->io, 0, start, sizeof(start), err);
+        ret = q2_io_read(io, 0, start, sizeof(start), err);
     if (ret < 0)
         return ret;
     size_t n =
-        (size_t)q2_min_u64(s->file_size, q2_header_bytes_needed(start, sizeof(start)));
+        (size_t)q2_min_u64(file_size, q2_header_bytes_needed(start, sizeof(start)));
     uint8_t *buf = malloc(n > 0 ? n : 1);
     if (!buf)
         return q2_fail_memory(err, n);
-    ret = q2_io_read(s->io, 0, buf, n, err);
+    ret = q2_io_read(io, 0, buf, n, err);
     if (ret == 0)
-        ret = q2_header_decode(buf, n, &s->header, err);
+        ret = q2_header_decode(buf, n, header, err);
     free(buf);
     return ret;
 }
 
 static int prepare(struct q2_scan *s, struct q2_error *err)
 {
-    int ret = read_header(s, err);
+    int ret = q2_io_get_size(s->io, &s->file_size, err);
+    if (ret == 0)
+        ret = q2_scan_header(s->io, &s->header, err);
     if (ret < 0)
         return ret;
     const struct q2_header *h = &s->header;
@@ -239,7 +242,9 @@ static int prepare(struct q2_scan *s, struct q2_error *err)
     s->data_file = (h->incompatible_features & Q2_INCOMPAT_DATA_FILE) != 0;
     s->zero_flag = h->version >= 3 && !s->extended;
     s->l2_words = s->extended ? 2 : 1;
-    s->data = s->data_file ? NULL : s->io;
+    s->data = s->io;
+    if (s->data_file)
+        s->data = s->read_data ? s->read_data->file : NULL;
     s->l2_bits = h->cluster_bits - (s->extended ? 4 : 3);
     s->file_clusters = q2_div_round_up(s->file_size, s->cluster_size);
     s->format = q2_refcount_format(h->refcount_order);
@@ -459,10 +464,10 @@ static int run(struct q2_scan *s, bool for_repair, struct q2_error *err)
     return ret;
 }
 
-int q2_scan_run(struct q2_scan *s, struct q2_io *io, bool read_data,
+int q2_scan_run(struct q2_scan *s, struct q2_io *io, const struct q2_scan_data *data,
                 const struct q2_monitor *mon, struct q2_error *err)
 {
-    *s = (struct q2_scan){.io = io, .mon = mon, .read_data = read_data};
+    *s = (struct q2_scan){.io = io, .mon = mon, .read_data = data};
     return run(s, false, err);
 }
 

@@ -76,7 +76,7 @@ struct q2_scan {
     struct q2_io *io;
     const struct q2_scan_bounds *bounds; // NULL: all of the file counts
     const struct q2_monitor *mon;
-    bool read_data;
+    const struct q2_scan_data *read_data; // NULL: no data is read
     bool keep_packed; // some that do not inflate stay as they are: only their data is
                       // broken
     bool inflate;     // try all compressed clusters: some entry leads astray
@@ -91,7 +91,7 @@ struct q2_scan {
     bool extended;      // the image has extended L2 entries
     bool zero_flag;     // bit 0 of an L2 entry says that it reads as zeros
     bool data_file;     // guest data lie in another file, at their guest offsets
-    struct q2_io *data; // that file, if all data is to be read; else io, or NULL
+    struct q2_io *data; // where guest data are; NULL: not known
     const struct q2_refcount_format *format;
 
     uint64_t *refcount_table; // entries as they stand; NULL when it could not be read
@@ -159,10 +159,17 @@ struct q2_scan {
 
 #define Q2_MAX_ORPHANS 65536U
 
-// Scans the image in io. On success the caller clears the scan; on failure (the header
-// cannot be used, memory, I/O) it is cleared.
-int q2_scan_run(struct q2_scan *s, struct q2_io *io, bool read_data,
+// All data is to be read, too.
+struct q2_scan_data {
+    struct q2_io *file; // of an image with an external data file; NULL: it is not read
+};
+
+// Scans the image in io; data NULL: its metadata. On success the caller clears the scan;
+// on failure (the header cannot be used, memory, I/O) it is cleared.
+int q2_scan_run(struct q2_scan *s, struct q2_io *io, const struct q2_scan_data *data,
                 const struct q2_monitor *mon, struct q2_error *err);
+// The header alone. The caller clears it.
+int q2_scan_header(struct q2_io *io, struct q2_header *header, struct q2_error *err);
 // The same, and when anything is wrong (or with inflate) every compressed cluster is
 // tried.
 int q2_scan_for_repair(struct q2_scan *s, struct q2_io *io,

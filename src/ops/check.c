@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "check/undo.h"
+#include "image/path.h"
 #include "image/probe.h"
 #include "io/file.h"
 #include "ops/check_progress.h"
@@ -21,17 +22,54 @@ void q2_check_clear(struct q2_check_report *report)
         q2_scan_clear(&report->scan);
 }
 
+// The image, and where its data is, if that is to be read (all), too.
+struct target {
+    struct q2_io *io;
+    struct q2_scan_data data;
+    const struct q2_scan_data *all; // NULL: the metadata is enough
+};
+
+static enum q2_lock_mode lock_for_reading(const struct q2_check_request *r)
+{
+    return r->shared ? Q2_LOCK_SHARED : Q2_LOCK_READ;
+}
+
 static int open_file(const struct q2_check_request *r, struct q2_io **io,
                      struct q2_error *err)
 {
     bool writable = r->repair && !r->dry_run;
     const struct q2_file_options options = {
         .writable = writable,
-        .lock = writable    ? Q2_LOCK_WRITE
-                : r->shared ? Q2_LOCK_SHARED
-                            : Q2_LOCK_READ,
+        .lock = writable ? Q2_LOCK_WRITE : lock_for_reading(r),
     };
     return q2_file_open(r->path, &options, io, err);
+}
+
+// All data is to be read: opens the file it is in, if it is another one. What the header
+// says when it makes no sense is told by the scan.
+static int open_data(const struct q2_check_request *r, struct target *t,
+                     struct q2_error *err)
+{
+    const struct q2_file_options options = {.lock = lock_for_reading(r)};
+    struct q2_error ignored = Q2_ERROR_INIT;
+    struct q2_header header;
+    const char *path = r->data_file;
+    int ret = 0;
+    if (!r->read_data)
+        return 0;
+    t->all = &t->data;
+    if (q2_scan_header(t->io, &header, &ignored) < 0)
+        return 0;
+    if (header.incompatible_features & Q2_INCOMPAT_DATA_FILE) {
+        if (!path && !header.data_file)
+            ret = q2_fail(err, -EINVAL, "'data-file' is required for this image");
+        else if (!path)
+            ret = q2_path_plain(header.data_file, &path, err);
+        if (ret == 0)
+            ret = q2_file_open(path, &options, &t->data.file, err);
+    }
+    q2_header_clear(&header);
+    return ret;
 }
 
 static uint64_t fixed(uint64_t before, uint64_t after)
@@ -67,17 +105,17 @@ static int apply_whole(const struct q2_check_request *r, const struct q2_plan *p
 }
 
 static int apply(const struct q2_check_request *r, const struct q2_plan *p,
-                 struct q2_io *io, struct q2_check_progress *progress,
+                 const struct target *t, struct q2_check_progress *progress,
                  struct q2_check_report *out, struct q2_error *err)
 {
     uint64_t corruptions = out->scan.corruptions, leaks = out->scan.leaks;
     const struct q2_monitor *mon = &progress->monitor;
-    int ret = apply_whole(r, p, io, mon, err);
+    int ret = apply_whole(r, p, t->io, mon, err);
     if (ret < 0)
         return ret;
     q2_check_progress_stage(progress, 1);
     q2_scan_clear(&out->scan);
-    ret = q2_scan_run(&out->scan, io, r->read_data, mon, err);
+    ret = q2_scan_run(&out->scan, t->io, t->all, mon, err);
     if (ret == -ECANCELED)
         q2_monitor_warn(mon, "The repair is done; the check after it was stopped");
     if (ret < 0)
@@ -101,14 +139,14 @@ static int tell_plan(const struct q2_check_request *r, const struct q2_plan *p,
     return ret;
 }
 
-static int repair(const struct q2_check_request *r, struct q2_io *io,
+static int repair(const struct q2_check_request *r, const struct target *t,
                   struct q2_check_progress *progress, struct q2_check_report *out,
                   struct q2_error *err)
 {
     struct q2_plan plan;
     q2_check_progress_stage(progress, PLANNED);
     q2_scan_shrink(&out->scan); // its numbers are enough
-    int ret = q2_plan_make(&plan, io, r->mode, r->clear_features, r->read_data,
+    int ret = q2_plan_make(&plan, t->io, r->mode, r->clear_features, r->read_data,
                            &progress->monitor, err);
     if (ret < 0)
         return ret;
@@ -117,9 +155,9 @@ static int repair(const struct q2_check_request *r, struct q2_io *io,
     if (q2_plan_has_edits(&plan))
         ret = check_gain(out, &plan, err);
     if (ret == 0)
-        ret = tell_plan(r, &plan, io, err);
+        ret = tell_plan(r, &plan, t->io, err);
     if (ret == 0 && !r->dry_run && q2_plan_has_edits(&plan))
-        ret = apply(r, &plan, io, progress, out, err);
+        ret = apply(r, &plan, t, progress, out, err);
     q2_plan_clear(&plan);
     return ret;
 }
@@ -146,27 +184,29 @@ static void tell_cure(const struct q2_check_request *r, struct q2_io *io,
     q2_plan_clear(&trial);
 }
 
-static int check_open(const struct q2_check_request *r, struct q2_io *io,
+static int check_open(const struct q2_check_request *r, struct target *t,
                       struct q2_check_progress *progress, struct q2_check_report *out,
                       struct q2_error *err)
 {
     const char *format = r->format;
-    int ret = format ? 0 : q2_probe(io, &format, err);
+    int ret = format ? 0 : q2_probe(t->io, &format, err);
     if (ret == 0 && !q2_format_known(format))
         return q2_fail(err, -EINVAL, "Unknown driver '%s'", format);
     if (ret == 0 && strcmp(format, "qcow2") != 0) {
         out->unsupported = true;
         return 0;
     }
+    if (ret == 0)
+        ret = open_data(r, t, err);
     if (ret < 0)
         return ret;
     struct q2_error why = Q2_ERROR_INIT;
     q2_check_progress_stage(progress, r->repair ? SCANNED : 1);
-    ret = q2_scan_run(&out->scan, io, r->read_data, &progress->monitor, &why);
+    ret = q2_scan_run(&out->scan, t->io, t->all, &progress->monitor, &why);
     bool heals = r->repair && r->mode == Q2_REPAIR_MODE_ALL;
     if (ret < 0 && (!heals || !may_heal_header(r, ret))) {
         if (may_heal_header(r, ret))
-            tell_cure(r, io, progress);
+            tell_cure(r, t->io, progress);
         *err = why;
         return ret;
     }
@@ -174,7 +214,7 @@ static int check_open(const struct q2_check_request *r, struct q2_io *io,
         out->scan.corruptions = 1; // the header; nothing behind it could be looked at
     else if (r->found)
         r->found(r->opaque, &out->scan);
-    ret = r->repair ? repair(r, io, progress, out, err) : 0;
+    ret = r->repair ? repair(r, t, progress, out, err) : 0;
     if (ret < 0)
         q2_scan_clear(&out->scan);
     return ret;
@@ -183,14 +223,15 @@ static int check_open(const struct q2_check_request *r, struct q2_io *io,
 int q2_check(const struct q2_check_request *r, const struct q2_monitor *mon,
              struct q2_check_report *out, struct q2_error *err)
 {
-    struct q2_io *io;
+    struct target t = {0};
     struct q2_check_progress progress;
     q2_check_progress_start(&progress, mon);
     *out = (struct q2_check_report){0};
-    int ret = open_file(r, &io, err);
+    int ret = open_file(r, &t.io, err);
     if (ret == 0) {
-        ret = check_open(r, io, &progress, out, err);
-        q2_io_close(io);
+        ret = check_open(r, &t, &progress, out, err);
+        q2_io_close(t.data.file);
+        q2_io_close(t.io);
     }
     return ret < 0 ? q2_context(err, "Could not open '%s'", r->path) : 0;
 }

@@ -9,9 +9,10 @@
 
 struct q2_check_request {
     const char *path;
-    const char *format; // NULL: probed
-    bool shared;        // -U
-    bool read_data;     // read every data cluster, inflate every compressed one
+    const char *format;    // NULL: probed
+    bool shared;           // -U
+    bool read_data;        // read every data cluster, inflate every compressed one
+    const char *data_file; // in place of the data file that the header names; NULL: not
     bool repair;
     enum q2_repair_mode mode;
     uint64_t clear_features; // unknown incompatible feature bits to clear

@@ -29,7 +29,7 @@ static int repair(struct q2_io *io, struct damage *found, struct q2_error *err)
 {
     struct q2_scan scan;
     struct q2_plan plan;
-    int ret = q2_scan_run(&scan, io, false, NULL, err);
+    int ret = q2_scan_run(&scan, io, NULL, NULL, err);
     if (ret < 0)
         return ret;
     *found = (struct damage){.leaks = scan.leaks, .corruptions = scan.corruptions};

@@ -285,7 +285,7 @@ static bool sound_after_cut(struct engine *e, size_t n, struct dice *d)
     struct q2_scan scan;
     if (q2_fault_state(e->f.fault, n, keep, d, &state, &e->err) < 0)
         give_up("%s", e->err.message);
-    bool sound = q2_scan_run(&scan, state, false, NULL, &e->err) == 0;
+    bool sound = q2_scan_run(&scan, state, NULL, NULL, &e->err) == 0;
     if (sound) {
         sound = scan.corruptions == 0 && scan.check_errors == 0;
         q2_scan_clear(&scan);
