@@ -133,6 +133,10 @@ void q2_data_file_discard(struct q2_image *img, uint64_t guest_offset, uint64_t 
 {
     struct q2_error ignored = Q2_ERROR_INIT; // the space stays, that is all
     struct q2_io *data = img->disk.data;
+    // On a request the mapping follows: until then a hole is zeros, but not in an
+    // encrypted file.
+    if (why == Q2_FREE_REQUEST && q2_image_is_encrypted(img))
+        return;
     if (!q2_image_has_data_file(img) || !data || img->corrupt || !img->pass_discard[why])
         return;
     if (cut_range(data, guest_offset, &n_bytes, &ignored) == 0 && n_bytes > 0)
