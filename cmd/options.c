@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/secret.h"
+
 #define MAX_OPTIONS 64
 #define HELP_COLUMN 29
 #define NAME_SIZE 256
@@ -95,6 +97,8 @@ static int handle_one(struct q2_command_line *line, int c, q2_option_handler han
     if (row->code == Q2_OPTION_UNSUPPORTED)
         return refuse(row, err);
     int rc = q2_common_take(line, row->code, optarg, &taken, err);
+    if (row->code == Q2_OPTION_OBJECT) // other processes see the command line
+        q2_secret_wipe(optarg, strlen(optarg));
     return rc || taken ? rc : handle(line, row->code, optarg, err);
 }
 

@@ -229,6 +229,19 @@ one_error_or_hint() {
     esac
 }
 
+@test "a passphrase does not stay on the command line" {
+    mkfifo lines
+    qemu-io "${S[@]}" --image-opts "$(opts luks)" <lines >said 2>&1 3>&- &
+    exec 9>lines
+    echo length >&9
+    wait_until grep -q MiB said
+    tr '\0' ' ' <"/proc/$!/cmdline" >cmdline
+    exec 9>&-
+    wait $!
+    grep -q -e '--object' cmdline
+    ! grep -q passw0rd cmdline || fail "$(cat cmdline)"
+}
+
 @test "what unlocks an image, in --image-opts and json:, as QEMU takes it" {
     local name o
     for name in luks aes plain; do
