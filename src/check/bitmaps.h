@@ -46,4 +46,11 @@ struct q2_directory_field {
 bool q2_directory_mend_field(uint8_t *e, uint64_t disk_size, unsigned cluster_bits,
                              struct q2_directory_field *found);
 
+// Keeps the name of a bitmap for findings (scan_bitmaps.c).
+int q2_scan_keep_name(struct q2_scan *s, const uint8_t *text, size_t n_bytes,
+                      const char **name, struct q2_error *err);
+// Reports names that are there more than once (bitmap_names.c).
+int q2_scan_bitmap_names(struct q2_scan *s, const struct q2_directory *d,
+                         struct q2_error *err);
+
 #endif

@@ -113,7 +113,8 @@ int q2_heal_bitmaps(struct q2_plan *p, const struct q2_scan *s, bool *changed,
     for (size_t k = 0; k < sizeof(order) / sizeof(order[0]) && !*changed; k++) {
         for (size_t i = 0; i < s->findings.n && ret == 0; i++) {
             const struct q2_finding *f = &s->findings.list[i];
-            bool waits = order[k] == Q2_PROBLEM_BITMAP_FIELD && !(f->has & Q2_HAS_EDIT);
+            bool waits =
+                order[k] != Q2_PROBLEM_BITMAP_DIRECTORY && !(f->has & Q2_HAS_EDIT);
             if (f->problem != order[k] || waits)
                 continue;
             ret = heal_one(p, s, f, err);

@@ -3,6 +3,7 @@
 
 libqcow2_a_SOURCES += \
 	src/check/apply.c \
+	src/check/bitmap_names.c \
 	src/check/bitmaps.h \
 	src/check/candidates.c \
 	src/check/candidates_ext.c \

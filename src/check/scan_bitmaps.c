@@ -54,8 +54,8 @@ static bool is_preclaimed(const struct q2_scan *s, uint64_t offset, uint64_t n_b
     return true;
 }
 
-static int keep_name(struct q2_scan *s, const uint8_t *text, size_t n_bytes,
-                     const char **name, struct q2_error *err)
+int q2_scan_keep_name(struct q2_scan *s, const uint8_t *text, size_t n_bytes,
+                      const char **name, struct q2_error *err)
 {
     void *list = s->bitmap_names;
     int ret =
@@ -104,7 +104,7 @@ static int report_length(struct q2_scan *s, const struct q2_directory *d,
     struct q2_directory_entry e = {0};
     const char *name = "";
     q2_directory_entry_at(d, l->entry_at, &e);
-    int ret = keep_name(s, d->bytes + e.name_at, e.name_bytes, &name, err);
+    int ret = q2_scan_keep_name(s, d->bytes + e.name_at, e.name_bytes, &name, err);
     struct q2_finding f = about_field(s, l->index, l->entry_at + 16, name, l->field);
     f.value = l->value;
     f.wanted = l->wanted;
@@ -315,7 +315,7 @@ static int scan_entry(struct bitmaps *b, unsigned index,
     struct q2_finding fields[MAX_FIELDS];
     struct table t = {.index = index};
     bool forget = false, usable = false;
-    int ret = keep_name(s, b->d.bytes + e->name_at, e->name_bytes, &t.name, err);
+    int ret = q2_scan_keep_name(s, b->d.bytes + e->name_at, e->name_bytes, &t.name, err);
     if (ret < 0)
         return ret;
     unsigned n = mend_fields(b, e, index, t.name, fields, &forget);
@@ -397,6 +397,8 @@ static int scan_all(struct bitmaps *b, struct q2_error *err)
         ret = scan_entry(b, i, &e, err);
         at += e.n_bytes;
     }
+    if (ret == 0)
+        ret = q2_scan_bitmap_names(b->s, &b->d, err);
     for (size_t i = 0; i < b->n && ret == 0; i++)
         ret = count_data(b, &b->tables[i], err);
     for (size_t i = 0; i < b->n && ret == 0; i++)

@@ -78,7 +78,8 @@ static const char *entry_structure(const struct q2_finding *f)
         return "refcount table";
     if (f->problem == Q2_PROBLEM_SNAPSHOT_FIELD)
         return "snapshot table";
-    if (f->problem == Q2_PROBLEM_BITMAP_FIELD || f->problem == Q2_PROBLEM_BITMAP_TABLE)
+    if (f->problem == Q2_PROBLEM_BITMAP_FIELD || f->problem == Q2_PROBLEM_BITMAP_NAME ||
+        f->problem == Q2_PROBLEM_BITMAP_TABLE)
         return "bitmap directory";
     if (f->problem == Q2_PROBLEM_BITMAP_ENTRY)
         return "bitmap table";
