@@ -74,7 +74,9 @@ static int open_new(const struct q2_command_line *line, struct q2_disk *d,
         *backing = NULL; // it will be read in another way than now
     if (*backing)
         return 0;
-    int rc = q2_open_backing(d->path, s->backing, &options, opened, err);
+    bool json = !strncmp(s->backing, "json:", 5); // the user's own words, not an image's
+    int rc = json ? q2_open_named(s->backing, false, &options, NULL, opened, err)
+                  : q2_open_backing(d->path, s->backing, &options, opened, err);
     *backing = *opened;
     return rc ? q2_context(err, "Could not open new backing file '%s'", s->backing) : 0;
 }
