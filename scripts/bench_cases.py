@@ -44,6 +44,7 @@ INPUTS = {
                      "{disk_space_mib}M"],
     "full.qcow2": ["+locked.qcow2", "{qcow2} convert -n -f raw " + SECRET +
                    " --target-image-opts disk.raw " + LOCKED + "full.qcow2"],
+    "over.qcow2": ["{qcow2} create -q -f qcow2 -b disk.raw -F raw over.qcow2"],
     "random.qcow2": [PREALLOCATED + " random.qcow2 4G"],
     "empty.qcow2": ["{qcow2} create -q -f qcow2 empty.qcow2 4G"],
 }
@@ -129,6 +130,13 @@ CASES = [
          ["disk.raw", "full.qcow2"], output="out.raw"),
     Case("compare raw and qcow2", "{img} compare -q -f raw -F qcow2 disk.raw disk.qcow2",
          ["disk.raw", "disk.qcow2"]),
+    Case("rebase from a raw file onto none", "{img} rebase -b '' x.qcow2", ["disk.raw"],
+         changes="over.qcow2", output="x.qcow2"),
+    Case("rebase from a raw file onto the same as qcow2",
+         "{img} rebase -b disk.qcow2 -F qcow2 x.qcow2", ["disk.raw", "disk.qcow2"],
+         changes="over.qcow2", output="x.qcow2"),
+    Case("dd of a qcow2 image", "{img} dd -f qcow2 bs=64k if=disk.qcow2 of=out.raw",
+         ["disk.qcow2"], output="out.raw"),
     Case("{random_writes} random writes of 4k, new clusters",
          "{io} -f qcow2 -t writeback x.qcow2", changes="empty.qcow2", output="x.qcow2",
          stdin="random_writes"),
