@@ -442,7 +442,7 @@ EOF
 
 @test "an encrypted data file, even one that is said to be raw" {
     local raw o=driver=qcow2,encrypt.key-secret=s,file.filename=a.qcow2
-    local secret=(--object secret,id=s,data=passw0rd)
+    local secret=(--object 'secret,id=s,data=passw0rd')
     for raw in off on; do
         rm -f a.qcow2 d.raw
         must qemu-img create -q -f qcow2 "${secret[@]}" -o encrypt.format=luks \
@@ -487,4 +487,29 @@ EOF
         must qemu-img compare a.qcow2 want.raw
         case $options in *raw=on*) raw_is_right a.qcow2 d.raw ;; esac
     done
+}
+
+@test "caches of all kinds, and a disk that ends inside a cluster" {
+    local mode
+    imgtool fill a.raw 1000448 --seed 8
+    for mode in none directsync writethrough unsafe; do
+        must qemu-img convert -t $mode -T none -O qcow2 -o data_file=d.raw,data_file_raw=on \
+            a.raw b.qcow2
+        same_bytes d.raw a.raw
+        must qemu-img convert -T $mode -O raw b.qcow2 c.raw
+        same_bytes c.raw a.raw
+        must qemu-img io -t $mode -c 'write -P 9 976k 1024' -c 'write -z 1000000 99' b.qcow2
+        clean b.qcow2
+        raw_is_right b.qcow2 d.raw
+        rm b.qcow2 d.raw
+    done
+}
+
+@test "a data file that does not fit leaves nothing behind" {
+    in_tmpfs 2M qemu-img create -q -f qcow2 \
+        -o data_file=small/d.raw,preallocation=full small/a.qcow2 8M
+    failed_cleanly
+    imgtool fill a.raw 4M --seed 2
+    in_tmpfs 1M qemu-img convert -O qcow2 -o data_file=small/d.raw a.raw small/a.qcow2
+    failed_cleanly
 }
