@@ -216,6 +216,14 @@ WRITES=(-c 'write -q 0 64k' -c 'write -q -z 1M 128k' -c 'discard -q 3M 64k' -c '
     done
 }
 
+@test "by turns, and now and then killed: bits are what was written, or in use" {
+    truncate -s 300k base.raw
+    must oracle create -q -f qcow2 -o cluster_size=512,lazy_refcounts=on v512 400k
+    must oracle create -q -f qcow2 -o cluster_size=4k -b base.raw -F raw v4k 1M
+    must oracle create -q -f qcow2 v64k 4M
+    must python3 "$BATS_TEST_DIRNAME/crash/turns.py" --bitmap --turns "$(rows 6 3)" v*
+}
+
 @test "extended L2 entries, encryption: the same" {
     local -a secret=(--object 'secret,id=sec0,data=passw0rd')
     image_with_bitmaps theirs extended_l2=on

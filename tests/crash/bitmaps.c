@@ -44,8 +44,15 @@ struct run {
     char why[4096];
 };
 
-static const char *const names[N_NAMES] = {"a", "bitmap", "the third of them, so called",
-                                           "4"};
+// Two names of this length, and the directory is not in one sector.
+#define LONG                                                          \
+    "a name of many bytes that fill a sector of the directory: 64 of" \
+    "them, and 64 again, and again, until there is no room for more"  \
+    "a name of many bytes that fill a sector of the directory: 64 of" \
+    "them, and 64 again, and again, until there is no room for more"
+
+static const char *const names[N_NAMES] = {"a", LONG " 1", "the third of them",
+                                           LONG " 2"};
 
 static uint64_t below(struct run *r, uint64_t limit)
 {

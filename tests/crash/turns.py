@@ -3,9 +3,10 @@
 """The program under test and qemu-io take turns on one image: random writes, zeros,
 discards and reads, a byte array as the model. Some turns end with a flush and kill -9.
 After each turn a few ranges are read back by the other one, at the end QEMU converts the
-image, and it must be what the model says.
+image, and it must be what the model says. With --bitmap each image gets a bitmap, which must
+have recorded just that.
 
-  turns.py [--seed N] [--turns N] [--judge-every TURNS] [--passphrase TEXT] IMAGE...
+  turns.py [--seed N] [--turns N] [--judge-every TURNS] [--passphrase TEXT] [--bitmap] IMAGE...
 
 QCOW2 in the environment is the program under test."""
 
@@ -17,6 +18,7 @@ import sys
 import tempfile
 
 QEMU_IMG = os.environ.get("ORACLE", "qemu-img")
+IMGTOOL = os.path.join(os.path.dirname(__file__), "..", "tools", "imgtool.py")
 PROGRAMS = {"qemu-io": ["qemu-io"], "qcow2 io": [os.environ.get("QCOW2", "qcow2"), "io"]}
 KILLED = 137, -9
 
@@ -71,6 +73,7 @@ class Player:
         self.snapshots = {name: raw_content(image, passphrase, name)
                           for name in ("one", "two") if snapshots}
         self.log = []
+        self.dirty = None  # sectors that the bitmap has recorded; None: there is no bitmap
 
     def a_range(self, unit):
         size = len(self.model)
@@ -84,19 +87,45 @@ class Player:
         part = self.model[at:at + n]
         return part[0] if part.count(part[0]) == n else None
 
+    def touch(self, at, n):
+        if self.dirty is not None:
+            self.dirty.update(range(at // 512, (at + n + 511) // 512))
+
+    def new_bitmap(self, *action):
+        program = self.rng.choice((QEMU_IMG, os.environ.get("QCOW2", "qcow2")))
+        run([program, "bitmap", *action, "--add", "-g", "512", self.image, "b"])
+        self.dirty = set()
+
+    def judge_bitmap(self, killed):
+        """Whoever is killed leaves it in use, unless nothing was written."""
+        if self.dirty is None:
+            return
+        _, flags, _, *ranges = run([sys.executable, "-S", IMGTOOL, "bitmaps", self.image]).split()
+        if killed and flags == "in-use,auto":
+            self.new_bitmap("--remove")
+            return
+        now = set()
+        for start, length in (map(int, text.split("+")) for text in ranges):
+            now.update(range(start // 512, (start + length) // 512))
+        if flags != "auto" or now != self.dirty:
+            raise Bad("bitmap: %s, of sectors %s" % (flags, sorted(now ^ self.dirty)[:20]))
+
     def write(self):
         at, n = self.a_range(512 if self.rng.random() < 0.7 else 1)
         pattern = self.rng.randrange(1, 256)
+        self.touch(at, n)
         self.model[at:at + n] = bytes([pattern]) * n
         return "write -P %d %d %d" % (pattern, at, n)
 
     def zero(self):
         at, n = self.a_range(512)
+        self.touch(at, n)
         self.model[at:at + n] = bytes(n)
         return "write -z%s %d %d" % (self.rng.choice(("", " -u")), at, n)
 
     def discard(self):
         at, n = self.a_range(self.cluster)
+        self.touch(at, n)
         if self.can_discard:
             self.model[at:at + n] = bytes(n)
         return "discard %d %d" % (at, n)
@@ -107,6 +136,7 @@ class Player:
 
     def compress(self, at):
         pattern = self.rng.randrange(1, 256)
+        self.touch(at, self.cluster)
         self.model[at:at + self.cluster] = bytes([pattern]) * self.cluster
         return "write -c -P %d %d %d" % (pattern, at, self.cluster)
 
@@ -168,9 +198,13 @@ class Player:
         run([QEMU_IMG, "check", "-q", *self.named])
         self.judge()
 
-    def play(self, turns):
+    def play(self, turns, bitmap):
+        if bitmap:
+            self.new_bitmap()
         for number in range(turns):
-            self.play_io(list(PROGRAMS)[number % 2], self.rng.random() < 0.2)
+            killed = self.rng.random() < 0.2
+            self.play_io(list(PROGRAMS)[number % 2], killed)
+            self.judge_bitmap(killed)
             if number % self.judge_every == 0:
                 self.judge()
         self.end()
@@ -182,6 +216,7 @@ def main():
     parser.add_argument("--turns", type=int, default=12)
     parser.add_argument("--judge-every", type=int, default=6)
     parser.add_argument("--passphrase", help="of the images, which are encrypted")
+    parser.add_argument("--bitmap", action="store_true", help="judge a bitmap, too")
     parser.add_argument("images", nargs="+")
     args = parser.parse_args()
     Player.judge_every = args.judge_every
@@ -190,7 +225,7 @@ def main():
         player = Player(image, random.Random("%d %s" % (args.seed, os.path.basename(image))),
                         args.passphrase)
         try:
-            player.play(args.turns)
+            player.play(args.turns, args.bitmap)
         except (Bad, subprocess.TimeoutExpired) as e:
             bad += 1
             print("%s, seed %d: %s\nso far:\n  %s" % (image, args.seed, e,
