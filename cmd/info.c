@@ -73,6 +73,25 @@ static int add_image(struct chain *chain, const char *path, const char *format,
     return rc;
 }
 
+// Where a passphrase is a part of the name, a file's name alone would not open the image:
+// it is called by its options then.
+static int set_title(const struct q2_image_name *name, struct q2_info *info,
+                     struct q2_error *err)
+{
+    if (!name->encrypt_key_secret)
+        return 0;
+    json_t *object =
+        json_pack("{s:s, s:s, s:{s:s, s:o}}", "encrypt.key-secret",
+                  name->encrypt_key_secret, "driver", info->format, "file", "driver",
+                  "file", "filename", q2_output_string(name->path));
+    char *text = object ? json_dumps(object, JSON_ENSURE_ASCII) : NULL;
+    if (!text || asprintf(&info->title, "json:%s", text) < 0)
+        info->title = NULL;
+    free(text);
+    json_decref(object);
+    return info->title ? 0 : q2_fail_memory(err, strlen(name->path));
+}
+
 static int add_named(struct chain *chain, const char *text, const struct settings *s,
                      struct q2_error *err)
 {
@@ -82,6 +101,8 @@ static int add_named(struct chain *chain, const char *text, const struct setting
     if (!rc && add_image(chain, name.path, name.format,
                          c->shared || name.force_share == Q2_ON, &name.runtime, err))
         rc = q2_named_context(&name, text, err);
+    if (!rc)
+        rc = set_title(&name, &chain->images[0], err);
     q2_image_name_clear(&name);
     return rc;
 }

@@ -208,7 +208,7 @@ json_t *q2_info_to_json(const struct q2_info *info)
     if (info->n_snapshots)
         put(&b, top, "snapshots", snapshots(&b, info->snapshots, info->n_snapshots));
     put_number(&b, top, "virtual-size", info->virtual_size);
-    put_text(&b, top, "filename", info->filename);
+    put_text(&b, top, "filename", info->title ? info->title : info->filename);
     if (info->is_qcow2)
         put_number(&b, top, "cluster-size", q2_header_cluster_size(&info->header));
     put_text(&b, top, "format", info->format);

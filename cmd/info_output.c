@@ -101,7 +101,7 @@ int q2_info_print(const struct q2_info *info, struct q2_error *err)
     json_t *json = q2_info_to_json(info);
     if (!json)
         return q2_fail_memory(err, 0);
-    print_line("image", info->filename);
+    print_line("image", info->title ? info->title : info->filename);
     printf("file format: %s\n", info->format);
     print_size("virtual size", info->virtual_size, true);
     print_size("disk size", info->disk_usage, false);

@@ -435,12 +435,18 @@ EOF
 }
 
 @test "info tells of encryption as QEMU does" {
-    local name
+    local name o
     for name in luks aes our-luks our-aes; do
         diff -u <(oracle info $name.qcow2 | grep -v '^disk size') \
             <(qemu-img info $name.qcow2 | sed -e '/^Child node/,$d' |
                 grep -v -e 'detached header' -e '^disk size')
         [ "$(qemu-img info --output=json $name.qcow2 | json_value '["encrypted"]')" = True ]
+        for o in "$(opts $name)" "$(opts $name),lazy-refcounts=on"; do
+            [ "$(qemu-img info "${S[@]}" --image-opts "$o" | head -n 1)" = \
+                "$(oracle info "${S[@]}" --image-opts "$o" | head -n 1)" ]
+            diff <(qemu-img info "${S[@]}" --output=json --image-opts "$o" | json_value '["filename"]') \
+                <(oracle info "${S[@]}" --output=json --image-opts "$o" | json_value '["filename"]')
+        done
         diff -u <(oracle info --output=json $name.qcow2 | python3 -c "$SPECIFIC") \
             <(qemu-img info --output=json $name.qcow2 | python3 -c "$SPECIFIC")
     done

@@ -108,6 +108,7 @@ void q2_info_clear(struct q2_info *info)
     free(info->bitmaps);
     free(info->full_backing_filename);
     free(info->filename);
+    free(info->title);
     if (info->is_qcow2)
         q2_header_clear(&info->header);
     *info = (struct q2_info){.filename = NULL};

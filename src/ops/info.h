@@ -13,6 +13,8 @@
 
 struct q2_info {
     char *filename;
+    char *title; // what the image is called where its file's name does not do; owned,
+                 // NULL unless the caller sets it
     const char *format; // "qcow2", "raw"
     uint64_t virtual_size;
     uint64_t disk_usage;  // of the file itself
