@@ -81,9 +81,9 @@ static int set_title(const struct q2_image_name *name, struct q2_info *info,
     if (!name->encrypt_key_secret)
         return 0;
     json_t *object =
-        json_pack("{s:s, s:s, s:{s:s, s:o}}", "encrypt.key-secret",
-                  name->encrypt_key_secret, "driver", info->format, "file", "driver",
-                  "file", "filename", q2_output_string(name->path));
+        json_pack("{s:o, s:s, s:{s:s, s:o}}", "encrypt.key-secret",
+                  q2_output_string(name->encrypt_key_secret), "driver", info->format,
+                  "file", "driver", "file", "filename", q2_output_string(name->path));
     char *text = object ? json_dumps(object, JSON_ENSURE_ASCII) : NULL;
     if (!text || asprintf(&info->title, "json:%s", text) < 0)
         info->title = NULL;
