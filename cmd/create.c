@@ -82,7 +82,9 @@ static int measure_backing(const char *filename, struct q2_new_image *image,
         q2_hint(err, "Could not open backing image.");
         return rc;
     }
-    if (q2_chain_has_file(backing, filename)) {
+    const char *data_file = image->text[Q2_KEY_DATA_FILE];
+    if (q2_chain_has_file(backing, filename) ||
+        (data_file && q2_chain_has_file(backing, data_file))) {
         rc = q2_fail(err, -EINVAL,
                      "The new image would overwrite its own backing file '%s'",
                      image->text[Q2_KEY_BACKING_FILE]);

@@ -88,6 +88,13 @@ each_kind() { # FUNCTION: with the options of both kinds
     [ "$status" -eq 1 ]
     [[ $output == *'Failed to get "write" lock'* ]]
     absent x.qcow2
+    # What is read through the image must not be emptied for it.
+    local before
+    before=$(hash_of base.qcow2)
+    one_error 1 qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 -o data_file=base.qcow2 x.qcow2
+    message_has 'overwrite its own backing file'
+    [ "$(hash_of base.qcow2)" = "$before" ]
+    absent x.qcow2
     # A protocol is none of ours.
     one_error 1 qemu-img create -q -f qcow2 -o data_file=nbd:localhost:1 x.qcow2 1M
     message_has "Unknown protocol 'nbd'"
