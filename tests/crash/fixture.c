@@ -140,6 +140,8 @@ static int attach_data_file(struct q2_image *img, struct q2_error *err)
     if (!q2_image_has_data_file(img))
         return 0;
     img->disk.data = fixture_data_file(img->disk.file);
+    img->disk.file->sparse_growth =
+        false; // as on a device, its end is not its own to cut
     return img->unpublished ? q2_data_file_set_size(img, img->disk.size, err) : 0;
 }
 

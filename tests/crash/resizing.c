@@ -9,6 +9,7 @@
 #include "tests/unit/test.h"
 
 #include "base/checked.h"
+#include "image/data_file.h"
 #include "ops/resize.h"
 
 #define MAX_RECORD (UINT32_C(64) << 20)
@@ -39,6 +40,27 @@ static bool keep(void *opaque, size_t call, uint64_t sector)
     return k->choice == ALL || (k->choice != NONE && test_random(k->random) >> 63);
 }
 
+// A data file is never shorter than the disk, and a raw one is what the guest reads.
+static bool check_data_file(struct run *r, struct q2_image *img, const uint8_t *bytes)
+{
+    struct q2_error err = Q2_ERROR_INIT;
+    uint64_t length, size = img->disk.size;
+    if (!q2_image_has_data_file(img))
+        return true;
+    uint8_t *raw = calloc(1, r->most);
+    if (!raw || q2_io_get_size(img->disk.data, &length, &err) < 0 ||
+        q2_io_read(img->disk.data, 0, raw, size, &err) < 0)
+        give_up("%s", err.message);
+    bool good = length >= size &&
+                (!q2_data_file_is_raw(img) || memcmp(raw, bytes, (size_t)size) == 0);
+    if (!good)
+        snprintf(r->why, sizeof(r->why),
+                 "data file (%" PRIu64 " bytes) and disk (%" PRIu64 " bytes) differ",
+                 length, size);
+    free(raw);
+    return good;
+}
+
 // The state's disk has one of the two sizes, and the content that goes with it.
 static bool read_state(struct run *r, struct q2_io *state, uint64_t new_size)
 {
@@ -60,6 +82,7 @@ static bool read_state(struct run *r, struct q2_io *state, uint64_t new_size)
                              "guest byte 0x%" PRIx64 " reads %02x (disk of %" PRIu64
                              " bytes, was %" PRIu64 ")",
                              i, buf[i], size, r->size);
+    good = good && check_data_file(r, img, buf);
     free(buf);
     fixture_close(img);
     return good;
@@ -196,6 +219,18 @@ int main(void)
          .size = 512 << 10,
          .extended_l2 = true,
          .backing = true},
+        {.version = 3,
+         .cluster_bits = 10,
+         .refcount_order = 4,
+         .size = 128 << 10,
+         .backing = true,
+         .data_file = true},
+        {.version = 3,
+         .cluster_bits = 9,
+         .refcount_order = 4,
+         .size = 128 << 10,
+         .data_file = true,
+         .data_file_raw = true},
     };
     uint64_t seed = getenv("Q2_SEED") ? strtoull(getenv("Q2_SEED"), NULL, 0) : 1;
     for (unsigned k = 0; k < play_runs(1); k++) {

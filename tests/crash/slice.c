@@ -109,7 +109,7 @@ int slice_open(struct q2_io *whole, uint64_t start, struct q2_io **out,
         .io = {.ops = &slice_ops, .name = whole->name, .writable = whole->writable},
         .whole = whole,
         .start = start};
-    s->io.sparse_growth = whole->sparse_growth;
+    s->io.sparse_growth = true;
     *out = &s->io;
     return 0;
 }
