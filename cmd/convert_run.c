@@ -27,8 +27,8 @@ static int open_sources(struct q2_conversion *c, const struct q2_command_line *l
     if (!c->sources)
         return q2_fail_memory(err, n * sizeof(struct q2_disk *));
     for (unsigned i = 0; i < n; i++) {
-        int rc = q2_open_source(line, line->operands[i], &options, &c->in, mon,
-                                &c->sources[i], err);
+        int rc = q2_open_source(line, line->operands[i], &options, &c->in, UINT64_MAX,
+                                mon, &c->sources[i], err);
         if (rc)
             return rc;
         if (!q2_add_u64(c->size, c->sources[i]->size, &c->size) || c->size > INT64_MAX)

@@ -28,19 +28,32 @@ struct copy {
     bool made;
 };
 
+// A raw disk is whole sectors, its file need not be.
+static int check_input_size(struct q2_disk *source, uint64_t size, struct q2_error *err)
+{
+    uint64_t has = source->size;
+    int rc = strcmp(source->ops->format, "raw") != 0
+                 ? 0
+                 : q2_io_get_size(source->file, &has, err);
+    if (!rc && size > has)
+        rc = q2_fail(err, -EIO, "Input ended unexpectedly");
+    return rc;
+}
+
 // What of the source is to be copied becomes the source.
 static int cut_source(struct copy *c, const char *program, struct q2_error *err)
 {
     const struct q2_dd_settings *s = c->s;
     uint64_t start, n_bytes, size = s->isize_given ? s->isize : c->source->size;
     struct q2_disk *part;
-    if (size > c->source->size)
-        return q2_fail(err, -EIO, "Input ended unexpectedly");
+    int rc = s->isize_given ? check_input_size(c->source, size, err) : 0;
+    if (rc)
+        return rc;
     if (!q2_dd_part(&s->blocks, size, &start, &n_bytes))
         fprintf(stderr, "%s: %s: cannot skip to specified offset\n", program, s->input);
     c->size = s->osize_given ? s->osize : n_bytes;
     n_bytes = n_bytes < c->size ? n_bytes : c->size;
-    int rc = q2_slice_open(c->source, start, n_bytes, &part, err);
+    rc = q2_slice_open(c->source, start, n_bytes, &part, err);
     if (!rc)
         c->source = part;
     return rc;
@@ -98,6 +111,18 @@ static int fill_stream(struct copy *c, struct q2_error *err)
     return rc ? rc : q2_spool_drain(&c->out, STDOUT_FILENO, c->mon, err);
 }
 
+// What of a stream has to be read. A stream that is an image is read as a whole.
+static uint64_t most_input(const struct q2_command_line *line,
+                           const struct q2_dd_settings *s)
+{
+    const char *format = line->common.format;
+    uint64_t start, n_bytes;
+    if (format && strcmp(format, "raw") != 0)
+        return UINT64_MAX;
+    q2_dd_part(&s->blocks, s->isize_given ? s->isize : UINT64_MAX, &start, &n_bytes);
+    return start + n_bytes;
+}
+
 static int run_copy(struct copy *c, const struct q2_command_line *line,
                     struct q2_error *err)
 {
@@ -105,7 +130,8 @@ static int run_copy(struct copy *c, const struct q2_command_line *line,
     const struct q2_open_options options = {.file = {.sequential = true}};
     const char *path = s->output;
     bool to_stream = q2_is_stream(s->output) && !s->no_create;
-    int rc = q2_open_source(line, s->input, &options, &c->in, c->mon, &c->source, err);
+    int rc = q2_open_source(line, s->input, &options, &c->in, most_input(line, s), c->mon,
+                            &c->source, err);
     if (!rc && !q2_format_known(s->output_format))
         rc = q2_fail(err, -EINVAL, "Unknown file format");
     if (!rc)

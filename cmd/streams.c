@@ -24,7 +24,7 @@ static bool input_is_file(void)
 
 int q2_open_source(const struct q2_command_line *line, const char *text,
                    const struct q2_open_options *options, struct q2_spool *spool,
-                   const struct q2_monitor *mon, struct q2_disk **out,
+                   uint64_t max_bytes, const struct q2_monitor *mon, struct q2_disk **out,
                    struct q2_error *err)
 {
     struct q2_open_options o = *options;
@@ -37,7 +37,7 @@ int q2_open_source(const struct q2_command_line *line, const char *text,
         return q2_fail(err, -EINVAL, "Standard input can be read only once");
     int rc = q2_spool_open(spool, err);
     if (!rc)
-        rc = q2_spool_fill(spool, STDIN_FILENO, mon, err);
+        rc = q2_spool_fill(spool, STDIN_FILENO, max_bytes, mon, err);
     return rc ? rc : q2_disk_open(spool->path, &o, out, err);
 }
 

@@ -16,10 +16,11 @@
 bool q2_is_stream(const char *name);
 
 // As q2_open_operand; "-" is standard input, raw unless -f says what it is. What comes
-// through a pipe is put into spool, which the caller closes, also after a failure.
+// through a pipe (at most max_bytes of it) is put into spool, which the caller closes,
+// also after a failure.
 int q2_open_source(const struct q2_command_line *line, const char *text,
                    const struct q2_open_options *options, struct q2_spool *spool,
-                   const struct q2_monitor *mon, struct q2_disk **out,
+                   uint64_t max_bytes, const struct q2_monitor *mon, struct q2_disk **out,
                    struct q2_error *err);
 
 // Before anything is made for it: nobody wants an image on a terminal.

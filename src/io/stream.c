@@ -29,15 +29,16 @@ int q2_stream_write(int fd, const void *buf, size_t n_bytes, struct q2_error *er
     return 0;
 }
 
-// As much as there is, up to a piece; *n_bytes is 0 at the end.
-static int read_piece(int fd, char *buf, size_t *n_bytes, const struct q2_monitor *mon,
-                      struct q2_error *err)
+// As much as there is, up to a piece, or to max_bytes; *n_bytes is 0 at the end.
+static int read_piece(int fd, char *buf, uint64_t max_bytes, size_t *n_bytes,
+                      const struct q2_monitor *mon, struct q2_error *err)
 {
+    size_t most = max_bytes < PIECE_BYTES ? (size_t)max_bytes : PIECE_BYTES;
     *n_bytes = 0;
-    while (*n_bytes < PIECE_BYTES) {
+    while (*n_bytes < most) {
         if (q2_monitor_cancelled(mon))
             return q2_fail(err, -ECANCELED, "Stopped");
-        ssize_t n = read(fd, buf + *n_bytes, PIECE_BYTES - *n_bytes);
+        ssize_t n = read(fd, buf + *n_bytes, most - *n_bytes);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -90,15 +91,15 @@ static int append(int fd, off_t *end, const char *buf, size_t n_bytes,
     return 0;
 }
 
-int q2_spool_fill(struct q2_spool *spool, int fd, const struct q2_monitor *mon,
-                  struct q2_error *err)
+int q2_spool_fill(struct q2_spool *spool, int fd, uint64_t max_bytes,
+                  const struct q2_monitor *mon, struct q2_error *err)
 {
     off_t end = 0;
     size_t n = 1;
     char *buf = malloc(PIECE_BYTES);
     int ret = buf ? 0 : q2_fail_memory(err, PIECE_BYTES);
     while (ret == 0 && n > 0) {
-        ret = read_piece(fd, buf, &n, mon, err);
+        ret = read_piece(fd, buf, max_bytes - (uint64_t)end, &n, mon, err);
         if (ret == 0)
             ret = append(spool->fd, &end, buf, n, err);
     }
@@ -117,7 +118,7 @@ int q2_spool_drain(const struct q2_spool *spool, int fd, const struct q2_monitor
     if (ret == 0 && lseek(spool->fd, 0, SEEK_SET) < 0)
         ret = lost(-errno, err);
     while (ret == 0 && n > 0) {
-        ret = read_piece(spool->fd, buf, &n, mon, err);
+        ret = read_piece(spool->fd, buf, UINT64_MAX, &n, mon, err);
         if (ret == 0)
             ret = q2_stream_write(fd, buf, n, err);
     }

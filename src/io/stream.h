@@ -5,6 +5,7 @@
 #define Q2_IO_STREAM_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/error.h"
 #include "base/monitor.h"
@@ -21,9 +22,9 @@ struct q2_spool {
 
 // In the folder that TMPDIR names, else in /var/tmp: images are large.
 int q2_spool_open(struct q2_spool *spool, struct q2_error *err);
-// Appends what comes from fd until it ends. Zeros become holes.
-int q2_spool_fill(struct q2_spool *spool, int fd, const struct q2_monitor *mon,
-                  struct q2_error *err);
+// Takes what comes from fd until it ends, or max_bytes of it. Zeros become holes.
+int q2_spool_fill(struct q2_spool *spool, int fd, uint64_t max_bytes,
+                  const struct q2_monitor *mon, struct q2_error *err);
 // Writes all of it to fd.
 int q2_spool_drain(const struct q2_spool *spool, int fd, const struct q2_monitor *mon,
                    struct q2_error *err);
