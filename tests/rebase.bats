@@ -152,3 +152,23 @@ ROWS
     must qemu-io -c 'read -P 0 0 4M' top.qcow2
     [ "$(disk_bytes top.qcow2)" -le $((64 << 20)) ]
 }
+
+@test "no room: the image is what it was" {
+    must oracle create -q -f qcow2 base.qcow2 12M
+    must qemu-io -c 'write -P 5 0 12M' base.qcow2
+    must oracle create -q -f qcow2 -b "$PWD/base.qcow2" -F qcow2 top.qcow2
+    in_tmpfs 4m bash -c 'cp top.qcow2 small/
+        qemu-img rebase -b "" small/top.qcow2; code=$?
+        mv small/top.qcow2 after.qcow2
+        exit $code'
+    failed_cleanly
+    message_has 'No space left on device'
+    must_exit 1 bash -c '(ulimit -f 6000; trap "" XFSZ; qemu-img rebase -b "" top.qcow2)'
+    local image
+    for image in after.qcow2 top.qcow2; do
+        oracle info "$image" | grep -q '^backing file: .*/base.qcow2'
+        must qemu-io -c 'read -P 5 0 12M' "$image"
+        must qemu-img check -r leaks "$image"
+        clean "$image"
+    done
+}
