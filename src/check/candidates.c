@@ -81,7 +81,7 @@ static int add_small_fields(struct q2_candidates *c, const struct q2_raw_header 
         {"cluster_bits", 20, 4, Q2_MIN_CLUSTER_BITS, Q2_MAX_CLUSTER_BITS},
         {"crypt_method", 32, 4, 0, 0},
         {"refcount_order", 96, 4, 0, Q2_MAX_REFCOUNT_ORDER},
-        {"compression_type", 104, 1, Q2_COMPRESSION_ZLIB, Q2_COMPRESSION_ZSTD},
+        {"compression_type", 104, 1, Q2_COMPRESSION_ZLIB, Q2_COMPRESSION_ZLIB},
         {"header_length", 100, 4, 112, 112},
         {"header_length", 100, 4, 104, 104},
         {"refcount_table_clusters", 56, 4, 1, 16},
@@ -114,6 +114,10 @@ static int add_features(struct q2_candidates *c, const struct q2_raw_header *r,
     for (unsigned bit = 2; bit <= 4 && ret == 0 && r->version >= 3; bit++)
         ret = q2_candidates_add(c, r, "incompatible_features", 72, 8,
                                 r->features ^ (UINT64_C(1) << bit), err);
+    // Where nothing is compressed the feature bit is rather wrong than the type.
+    if (ret == 0 && (r->features & Q2_INCOMPAT_COMPRESSION))
+        ret =
+            q2_candidates_add(c, r, "compression_type", 104, 1, Q2_COMPRESSION_ZSTD, err);
     for (unsigned bit = 0; bit <= 1 && ret == 0; bit++) {
         if (r->autoclear & (UINT64_C(1) << bit))
             ret = q2_candidates_add(c, r, "autoclear_features", 88, 8,

@@ -75,16 +75,31 @@ static int note_candidate(struct q2_plan *p, const struct q2_candidate *c,
     return ret < 0 ? ret : q2_plan_note(p, &f, err);
 }
 
-// The compression type is of no importance while nothing is compressed, and right when
-// everything that is can be inflated.
-static int is_compression(struct q2_plan *p, const struct q2_candidate *found,
-                          uint64_t n_compressed, const struct q2_monitor *mon, bool *yes,
-                          struct q2_error *err)
+static bool is_compression(const struct q2_candidate *c)
 {
-    *yes = strcmp(found->field, "compression_type") == 0;
-    if (!*yes || n_compressed == 0)
+    return strcmp(c->field, "compression_type") == 0;
+}
+
+// The compression type is of no importance while nothing is compressed; else the one of
+// two candidates is right with which all that is can be read.
+static int settle_compression(struct q2_plan *p, const struct q2_candidate **found,
+                              const struct q2_candidate *other, uint64_t n_compressed,
+                              const struct q2_monitor *mon, bool *sure,
+                              struct q2_error *err)
+{
+    *sure = false;
+    if (!is_compression(*found) && !is_compression(other))
         return 0;
-    return try_candidate(p->overlay, found, true, mon, yes, &n_compressed, err);
+    *sure = n_compressed == 0;
+    if (*sure)
+        return 0;
+    int ret = try_candidate(p->overlay, *found, true, mon, sure, &n_compressed, err);
+    if (ret < 0 || *sure)
+        return ret;
+    ret = try_candidate(p->overlay, other, true, mon, sure, &n_compressed, err);
+    if (ret == 0 && *sure)
+        *found = other;
+    return ret;
 }
 
 int q2_heal_header(struct q2_plan *p, const struct q2_monitor *mon, bool *changed,
@@ -107,7 +122,8 @@ int q2_heal_header(struct q2_plan *p, const struct q2_monitor *mon, bool *change
             found = &c.list[i];
         else if (strcmp(found->field, c.list[i].field) != 0 && !ambiguous) {
             bool sure;
-            ret = is_compression(p, found, n_compressed, mon, &sure, err);
+            ret =
+                settle_compression(p, &found, &c.list[i], n_compressed, mon, &sure, err);
             ambiguous = ret == 0 && !sure;
         }
     }

@@ -271,6 +271,24 @@ static void judge_by_kind(struct rivals *v)
     }
 }
 
+// With an external data file an L2 table says itself which place it is for.
+static int judge_by_content(struct q2_scan *s, struct rivals *v, struct q2_error *err)
+{
+    bool right[MAX_RIVALS] = {false};
+    unsigned n_right = 0;
+    int ret = 0;
+    for (unsigned i = 0; i < v->n && ret == 0; i++) {
+        ret = q2_scan_reads_like_l2(s, offset_of(v->list[i]->entry),
+                                    v->list[i]->guest_offset, &right[i], err);
+        n_right += right[i];
+    }
+    for (unsigned i = 0; i < v->n && ret == 0 && n_right > 0; i++) {
+        v->wrong[i] = !right[i];
+        v->n_wrong += v->wrong[i];
+    }
+    return ret;
+}
+
 // An L2 table that shares clusters with those of other states at one place belongs there.
 static int judge_by_kin(struct q2_scan *s, struct rivals *v, struct q2_error *err)
 {
@@ -409,11 +427,13 @@ static int resolve(struct q2_scan *s, uint64_t cluster, bool alone, struct q2_er
     judge_by_kind(&v);
     if (v.n_wrong == 0 && at_one_place(&v))
         return 0;
+    if (v.n_wrong == 0 && s->data_file && v.list[0]->is_l1)
+        ret = judge_by_content(s, &v, err);
     if (v.n_wrong == 0)
         judge_by_flags(&v);
     if (v.n_wrong == 0)
         judge_by_place(&v);
-    if (v.n_wrong == 0 && v.list[0]->is_l1)
+    if (ret == 0 && v.n_wrong == 0 && v.list[0]->is_l1)
         ret = judge_by_kin(s, &v, err);
     if (ret == 0 && v.n_wrong == 0 && v.list[0]->is_l1)
         ret = judge_by_orphan(s, &v, err);

@@ -289,6 +289,23 @@ static bool seems_extended(const struct q2_scan *s)
            s->header.cluster_bits >= Q2_MIN_EXTENDED_CLUSTER_BITS;
 }
 
+// Entries whose places make no sense in this file, and would in a data file.
+static bool seems_external(const struct q2_scan *s)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < s->findings.n; i++) {
+        const struct q2_finding *f = &s->findings.list[i];
+        if (f->in_l1 || (f->problem != Q2_PROBLEM_L2_NO_OFFSET &&
+                         f->problem != Q2_PROBLEM_L2_ON_METADATA &&
+                         f->problem != Q2_PROBLEM_REFERENCE_OUTSIDE))
+            continue;
+        if (f->offset != f->guest_offset)
+            return false;
+        n++;
+    }
+    return n > 0 && s->header.version >= 3;
+}
+
 // Signs that a field of the header, not what it leads to, is damaged: what the header
 // names is not what it should be, or most of what is allocated seems lost.
 static bool header_is_doubtful(const struct q2_scan *s)
@@ -337,6 +354,8 @@ static bool header_is_doubtful(const struct q2_scan *s)
             break;
         }
     }
+    if (s->findings.n > 0 && !s->data_file && (s->header.data_file || seems_external(s)))
+        return true;
     return seems_extended(s) || (!dirty && s->leaks * 2 > s->allocated_clusters);
 }
 

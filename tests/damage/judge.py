@@ -28,7 +28,7 @@ TIMEOUT = 20
 MAX_FILE_BYTES = 64 << 20  # the sound images have less than 3 MiB
 LOSS = re.compile(r"^    (active state|snapshot .*?table entry (\d+)\)?): "
                   r"(all of it|(\d+) bytes at guest offset (\d+))$", re.M)
-BACKING = re.compile(rb"backing file|data-file|Unknown driver|encrypt")
+BACKING = re.compile(rb"backing file|data-file|No such file|requires a file name|Unknown driver|encrypt")
 MARKS = (b"runtime error:", b"Sanitizer", b"Assertion", b"assertion")
 
 
