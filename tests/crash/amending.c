@@ -261,6 +261,15 @@ static bool run_matrix(uint64_t seed, unsigned n_runs, bool lies)
         {.version = 3, .cluster_bits = 12, .refcount_order = 5, .lazy_refcounts = true},
         {.version = 3, .cluster_bits = 16, .refcount_order = 6, .backing = true},
         {.version = 3, .cluster_bits = 14, .refcount_order = 3, .extended_l2 = true},
+        {.version = 3,
+         .cluster_bits = 10,
+         .refcount_order = 4,
+         .encryption = Q2_CRYPT_LUKS},
+        {.version = 2,
+         .cluster_bits = 12,
+         .refcount_order = 4,
+         .encryption = Q2_CRYPT_AES},
+        {.version = 3, .cluster_bits = 12, .refcount_order = 2, .data_file = true},
         // More clusters than one cluster of refcount table can describe.
         {.version = 3, .cluster_bits = 9, .refcount_order = 6, .size = 2200 << 10},
     };
