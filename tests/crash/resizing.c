@@ -231,6 +231,12 @@ int main(void)
          .size = 128 << 10,
          .data_file = true,
          .data_file_raw = true},
+        {.version = 3,
+         .cluster_bits = 9,
+         .refcount_order = 4,
+         .size = 64 << 10,
+         .encryption = Q2_CRYPT_LUKS,
+         .backing = true},
     };
     uint64_t seed = getenv("Q2_SEED") ? strtoull(getenv("Q2_SEED"), NULL, 0) : 1;
     for (unsigned k = 0; k < play_runs(1); k++) {
