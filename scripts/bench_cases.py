@@ -47,6 +47,10 @@ INPUTS = {
     "over.qcow2": ["{qcow2} create -q -f qcow2 -b disk.raw -F raw over.qcow2"],
     "random.qcow2": [PREALLOCATED + " random.qcow2 4G"],
     "empty.qcow2": ["{qcow2} create -q -f qcow2 empty.qcow2 4G"],
+    "recorded.qcow2": ["+empty.qcow2", "{qcow2} bitmap --add -g 512 recorded.qcow2 b"],
+    "bitmap.qcow2": ["{qcow2} create -q -f qcow2 bitmap.qcow2 64T",
+                     "{qcow2} bitmap --add bitmap.qcow2 b",
+                     "{qcow2} io -c 'write -q 0 64k' -c 'write -q 20T 64k' bitmap.qcow2"],
 }
 
 
@@ -149,4 +153,12 @@ CASES = [
     Case("{slow_writes} random writes of 4k, preallocated, writethrough",
          "{io} -f qcow2 -t writethrough x.qcow2", changes="random.qcow2", output="x.qcow2",
          stdin="slow_writes"),
+    Case("{random_writes} random writes of 4k, new clusters, recorded in a bitmap",
+         "{io} -f qcow2 -t writeback x.qcow2", changes="recorded.qcow2", output="x.qcow2",
+         stdin="random_writes"),
+    Case("merge of a bitmap of 64T into a new one",
+         "{img} bitmap --add --merge b -f qcow2 x.qcow2 c", changes="bitmap.qcow2"),
+    Case("convert of an empty disk of 64T with its bitmap",
+         "{img} convert --bitmaps -f qcow2 -O qcow2 bitmap.qcow2 out.qcow2", ["bitmap.qcow2"],
+         output="out.qcow2"),
 ]
