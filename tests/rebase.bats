@@ -172,3 +172,20 @@ ROWS
         clean "$image"
     done
 }
+
+@test "a middle layer that ends early hides what lies below it: so it stays" {
+    local version
+    for version in 0.10 1.1; do
+        must oracle create -q -f qcow2 base.qcow2 8M
+        must qemu-io -c 'write -P 5 0 8M' base.qcow2
+        must oracle create -q -f qcow2 -b base.qcow2 -F qcow2 mid.qcow2 4M
+        must oracle create -q -f qcow2 -o compat=$version -b mid.qcow2 -F qcow2 top.qcow2 8M
+        cp top.qcow2 other.qcow2
+        must qemu-img rebase -b base.qcow2 -F qcow2 top.qcow2
+        clean top.qcow2
+        must qemu-io -c 'read -P 5 0 4M' -c 'read -P 0 4M 4M' top.qcow2
+        must qemu-img commit -b base.qcow2 other.qcow2
+        clean base.qcow2
+        must qemu-io -c 'read -P 5 0 4M' -c 'read -P 0 4M 4M' base.qcow2
+    done
+}
