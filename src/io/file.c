@@ -17,6 +17,7 @@ static void file_close(struct q2_io *io)
     struct q2_file *f = q2_file_of(io);
     close(f->fd);
     pthread_mutex_destroy(&f->edge_lock);
+    pthread_mutex_destroy(&f->extent_lock);
     free(io->name);
     free(f);
 }
@@ -107,6 +108,7 @@ static int wrap(int fd, const char *path, const struct q2_file_options *options,
     f->direct = set_flags(fd, options->direct);
     f->no_flush = options->no_flush;
     pthread_mutex_init(&f->edge_lock, NULL);
+    pthread_mutex_init(&f->extent_lock, NULL);
     if (options->sequential)
         posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
     *out = &f->io;

@@ -19,6 +19,10 @@ struct q2_file {
     // With O_DIRECT: held while blocks are read and written back, and while the file
     // grows.
     pthread_mutex_t edge_lock;
+    // Of a file that is only read: the last extent of data that the file system told of.
+    // Some look through all of it for each answer.
+    pthread_mutex_t extent_lock;
+    uint64_t data_start, data_end;
     // Ways that were tried and that the file system does not know.
     _Atomic bool no_punch;
     _Atomic bool no_zero_range;

@@ -251,6 +251,28 @@ int q2_file_allocate(struct q2_io *io, uint64_t offset, uint64_t n_bytes,
     return 0;
 }
 
+// Is offset in the extent of data that was last seen? (What has become a hole since then
+// is read as what it is.)
+static bool recall_data(struct q2_file *f, uint64_t offset, uint64_t *n_bytes)
+{
+    if (f->io.writable)
+        return false;
+    pthread_mutex_lock(&f->extent_lock);
+    bool inside = offset >= f->data_start && offset < f->data_end;
+    if (inside)
+        *n_bytes = f->data_end - offset;
+    pthread_mutex_unlock(&f->extent_lock);
+    return inside;
+}
+
+static void remember_data(struct q2_file *f, uint64_t offset, uint64_t n_bytes)
+{
+    pthread_mutex_lock(&f->extent_lock);
+    f->data_start = offset;
+    f->data_end = offset + n_bytes;
+    pthread_mutex_unlock(&f->extent_lock);
+}
+
 int q2_file_extent(struct q2_io *io, uint64_t offset, uint64_t *n_bytes, bool *data,
                    struct q2_error *err)
 {
@@ -270,6 +292,10 @@ int q2_file_extent(struct q2_io *io, uint64_t offset, uint64_t *n_bytes, bool *d
     *n_bytes = size - offset;
     if (f->kind != Q2_FILE_REGULAR)
         return 0;
+    if (recall_data(f, offset, n_bytes)) {
+        *n_bytes = q2_min_u64(*n_bytes, size - offset);
+        return 0;
+    }
 
     off_t next = lseek(f->fd, (off_t)offset, SEEK_DATA);
     if (next == (off_t)offset)
@@ -279,6 +305,8 @@ int q2_file_extent(struct q2_io *io, uint64_t offset, uint64_t *n_bytes, bool *d
         *data = next < 0 && errno != ENXIO;
     if (next > (off_t)offset)
         *n_bytes = q2_min_u64((uint64_t)next, size) - offset;
+    if (*data)
+        remember_data(f, offset, *n_bytes);
     return 0;
 }
 
