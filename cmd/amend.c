@@ -159,6 +159,8 @@ static int amend_image(const struct q2_command_line *line, struct settings *s,
     s->keys = take_keys(&image, s->force, &s->slots);
     q2_progress_start(&progress, line, false, 1);
     int rc = open_image(line, s, &progress.monitor, &d, err);
+    if (!rc)
+        q2_warn_of_probing(d);
     if (!rc && strcmp(d->ops->format, "qcow2") != 0) {
         rc = refuse_format(d->ops->format, err);
     } else if (!rc && s->help) {

@@ -124,7 +124,7 @@ static int make(const struct q2_command_line *line, const char *filename,
     struct q2_create_options options;
     struct q2_progress progress;
     if (!line->common.quiet)
-        q2_new_image_print(image, filename);
+        q2_new_image_print(image, line->operands[0]);
     int rc = q2_new_image_resolve(image, &options, err);
     if (!rc)
         rc = q2_create_validate(&options, err);

@@ -130,11 +130,15 @@ static int run(const char *program, int argc, char **argv, struct q2_error *err)
 {
     static const struct option long_options[] = {{"help", no_argument, NULL, 'h'},
                                                  {"version", no_argument, NULL, 'V'},
+                                                 {"trace", required_argument, NULL, 'T'},
                                                  {NULL, 0, NULL, 0}};
     argv[0] = (char *)program; // getopt's messages begin with it
     if (!strcmp(program, "qemu-io"))
         return run_io(program, argc, argv, err);
-    int c = getopt_long(argc, argv, "+hV", long_options, NULL);
+    int c;
+    while ((c = getopt_long(argc, argv, "+hVT:", long_options, NULL)) == 'T')
+        fprintf(stderr, "%s: warning: trace events are QEMU's: '%s' is ignored\n",
+                program, optarg);
     if (c == 'h')
         print_help(program);
     else if (c == 'V')

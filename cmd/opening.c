@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "image/image.h"
+#include "image/path.h"
 #include "ops/open_rw.h"
 
 // "Could not open 'x': why" of the user's own files is "why" where the file is not the
@@ -140,11 +141,7 @@ int q2_named_context(const struct q2_image_name *name, const char *text,
 
 int q2_new_path(const char *text, const char **path, struct q2_error *err)
 {
-    if (!strncmp(text, "json:", 5))
-        return q2_fail(err, -EINVAL, "'%s' is no name for an image that is to be made",
-                       text);
-    *path = strncmp(text, "file:", 5) ? text : text + 5;
-    return 0;
+    return q2_path_plain(text, path, err);
 }
 
 static int open_named(const char *text, bool image_opts,

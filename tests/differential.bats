@@ -8,7 +8,7 @@ load differential/files
 
 setup_file() {
     mkdir "$BATS_FILE_TMPDIR/files"
-    cd "$BATS_FILE_TMPDIR/files"
+    cd "$BATS_FILE_TMPDIR/files" || return 1
     differential_files
 }
 

@@ -22,7 +22,8 @@ EXTRA_DIST += \
 	$(wildcard $(srcdir)/tests/*.bash) \
 	$(wildcard $(srcdir)/tests/tools/*) \
 	$(wildcard $(srcdir)/tests/check/*/*) \
-	$(wildcard $(srcdir)/tests/damage/*.[cp]*)
+	$(wildcard $(srcdir)/tests/damage/*.[cp]*) \
+	$(wildcard $(srcdir)/tests/differential/*.*)
 
 Q2_TEST_ENV = QCOW2='$(abs_builddir)/qcow2' TEST_SRCDIR='$(abs_srcdir)/tests'
 if ASAN

@@ -105,10 +105,19 @@ static const struct q2_snapshot *find_snapshot(const struct q2_image *img,
                                                const char *spec)
 {
     char id[1024], name[1024];
+    if (!*spec)
+        return NULL;
     if (parse_spec(spec, id, name, sizeof(id)))
         return find_by_parts(img, id, name);
     const struct q2_snapshot *s = find_by_parts(img, spec, "");
     return s ? s : find_by_parts(img, "", spec);
+}
+
+// No name, but a list of parameters that are not known.
+static bool is_unknown_parameter(const char *spec)
+{
+    return !strncmp(spec, "snapshot.", 9) && strncmp(spec, "snapshot.id=", 12) != 0 &&
+           strncmp(spec, "snapshot.name=", 14) != 0;
 }
 
 int q2_image_select_snapshot(struct q2_image *img, const char *spec, struct q2_error *err)
@@ -117,6 +126,9 @@ int q2_image_select_snapshot(struct q2_image *img, const char *spec, struct q2_e
     if (ret < 0)
         return ret;
     const struct q2_snapshot *s = find_snapshot(img, spec);
+    if (!s && is_unknown_parameter(spec))
+        return q2_fail(err, -EINVAL, "Invalid parameter '%.*s'", (int)strcspn(spec, "="),
+                       spec);
     if (!s)
         return q2_fail(err, -ENOENT, "Failed to load snapshot: Can't find snapshot");
     if ((uint64_t)s->l1_size * 8 > Q2_MAX_L1_BYTES ||

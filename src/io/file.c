@@ -118,8 +118,10 @@ static int wrap(int fd, const char *path, const struct q2_file_options *options,
 int q2_file_open(const char *path, const struct q2_file_options *options,
                  struct q2_io **out, struct q2_error *err)
 {
+    if (!*path)
+        return q2_fail(err, -EINVAL, "The 'file' block driver requires a file name");
     int fd = open_path(path, open_flags(options));
-    if (fd == -EISDIR)
+    if (fd == -EISDIR && !options->writable)
         return q2_fail(err, fd, "'file' driver requires '%s' to be a regular file", path);
     if (fd < 0)
         return q2_fail_errno(err, fd, "Could not open '%s'", path);

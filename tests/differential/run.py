@@ -157,7 +157,8 @@ def play(job):
 
 def lines_of(table):
     with open(table, encoding="utf-8") as f:
-        return [l.rstrip("\n") for l in f if l.strip() and not l.startswith("#")]
+        lines = [l.rstrip("\n") for l in f if l.strip() and not l.startswith("#")]
+    return lines[::5] if os.environ.get("Q2_TEST_SHORT") == "1" else lines
 
 
 def main():
