@@ -15,6 +15,14 @@ struct choice {
     unsigned value;
 };
 
+static const struct choice versions[] = {
+    {"0.10", 2}, {"v2", 2}, {"1.1", 3}, {"v3", 3}, {NULL, 0}};
+static const struct choice preallocations[] = {{"off", Q2_PREALLOC_OFF},
+                                               {"metadata", Q2_PREALLOC_METADATA},
+                                               {"falloc", Q2_PREALLOC_FALLOC},
+                                               {"full", Q2_PREALLOC_FULL},
+                                               {NULL, 0}};
+
 static int choose(const char *parameter, const char *text, const struct choice *choices,
                   unsigned *value, struct q2_error *err)
 {
@@ -33,14 +41,7 @@ static int choose(const char *parameter, const char *text, const struct choice *
 static int resolve_names(const struct q2_new_image *image, struct q2_create_options *out,
                          struct q2_error *err)
 {
-    static const struct choice versions[] = {
-        {"0.10", 2}, {"v2", 2}, {"1.1", 3}, {"v3", 3}, {NULL, 0}};
     static const struct choice formats[] = {{"raw", 0}, {"qcow2", 0}, {NULL, 0}};
-    static const struct choice preallocations[] = {{"off", Q2_PREALLOC_OFF},
-                                                   {"metadata", Q2_PREALLOC_METADATA},
-                                                   {"falloc", Q2_PREALLOC_FALLOC},
-                                                   {"full", Q2_PREALLOC_FULL},
-                                                   {NULL, 0}};
     static const struct choice compressions[] = {
         {"zlib", Q2_COMPRESSION_ZLIB}, {"zstd", Q2_COMPRESSION_ZSTD}, {NULL, 0}};
     unsigned version = out->version, preallocation = out->preallocation,
@@ -59,6 +60,22 @@ static int resolve_names(const struct q2_new_image *image, struct q2_create_opti
     out->preallocation = (enum q2_preallocation)preallocation;
     out->compression = (enum q2_compression)compression;
     return rc;
+}
+
+// What measure looks at, and how QEMU complains there.
+static int resolve_measured(const struct q2_new_image *image,
+                            struct q2_create_options *out, struct q2_error *err)
+{
+    const char *version = image->text[Q2_KEY_COMPAT];
+    const char *mode = image->text[Q2_KEY_PREALLOCATION];
+    unsigned preallocation = out->preallocation, number = out->version;
+    if (choose("", version, versions, &number, err))
+        return q2_fail(err, -EINVAL, "Invalid compatibility level: '%s'", version);
+    if (choose("", mode, preallocations, &preallocation, err))
+        return q2_fail(err, -EINVAL, "invalid parameter value: %s", mode);
+    out->version = number;
+    out->preallocation = (enum q2_preallocation)preallocation;
+    return 0;
 }
 
 static bool is_on(const struct q2_new_image *image, enum q2_create_key key)
@@ -133,5 +150,8 @@ int q2_new_image_resolve(struct q2_new_image *image, struct q2_create_options *o
     int rc = resolve_size(image, &out->size, err);
     if (!rc)
         rc = resolve_encryption(image, out, err);
-    return rc ? rc : resolve_names(image, out, err);
+    if (rc)
+        return rc;
+    return image->measures ? resolve_measured(image, out, err)
+                           : resolve_names(image, out, err);
 }

@@ -79,7 +79,9 @@ EOT
         'measure -O qcow2 -o help --size 1' 'measure -O qcow2 -o size=3G' \
         'measure -O qcow2 -o extended_l2=on,cluster_size=8k --size 1' \
         'measure -O qcow2 -o compat=0.10,refcount_bits=1 --size 1' \
-        'measure -O qcow2 -o refcount_bits=7 --size 1' \
+        'measure -O qcow2 -o refcount_bits=7 --size 1' 'measure -O qcow2 -o compat=3 --size 1' \
+        'measure -O qcow2 -o preallocation=foo --size 1' \
+        'measure -O qcow2 -o compression_type=foo,backing_file=x,backing_fmt=y --size 1' \
         'measure -O qcow2 -o size=5 --size 1G' 'measure -O qcow2 -l snapshot.name=s1 a.qcow2' \
         'measure -f raw --image-opts driver=qcow2,file.filename=a.qcow2' \
         'measure --image-opts driver=qcow2,file.filename=a.qcow2'
