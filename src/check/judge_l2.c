@@ -95,21 +95,28 @@ bool q2_l2_is_garbage(const struct q2_l2_health *h)
 }
 
 // Which value is nearest to what is left: nothing, where one bit is set, or its place.
+// The COPIED flag alone is rather what is left of one with data.
 static bool was_empty(uint64_t entry, uint64_t own)
 {
     uint64_t plain = entry & ~Q2_FLAG_ZERO;
-    return q2_is_power_of_2(plain) && !q2_is_power_of_2(plain ^ own) && plain != own;
+    return q2_is_power_of_2(plain) && !q2_is_power_of_2(plain ^ own) && plain != own &&
+           plain != Q2_FLAG_COPIED;
 }
 
 void q2_scan_heal_external(const struct q2_scan *s, struct q2_finding *f)
 {
     uint64_t own = f->guest_offset | Q2_FLAG_COPIED;
     bool packed = (f->entry & Q2_FLAG_COMPRESSED) != 0;
-    bool zero = s->zero_flag && !packed && (f->entry & Q2_FLAG_ZERO);
-    bool empty = was_empty(f->entry, own) && (uint32_t)f->bitmap == 0;
+    // A flag of zeros counts only in an entry that is not damaged all over.
+    bool zero = s->zero_flag && !packed && (f->entry & Q2_FLAG_ZERO) &&
+                !(f->entry & Q2_L2_RESERVED) && !q2_scan_is_raw(s);
+    bool empty =
+        was_empty(f->entry, own) && (uint32_t)f->bitmap == 0 && !q2_scan_is_raw(s);
     f->has |= Q2_HAS_EDIT | Q2_HAS_WANTED;
     f->wanted = f->guest_offset;
     f->edit_value = (empty ? 0 : own) | (zero ? Q2_FLAG_ZERO : 0);
+    f->edit_bitmap = q2_scan_is_raw(s) ? Q2_BITMAP_STORED : f->bitmap;
+    f->edit_wide = s->extended;
     f->recovered = true;
     // It may have shown the backing file: with nothing near to it, nobody knows.
     uint64_t off = (f->entry ^ own) & ~Q2_FLAG_ZERO;

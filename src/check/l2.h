@@ -43,6 +43,13 @@ static inline uint64_t q2_scan_span(const struct q2_scan *s)
     return UINT64_C(1) << (s->l2_bits + s->cluster_bits);
 }
 
+// The data file is right wherever it is read, without looking at any table.
+static inline bool q2_scan_is_raw(const struct q2_scan *s)
+{
+    return s->data_file &&
+           (s->header.autoclear_features & Q2_AUTOCLEAR_DATA_FILE_RAW) != 0;
+}
+
 // Bits of a standard entry that must be zero.
 static inline uint64_t q2_scan_l2_reserved(const struct q2_scan *s)
 {

@@ -330,7 +330,7 @@ static int check_subclusters(const struct place *p, uint64_t index, struct q2_l2
 {
     const struct q2_scan *s = p->s;
     uint32_t both = (uint32_t)w.bitmap & (uint32_t)(w.bitmap >> Q2_SUBCLUSTERS);
-    bool raw = (s->header.autoclear_features & Q2_AUTOCLEAR_DATA_FILE_RAW) != 0;
+    bool raw = q2_scan_is_raw(s);
     bool harmless = raw;
     if (both == 0)
         return 0;
@@ -435,9 +435,10 @@ static bool no_sound_sector(const struct place *p, const uint64_t *l2,
         whole->n_used += h.n_used;
         none &= h.n_used == 0 || q2_l2_is_garbage(&h);
     }
-    // A table without one sound entry, and more is missing than these could have named.
-    bool hollow =
-        s->no_hollow_tables && whole->n_bad > 0 && whole->n_bad == whole->n_used;
+    // A table without one sound entry, and more is missing than these could have named;
+    // or all of it is known.
+    bool hollow = (s->no_hollow_tables || q2_scan_is_raw(s)) && whole->n_bad > 0 &&
+                  whole->n_bad == whole->n_used;
     return hollow || (none && q2_l2_is_garbage(whole));
 }
 
