@@ -4,49 +4,14 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <pthread.h>
 #include <stdlib.h>
 
 #include "base/checked.h"
-
-struct q2_raw {
-    struct q2_disk disk; // first
-    // Where the file was last seen to hold data: looking for its next hole may cost a
-    // walk over all of it. Of disks that are only read; data where there is a hole by now
-    // is harmless, as the bytes decide.
-    pthread_mutex_t lock;
-    uint64_t data_start, data_end;
-};
 
 static int raw_read(struct q2_disk *d, uint64_t guest_offset, void *buf, size_t n_bytes,
                     struct q2_error *err)
 {
     return q2_disk_load(d, guest_offset, guest_offset, buf, n_bytes, err);
-}
-
-// From offset on, which is inside the file: *n_bytes (at most what was asked) of one
-// kind.
-static int find_extent(struct q2_raw *raw, uint64_t offset, uint64_t file_size,
-                       uint64_t *n_bytes, bool *data, struct q2_error *err)
-{
-    uint64_t n = file_size - offset;
-    int ret = 0;
-    if (raw->disk.writable)
-        return q2_io_extent(raw->disk.file, offset, n_bytes, data, err);
-    pthread_mutex_lock(&raw->lock);
-    if (offset >= raw->data_start && offset < raw->data_end) {
-        n = raw->data_end - offset;
-        *data = true;
-    } else {
-        ret = q2_io_extent(raw->disk.file, offset, &n, data, err);
-        if (ret == 0 && *data) {
-            raw->data_start = offset;
-            raw->data_end = offset + n;
-        }
-    }
-    pthread_mutex_unlock(&raw->lock);
-    *n_bytes = q2_min_u64(n, *n_bytes);
-    return ret;
 }
 
 static int raw_status(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
@@ -62,7 +27,7 @@ static int raw_status(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes
     if (ret < 0)
         return ret;
     if (guest_offset < file_size) {
-        ret = find_extent((struct q2_raw *)d, guest_offset, file_size, &n, &data, err);
+        ret = q2_io_extent(d->file, guest_offset, &n, &data, err);
         n = q2_min_u64(n, file_size - guest_offset);
     }
     *e = (struct q2_extent){.n_bytes = q2_min_u64(n, n_bytes),
@@ -133,7 +98,6 @@ static int raw_flush(struct q2_disk *d, struct q2_error *err)
 
 static void raw_release(struct q2_disk *d)
 {
-    pthread_mutex_destroy(&((struct q2_raw *)d)->lock);
     free(d);
 }
 
@@ -157,16 +121,15 @@ int q2_raw_open(struct q2_io *io, bool writable, struct q2_disk **out,
     int ret = q2_io_get_size(io, &size, err);
     if (ret < 0)
         return ret;
-    struct q2_raw *raw = calloc(1, sizeof(*raw));
-    if (!raw)
-        return q2_fail_memory(err, sizeof(*raw));
-    pthread_mutex_init(&raw->lock, NULL);
-    raw->disk = (struct q2_disk){.ops = &raw_ops,
-                                 .file = io,
-                                 .data = io,
-                                 .data_align = 1,
-                                 .size = q2_align_up(size, 512),
-                                 .writable = writable};
-    *out = &raw->disk;
+    struct q2_disk *d = calloc(1, sizeof(*d));
+    if (!d)
+        return q2_fail_memory(err, sizeof(*d));
+    *d = (struct q2_disk){.ops = &raw_ops,
+                          .file = io,
+                          .data = io,
+                          .data_align = 1,
+                          .size = q2_align_up(size, 512),
+                          .writable = writable};
+    *out = d;
     return 0;
 }
