@@ -10,6 +10,8 @@ EXTRA_DIST += \
 	scripts/check-library \
 	scripts/cppcheck-suppressions \
 	scripts/lint \
+	scripts/real-users \
+	scripts/real_users.py \
 	scripts/setup
 
 # Out of tree and out of the way: nothing of the build is touched, the library of this
