@@ -17,6 +17,7 @@ enum {
     OPTION_SALVAGE = Q2_OPTION_FIRST_OWN,
     OPTION_TARGET_IS_ZERO,
     OPTION_TARGET_IMAGE_OPTS,
+    OPTION_LEVEL,
     OPTION_BITMAPS,
     OPTION_SKIP_BROKEN,
 };
@@ -36,6 +37,8 @@ static const struct q2_option convert_options[] = {
     {"backing", "Bb", "FILE", 'B', "Target", "on top of FILE"},
     {"backing-format", "F", "FMT", 'F', "Target", "format of that FILE"},
     {"compress", "c", NULL, 'c', "Target", "compress (qcow2)"},
+    {"compression-level", "", "LEVEL", OPTION_LEVEL, "Target",
+     "with -c: fast, best, or 1 to 9"},
     {"sparse-size", "S", "SIZE", 'S', "Target", "zeros that make a hole (default: 4k)"},
     {"no-create", "n", NULL, 'n', "Target", "write into the image that is there"},
     {"target-is-zero", "", NULL, OPTION_TARGET_IS_ZERO, "Target", "with -n: it is empty"},
@@ -96,6 +99,8 @@ static const char **text_setting(struct q2_convert_settings *s, int code)
         return &s->backing_file;
     case 'F':
         return &s->backing_format;
+    case OPTION_LEVEL:
+        return &s->level;
     }
     return NULL;
 }

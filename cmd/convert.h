@@ -16,7 +16,8 @@ struct q2_convert_settings {
     const char *target_format; // NULL: not given
     const char *backing_file;
     const char *backing_format;
-    char *lists; // of -o; owned
+    const char *level; // of compression; -o may say it, too
+    char *lists;       // of -o; owned
     bool no_create, sparse_given;
     bool bitmaps, skip_broken_bitmaps;
     bool target_image_opts; // how the name is to be read

@@ -132,7 +132,7 @@ int q2_convert_images(const struct q2_command_line *line, struct q2_convert_sett
         .settings = s,
         .target_name = line->operands[line->n_operands - 1],
         .n_sources = (unsigned)line->n_operands - 1,
-        .image = {.format = s->target_format ? s->target_format : "raw"},
+        .image = {.format = s->target_format ? s->target_format : "raw", .copied = true},
         .in = Q2_NO_SPOOL,
         .out = Q2_NO_SPOOL,
     };

@@ -6,6 +6,7 @@
 #include "cmd/convert.h"
 #include "cmd/opening.h"
 #include "image/chain.h"
+#include "image/codec.h"
 #include "image/probe.h"
 #include "ops/create.h"
 
@@ -54,12 +55,35 @@ static bool has_data_file(const struct q2_conversion *c)
                      : c->image.text[Q2_KEY_DATA_FILE] != NULL;
 }
 
+static int set_level(const struct q2_conversion *c, struct q2_error *err)
+{
+    const char *in_list = c->image.text[Q2_KEY_COMPRESSION_LEVEL];
+    const char *text = in_list ? in_list : c->settings->level;
+    struct q2_convert_options *copy = &c->settings->copy;
+    if (!text)
+        return 0;
+    if (!copy->compress)
+        return q2_fail(err, -EINVAL, "A compression level requires use of -c flag");
+    if (!strcmp(text, "fast"))
+        copy->level = Q2_LEVEL_FAST;
+    else if (!strcmp(text, "best"))
+        copy->level = Q2_LEVEL_BEST;
+    else if (text[0] >= '1' && text[0] <= '9' && !text[1])
+        copy->level = text[0] - '0';
+    else
+        return q2_fail(err, -EINVAL,
+                       "Invalid compression level '%s': it is fast, best, or 1 to 9",
+                       text);
+    return 0;
+}
+
 static int check_compression(const struct q2_conversion *c, const char *format,
                              struct q2_error *err)
 {
     const char *preallocation = c->image.text[Q2_KEY_PREALLOCATION];
-    if (!c->settings->copy.compress)
-        return 0;
+    int rc = set_level(c, err);
+    if (rc || !c->settings->copy.compress)
+        return rc;
     if (strcmp(format, "qcow2"))
         return q2_fail(err, -ENOTSUP, "Compression not supported for this file format");
     if (has_data_file(c))

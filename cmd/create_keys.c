@@ -56,6 +56,14 @@ static const struct q2_key_row qcow2_rows[] = {
      "Extent size hint for the image file, 0 to disable"},
 };
 
+const struct q2_key_row q2_key_level_row = {
+    Q2_KEY_COMPRESSION_LEVEL,
+    Q2_TYPE_TEXT,
+    false,
+    "compression_level",
+    NULL,
+    "Level of compression: fast, best, or 1 to 9"};
+
 static const struct q2_key_row raw_rows[] = {
     {Q2_KEY_SIZE, Q2_TYPE_SIZE, false, "size", NULL, "Virtual disk size"},
     {Q2_KEY_NOCOW, Q2_TYPE_BOOL, true, "nocow", NULL,

@@ -32,7 +32,8 @@ enum q2_create_key {
     Q2_KEY_REFCOUNT_BITS,
     Q2_KEY_NOCOW,
     Q2_KEY_EXTENT_SIZE_HINT,
-    Q2_KEY_ENCRYPT_KEYSLOT, // from here on: amend alone
+    Q2_KEY_COMPRESSION_LEVEL, // convert alone
+    Q2_KEY_ENCRYPT_KEYSLOT,   // from here on: amend alone
     Q2_KEY_ENCRYPT_NEW_SECRET,
     Q2_KEY_ENCRYPT_OLD_SECRET,
     Q2_KEY_ENCRYPT_STATE,
@@ -52,6 +53,10 @@ struct q2_key_row {
 
 // The rows of a known format, in the order in which they are printed.
 const struct q2_key_row *q2_key_rows(const char *format, size_t *n);
+
+// What convert takes beside the rows of qcow2. Not a property of the image, so "-o help"
+// leaves it out, as in QEMU.
+extern const struct q2_key_row q2_key_level_row;
 
 // Those that amend takes; of qcow2.
 const struct q2_key_row *q2_key_amend_rows(size_t *n);

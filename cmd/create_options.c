@@ -73,6 +73,9 @@ static int set_named(struct q2_new_image *image, const char *name, const char *t
     const struct q2_key_row *rows = q2_key_rows(image->format, &n);
     const struct q2_key_row *row = find_name(rows, n, name);
     const struct q2_key_row *amend_rows = q2_key_amend_rows(&n_amend);
+    if (image->copied && !strcmp(image->format, "qcow2") &&
+        !strcmp(name, q2_key_level_row.name))
+        row = &q2_key_level_row;
     bool only_new = image->amends && row && !row->of_file;
     if (image->amends)
         row = find_name(amend_rows, n_amend, name);

@@ -17,6 +17,7 @@ struct q2_new_image {
     const char *format;
     bool amends;              // the image is there: fewer keys may be given
     bool measures;            // it is not made: fewer values are looked at
+    bool copied;              // filled by convert, which takes a key of its own
     char *text[Q2_KEYS];      // as the user wrote it; NULL: not given. Owned
     uint64_t number[Q2_KEYS]; // value of those with a text that are sizes and numbers;
                               // 1 or 0 for on and off

@@ -19,7 +19,7 @@ EXTRA_DIST += \
 .PHONY: lint
 lint: config.h libqcow2.a
 	@Q2_WARNINGS='$(Q2_WARNINGS)' \
-	Q2_CPPFLAGS='$(ZLIB_CFLAGS) $(ZSTD_CFLAGS) $(GCRYPT_CFLAGS) $(JANSSON_CFLAGS)' \
+	Q2_CPPFLAGS='$(ZLIB_CFLAGS) $(ZSTD_CFLAGS) $(GCRYPT_CFLAGS) $(JANSSON_CFLAGS) $(ISAL_CFLAGS)' \
 	$(BASH) $(srcdir)/scripts/lint $(abs_srcdir) $(abs_builddir)
 
 # Beside qemu-img, on the same files. BENCH holds options, see scripts/bench --help.

@@ -220,7 +220,7 @@ refused() { # PART-OF-MESSAGE ARGUMENTS
     imgtool fill a.raw 24M --seed 4
     local how
     for how in '' -c; do
-        run --separate-stderr qemu-img convert -p $how -O qcow2 a.raw x.qcow2
+        run --separate-stderr qemu-img convert -p $how -O qcow2 a.raw x
         [ "$status" -eq 0 ]
         [ -z "$stderr" ]
         qemu-img convert -p $how -O qcow2 a.raw x.qcow2 >progress
@@ -232,7 +232,7 @@ refused() { # PART-OF-MESSAGE ARGUMENTS
         sed -E 's/[^0-9.]*([0-9.]+)\/.*/\1/' lines >numbers
         sort -c -n numbers
     done
-    run --separate-stderr qemu-img convert -p -q -O qcow2 a.raw x.qcow2
+    run --separate-stderr qemu-img convert -p -q -O qcow2 a.raw x
     [ -z "$output$stderr" ]
 }
 
@@ -284,4 +284,47 @@ refused() { # PART-OF-MESSAGE ARGUMENTS
     done
     one_error 1 qemu-img convert -O raw -l snapshot.id=1,snapshot.name=none s.qcow2 x
     absent x
+}
+
+@test "levels of compression: the same disk, smaller or larger, whatever the number of threads" {
+    local level type small fast theirs
+    python3 -c 'import random
+random.seed(1)
+words = [b"%d %x " % (n, n * n) for n in range(3000)]
+print(b"".join(random.choice(words) for i in range(300000)).decode())' >words
+    truncate -s 4M words
+    must oracle convert -c -f raw -O qcow2 words theirs.qcow2
+    must "$QCOW2" convert -c -f raw -O qcow2 words ours.qcow2
+    theirs=$(stat -c %s theirs.qcow2) # a thousandth depends on what is in it
+    (($(stat -c %s ours.qcow2) <= theirs + theirs / 500))
+    for type in zlib zstd; do
+        for level in 1 9 fast best; do
+            must "$QCOW2" convert -c -f raw -O qcow2 -m 1 --compression-level "$level" \
+                -o "compression_type=$type" words "$level.qcow2"
+            must "$QCOW2" convert -c -f raw -O qcow2 -m 3 \
+                -o "compression_type=$type,compression_level=$level" words other.qcow2
+            cmp "$level.qcow2" other.qcow2
+            must oracle compare -f raw -F qcow2 words "$level.qcow2"
+            must oracle check "$level.qcow2"
+        done
+        small=$(stat -c %s best.qcow2)
+        fast=$(stat -c %s fast.qcow2)
+        ((small < fast && small <= $(stat -c %s 1.qcow2)))
+    done
+    must oracle convert -O raw fast.qcow2 back
+    cmp words back
+}
+
+@test "levels of compression that cannot be" {
+    truncate -s 1M a.raw
+    for level in 0 10 '' slow -1; do
+        refused "Invalid compression level '$level': it is fast, best, or 1 to 9" \
+            -c -O qcow2 --compression-level="$level" a.raw x
+    done
+    refused 'A compression level requires use of -c flag' \
+        -O qcow2 -o compression_level=1 a.raw x
+    refused "Invalid parameter 'compression_level'" -O raw -o compression_level=1 a.raw x
+    run "$QCOW2" create -f qcow2 -o compression_level=1 x.qcow2 1M
+    [ "$status" -eq 1 ]
+    [[ $output == *"Invalid parameter 'compression_level'"* ]]
 }

@@ -17,9 +17,16 @@ struct q2_decompressor {
     void *state;
 };
 
-static const struct q2_codec *codec_of(enum q2_compression type)
+static const struct q2_codec *writer_of(enum q2_compression type, int level)
 {
-    return type == Q2_COMPRESSION_ZSTD ? &q2_codec_zstd : &q2_codec_zlib;
+    if (type == Q2_COMPRESSION_ZSTD)
+        return &q2_codec_zstd;
+    return level == Q2_LEVEL_FAST ? Q2_CODEC_FAST_DEFLATE : &q2_codec_zlib;
+}
+
+static const struct q2_codec *reader_of(enum q2_compression type)
+{
+    return type == Q2_COMPRESSION_ZSTD ? &q2_codec_zstd : Q2_CODEC_FAST_DEFLATE;
 }
 
 int q2_compressor_new(enum q2_compression type, int level, struct q2_compressor **out,
@@ -28,7 +35,7 @@ int q2_compressor_new(enum q2_compression type, int level, struct q2_compressor 
     struct q2_compressor *c = calloc(1, sizeof(*c));
     if (!c)
         return q2_fail_memory(err, sizeof(*c));
-    c->codec = codec_of(type);
+    c->codec = writer_of(type, level);
     int ret = c->codec->open(level, &c->state, err);
     if (ret < 0) {
         free(c);
@@ -51,13 +58,13 @@ size_t q2_compress(struct q2_compressor *c, const void *in, size_t n_bytes, void
     return c->codec->compress(c->state, in, n_bytes, out, n_bytes - 1);
 }
 
-int q2_decompressor_new(enum q2_compression type, struct q2_decompressor **out,
-                        struct q2_error *err)
+static int new_reader(const struct q2_codec *codec, struct q2_decompressor **out,
+                      struct q2_error *err)
 {
     struct q2_decompressor *d = calloc(1, sizeof(*d));
     if (!d)
         return q2_fail_memory(err, sizeof(*d));
-    d->codec = codec_of(type);
+    d->codec = codec;
     int ret = d->codec->open_reader(&d->state, err);
     if (ret < 0) {
         free(d);
@@ -65,6 +72,12 @@ int q2_decompressor_new(enum q2_compression type, struct q2_decompressor **out,
     }
     *out = d;
     return 0;
+}
+
+int q2_decompressor_new(enum q2_compression type, struct q2_decompressor **out,
+                        struct q2_error *err)
+{
+    return new_reader(reader_of(type), out, err);
 }
 
 void q2_decompressor_free(struct q2_decompressor *d)
@@ -100,7 +113,8 @@ int q2_decompress_whole(enum q2_compression type, const void *in, size_t n_in, v
 {
     struct q2_decompressor *d;
     bool whole = false;
-    int ret = q2_decompressor_new(type, &d, err);
+    // Evidence of what the bytes are is the strictest reader's word.
+    int ret = new_reader(writer_of(type, Q2_LEVEL_DEFAULT), &d, err);
     if (ret < 0)
         return ret;
     ret = d->codec->decompress(d->state, in, n_in, out, n_out, &whole, n_used, err);

@@ -12,8 +12,15 @@
 struct q2_compressor;
 struct q2_decompressor;
 
-// One compressor serves one thread. level as the library of that type counts it, 0: its
-// default.
+// Levels beside those that the library of the type counts (zlib's: 1 to 9).
+enum {
+    Q2_LEVEL_DEFAULT = 0,
+    Q2_LEVEL_FAST = -1, // little time rather than little space
+    Q2_LEVEL_BEST = -2, // little space, whatever it takes
+};
+
+// One compressor serves one thread. What it makes of some bytes does not depend on what
+// it compressed before.
 int q2_compressor_new(enum q2_compression type, int level, struct q2_compressor **out,
                       struct q2_error *err);
 void q2_compressor_free(struct q2_compressor *c);

@@ -24,4 +24,12 @@ struct q2_codec {
 
 extern const struct q2_codec q2_codec_zlib, q2_codec_zstd;
 
+// Deflate at Q2_LEVEL_FAST, and what inflates whatever the level was.
+#ifdef Q2_HAVE_ISAL
+extern const struct q2_codec q2_codec_isal;
+#define Q2_CODEC_FAST_DEFLATE (&q2_codec_isal)
+#else
+#define Q2_CODEC_FAST_DEFLATE (&q2_codec_zlib)
+#endif
+
 #endif

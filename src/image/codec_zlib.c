@@ -6,37 +6,73 @@
 #include <stdlib.h>
 #include <zlib.h>
 
+#include "image/codec.h"
+
 // The format's readers inflate with this window: a distance above 4096 is refused.
 #define WINDOW_BITS (-12)
-#define MEMORY_LEVEL 9
+// Its hash table, which zlib walks through whenever the window moves on, suits a window
+// that small: with a larger one it is slower, and no denser.
+#define MEMORY_LEVEL 8
+
+struct writer {
+    z_stream stream;
+    bool is_default;
+};
+
+static int level_of(int level)
+{
+    switch (level) {
+    case Q2_LEVEL_DEFAULT:
+        return 6;
+    case Q2_LEVEL_FAST:
+        return Z_BEST_SPEED;
+    case Q2_LEVEL_BEST:
+        return Z_BEST_COMPRESSION;
+    }
+    return level;
+}
 
 static int zlib_open(int level, void **state, struct q2_error *err)
 {
-    z_stream *s = calloc(1, sizeof(*s));
-    if (!s)
-        return q2_fail_memory(err, sizeof(*s));
-    int ret = deflateInit2(s, level == 0 ? Z_DEFAULT_COMPRESSION : level, Z_DEFLATED,
-                           WINDOW_BITS, MEMORY_LEVEL, Z_DEFAULT_STRATEGY);
+    struct writer *w = calloc(1, sizeof(*w));
+    if (!w)
+        return q2_fail_memory(err, sizeof(*w));
+    int ret = deflateInit2(&w->stream, level_of(level), Z_DEFLATED, WINDOW_BITS,
+                           MEMORY_LEVEL, Z_DEFAULT_STRATEGY);
     if (ret != Z_OK) {
-        free(s);
+        free(w);
         return q2_fail(err, ret == Z_MEM_ERROR ? -ENOMEM : -EINVAL,
                        "zlib cannot compress at level %d (error %d)", level, ret);
     }
-    *state = s;
+    w->is_default = level == Q2_LEVEL_DEFAULT;
+    *state = w;
     return 0;
 }
 
 static void zlib_close(void *state)
 {
-    deflateEnd(state);
-    free(state);
+    struct writer *w = state;
+    deflateEnd(&w->stream);
+    free(w);
+}
+
+// A reset takes the tuning away. zlib's own default level, with shorter hash chains:
+// what would be found at their ends is less than what MEMORY_LEVEL saves.
+static bool restart(struct writer *w)
+{
+    if (deflateReset(&w->stream) != Z_OK)
+        return false;
+    if (w->is_default)
+        deflateTune(&w->stream, 8, 24, 128, 96);
+    return true;
 }
 
 static size_t zlib_compress(void *state, const void *in, size_t n_in, void *out,
                             size_t n_out)
 {
-    z_stream *s = state;
-    if (deflateReset(s) != Z_OK)
+    struct writer *w = state;
+    z_stream *s = &w->stream;
+    if (!restart(w))
         return 0;
     s->next_in = (z_const Bytef *)in;
     s->avail_in = (uInt)n_in;

@@ -7,13 +7,27 @@
 #include <zstd.h>
 #include <zstd_errors.h>
 
+#include "image/codec.h"
+
+static int level_of(int level)
+{
+    switch (level) {
+    case Q2_LEVEL_DEFAULT:
+        return ZSTD_CLEVEL_DEFAULT;
+    case Q2_LEVEL_FAST:
+        return 1;
+    case Q2_LEVEL_BEST:
+        return 19;
+    }
+    return level;
+}
+
 static int zstd_open(int level, void **state, struct q2_error *err)
 {
     ZSTD_CCtx *c = ZSTD_createCCtx();
     if (!c)
         return q2_fail_memory(err, sizeof(void *));
-    size_t ret = ZSTD_CCtx_setParameter(c, ZSTD_c_compressionLevel,
-                                        level == 0 ? ZSTD_CLEVEL_DEFAULT : level);
+    size_t ret = ZSTD_CCtx_setParameter(c, ZSTD_c_compressionLevel, level_of(level));
     if (ZSTD_isError(ret)) {
         ZSTD_freeCCtx(c);
         return q2_fail(err, -EINVAL, "zstd cannot compress at level %d: %s", level,

@@ -49,3 +49,7 @@ libqcow2_a_SOURCES += \
 	src/image/vmstate.c \
 	src/image/write.c \
 	src/image/zero.c
+
+if ISAL
+libqcow2_a_SOURCES += src/image/codec_isal.c
+endif

@@ -8,6 +8,7 @@
 
 struct q2_convert_options {
     bool compress;
+    int level;           // of compression, see image/codec.h
     bool target_is_zero; // the target reads as zeros already (fresh, or the user says so)
     struct q2_disk *above; // copy only what layers of the source above this one, which is
                            // the target, have allocated; NULL: no such thing

@@ -25,7 +25,8 @@ int q2_window_init(const struct q2_convert_job *job, struct q2_window *w,
     w->packed_bytes = calloc(n_clusters, sizeof(size_t));
     if (!w->packed || !w->packed_bytes)
         return q2_fail_memory(err, Q2_WINDOW_BYTES);
-    return q2_compressor_new(job->target->compression, 0, &w->compressor, err);
+    return q2_compressor_new(job->target->compression, job->options->level,
+                             &w->compressor, err);
 }
 
 void q2_window_clear(struct q2_window *w)

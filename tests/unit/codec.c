@@ -3,6 +3,7 @@
 #include "image/codec.h"
 
 #include <errno.h>
+#include <zlib.h>
 #include <zstd.h>
 
 #include "test.h"
@@ -89,8 +90,96 @@ static void round_trips(void)
         for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
             for (unsigned kind = 0; kind < N_CONTENTS; kind++)
                 round_trip(type, sizes[i], kind, 0);
-    round_trip(Q2_COMPRESSION_ZLIB, 65536, WORDS, 9);
-    round_trip(Q2_COMPRESSION_ZSTD, 65536, WORDS, 19);
+    for (unsigned type = 0; type < 2; type++) {
+        for (int level = 1; level <= 9; level++)
+            round_trip(type, 65536, WORDS, level);
+        round_trip(type, 65536, WORDS, Q2_LEVEL_BEST);
+        for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
+            for (unsigned kind = 0; kind < N_CONTENTS; kind++)
+                round_trip(type, sizes[i], kind, Q2_LEVEL_FAST);
+    }
+}
+
+// Inflates through a window of 12 bits and no more: the output goes out in small pieces.
+static bool fits_window(const uint8_t *packed, size_t n_packed, const uint8_t *plain,
+                        size_t n_bytes)
+{
+    uint8_t piece[100];
+    size_t done = 0;
+    int ret = Z_OK;
+    z_stream s = {.next_in = (z_const Bytef *)packed, .avail_in = (uInt)n_packed};
+    if (inflateInit2(&s, -12) != Z_OK)
+        abort();
+    while (ret == Z_OK && done <= n_bytes) {
+        s.next_out = piece;
+        s.avail_out = sizeof(piece);
+        ret = inflate(&s, Z_NO_FLUSH);
+        size_t n = sizeof(piece) - s.avail_out;
+        if (n > n_bytes - done || memcmp(piece, plain + done, n) != 0)
+            break;
+        done += n;
+    }
+    inflateEnd(&s);
+    return ret == Z_STREAM_END && done == n_bytes;
+}
+
+// What repeats at every distance up to 32 KiB, which is what deflate at its widest
+// reaches for; behind it, what repeats nearby.
+static void fill_distances(uint8_t *buf, size_t n_bytes)
+{
+    fill(buf, n_bytes, NOISE);
+    for (size_t at = 40000, distance = 64; at + 64 < n_bytes; at += 96)
+        memcpy(buf + at, buf + at - (distance = distance % 32000 + 61), 64);
+}
+
+static void windows(void)
+{
+    static const int levels[] = {Q2_LEVEL_DEFAULT, Q2_LEVEL_FAST, Q2_LEVEL_BEST, 1, 9};
+    enum { SIZE = 1 << 20 };
+    struct q2_error err = Q2_ERROR_INIT;
+    uint8_t *plain = malloc(SIZE), *packed = malloc(SIZE), *again = malloc(SIZE);
+    if (!plain || !packed || !again)
+        abort();
+    fill_distances(plain, SIZE);
+    for (size_t i = 0; i < sizeof(levels) / sizeof(*levels); i++) {
+        struct q2_compressor *c;
+        if (q2_compressor_new(Q2_COMPRESSION_ZLIB, levels[i], &c, &err) < 0)
+            abort();
+        size_t n = q2_compress(c, plain, SIZE, packed);
+        ok(n > 0 && n < SIZE, "level %d: repeated bytes shrink", levels[i]);
+        ok(fits_window(packed, n, plain, SIZE), "level %d: no distance above 4096",
+           levels[i]);
+        q2_compress(c, packed, n, again);
+        ok(q2_compress(c, plain, SIZE, again) == n && memcmp(packed, again, n) == 0,
+           "level %d: the same bytes whatever came before", levels[i]);
+        q2_compressor_free(c);
+    }
+    free(plain);
+    free(packed);
+    free(again);
+}
+
+// A distance of 30000, in a stream of another writer.
+static void wide_window(void)
+{
+    struct q2_error err = Q2_ERROR_INIT;
+    static uint8_t plain[65536], packed[65536], out[65536];
+    z_stream s = {.next_in = plain, .avail_in = sizeof(plain)};
+    fill(plain, sizeof(plain), NOISE);
+    memcpy(plain + 32768, plain + 2768, 30000);
+    if (deflateInit2(&s, 9, Z_DEFLATED, -15, 9, Z_DEFAULT_STRATEGY) != Z_OK)
+        abort();
+    s.next_out = packed;
+    s.avail_out = sizeof(packed);
+    if (deflate(&s, Z_FINISH) != Z_STREAM_END)
+        abort();
+    deflateEnd(&s);
+    ok(!fits_window(packed, sizeof(packed) - s.avail_out, plain, sizeof(plain)),
+       "a window of 15 bits is noticed");
+    ok(q2_decompress(Q2_COMPRESSION_ZLIB, packed, sizeof(packed) - s.avail_out, out,
+                     sizeof(out), &err) == 0 &&
+           memcmp(out, plain, sizeof(out)) == 0,
+       "it is read");
 }
 
 // Every byte of a stream is made wrong in turn: an error, or a cluster; no more.
@@ -179,6 +268,8 @@ int main(void)
     damaged(Q2_COMPRESSION_ZLIB);
     damaged(Q2_COMPRESSION_ZSTD);
     other_writers();
+    windows();
+    wide_window();
     levels();
     return done_testing();
 }
