@@ -175,20 +175,38 @@ static int heal_simple(struct q2_plan *p, const struct q2_findings *list,
     return *changed ? q2_io_flush(p->overlay, err) : 0;
 }
 
+// None of these loses a reference.
+static bool is_harmless(enum q2_problem problem)
+{
+    switch (problem) {
+    case Q2_PROBLEM_REFCOUNT_TOO_HIGH:
+    case Q2_PROBLEM_REFCOUNT_TOO_LOW:
+    case Q2_PROBLEM_SNAPSHOT_INCOMPLETE:
+    case Q2_PROBLEM_COMPRESSED_COPIED:
+    case Q2_PROBLEM_SUBCLUSTERS_BOTH:
+    case Q2_PROBLEM_SUBCLUSTERS_PACKED:
+    case Q2_PROBLEM_DATA_FILE_COMPRESSED:
+    case Q2_PROBLEM_DATA_FILE_OFFSET:
+        return true;
+    default:
+        return false;
+    }
+}
+
+// A snapshot's entry that names no L1 table: its tables may be what looks leaked.
+static bool has_no_tables(const struct q2_scan *s, uint64_t index)
+{
+    return index >= s->n_snapshots || s->snapshots[index].l1_size == 0;
+}
+
 // Are there findings other than refcounts and flags? Then an unreferenced cluster may be
 // what a damaged entry has lost.
 static bool references_are_doubtful(const struct q2_scan *s)
 {
     for (size_t i = 0; i < s->findings.n; i++) {
-        enum q2_problem problem = s->findings.list[i].problem;
-        if (problem != Q2_PROBLEM_REFCOUNT_TOO_HIGH &&
-            problem != Q2_PROBLEM_REFCOUNT_TOO_LOW &&
-            problem != Q2_PROBLEM_SNAPSHOT_INCOMPLETE &&
-            problem != Q2_PROBLEM_COMPRESSED_COPIED &&
-            problem != Q2_PROBLEM_SUBCLUSTERS_BOTH &&
-            problem != Q2_PROBLEM_SUBCLUSTERS_PACKED &&
-            problem != Q2_PROBLEM_DATA_FILE_COMPRESSED &&
-            problem != Q2_PROBLEM_DATA_FILE_OFFSET)
+        const struct q2_finding *f = &s->findings.list[i];
+        if (!is_harmless(f->problem) ||
+            (f->problem == Q2_PROBLEM_SNAPSHOT_INCOMPLETE && has_no_tables(s, f->index)))
             return true;
     }
     return s->rebuild;

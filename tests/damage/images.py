@@ -20,6 +20,9 @@ IMAGES = {
     "v3-2m": (3, 2 << 20, 16, False, False, 1, 6 << 20),
     "v3-4k-vmstate": (3, 4096, 16, False, False, 2, 5 << 20),
     "v3-4k-foreign": (3, 4096, 32, False, False, 1, 5 << 20),
+    "v2-64k-back": (2, 65536, 16, False, True, 1, 1200 << 20),
+    "v2-4k": (2, 4096, 16, False, False, 2, 5 << 20),
+    "v2-512": (2, 512, 16, False, False, 2, 384 << 10),
     "v3-16k-ext": (3, 16384, 16, False, False, 2, 40 << 20),
     "v3-16k-ext-back": (3, 16384, 16, False, True, 1, 40 << 20),
     "v3-4k-data": (3, 4096, 16, False, False, 0, 5 << 20),
@@ -27,9 +30,6 @@ IMAGES = {
     "v3-4k-bitmaps": (3, 4096, 16, False, False, 1, 5 << 20),
     "v3-4k-luks": (3, 4096, 16, False, False, 1, 5 << 20),
     "v3-4k-zstd": (3, 4096, 16, False, False, 2, 5 << 20),
-    "v2-64k-back": (2, 65536, 16, False, True, 1, 1200 << 20),
-    "v2-4k": (2, 4096, 16, False, False, 2, 5 << 20),
-    "v2-512": (2, 512, 16, False, False, 2, 384 << 10),
 }
 # What create is asked for besides.
 OPTIONS = {
@@ -40,6 +40,8 @@ OPTIONS = {
     "v3-4k-luks": "encrypt.format=luks,encrypt.key-secret=sec0,encrypt.iter-time=10",
     "v3-4k-zstd": "compression_type=zstd",
 }
+# Images of one feature each, all else of which others have.
+FEATURES = {*OPTIONS, "v3-4k-bitmaps"}
 SECRET = "passw0rd"
 # One damage of an image out of so many, unless all are asked for: it takes long.
 THINNED = {"v3-2m": 6, "v3-4k-luks": 4}

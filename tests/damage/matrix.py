@@ -26,7 +26,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.dont_write_bytecode = True
 
 from damages import all_damages
-from images import IMAGES, THINNED, build, outside
+from images import FEATURES, IMAGES, THINNED, build, outside
 from judge import CLASSES, read_file, write_file
 from powercut import CutJudge, build_recorder
 from qcow2format import Layout
@@ -46,6 +46,7 @@ class Base:
         self.outside = outside(name, folder)
         self.layout = Layout(read_file(path), self.outside)
         self.damages = all_damages(name, self.layout)
+        self.structures = {d.structure for d in self.damages}
 
 
 def wanted(args, base, start):
@@ -56,6 +57,11 @@ def wanted(args, base, start):
         groups = {}
         for d in found:
             groups.setdefault(d.structure, []).append(d)
+        if base.name in FEATURES:  # of what others have, too, a part is enough
+            known = set().union(*(b.structures for b in Worker.bases.values()
+                                  if b.name not in FEATURES))
+            groups = {g: d for i, (g, d) in enumerate(groups.items())
+                      if g not in known or i % 6 == 0}
         number = sorted(IMAGES).index(found[0].image) if found else 0
         found = [g[(7 * number + 5 * i) % len(g)] for i, g in enumerate(groups.values())]
     every = args.every * (1 if args.all else THINNED.get(base.name, 1))
