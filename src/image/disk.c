@@ -184,6 +184,14 @@ static int flush_write(struct q2_disk *d, int ret, struct q2_error *err)
     return ret == 0 && d->flush_writes ? d->ops->flush(d, err) : ret;
 }
 
+size_t q2_disk_read_step(const struct q2_disk *d)
+{
+    size_t step = 512U << 10;
+    for (; d; d = d->backing)
+        step = d->cluster_size > step ? d->cluster_size : step;
+    return step;
+}
+
 int q2_disk_write(struct q2_disk *d, uint64_t guest_offset, const void *buf,
                   size_t n_bytes, struct q2_error *err)
 {

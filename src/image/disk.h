@@ -184,6 +184,11 @@ static inline uint64_t q2_disk_map_step(uint64_t disk_size)
     return part > step ? part : step;
 }
 
+// How much of d is best read at a time, a power of two and at least a cluster of any
+// layer (a compressed one is inflated as a whole): as much as stays in a processor's
+// cache until it was looked at and written.
+size_t q2_disk_read_step(const struct q2_disk *d);
+
 // Closes d and its backing chain; writes nothing (flush before). NULL is fine.
 void q2_disk_close(struct q2_disk *d);
 

@@ -14,7 +14,6 @@
 #include "base/pool.h"
 #include "base/zero.h"
 
-#define CHUNK (2U << 20)
 #define SECTOR 512U
 #define BUFFER_ALIGN 4096U
 
@@ -34,6 +33,7 @@ struct comparison {
     pthread_mutex_t lock; // all below
     struct side sides[2];
     uint64_t offset, size; // of the longer one
+    size_t step;           // read at a time, at most
     bool strict;
     const struct q2_monitor *mon;
     // What happened at the lowest offset so far.
@@ -109,7 +109,7 @@ static bool next_piece(struct comparison *c, struct piece *p, struct q2_error *e
         p->read[0] = has_bytes(a);
         p->read[1] = has_bytes(b);
         bool found = p->read[0] || p->read[1];
-        p->n_bytes = (size_t)(found ? q2_min_u64(n, CHUNK) : 0);
+        p->n_bytes = (size_t)(found ? q2_min_u64(n, c->step) : 0);
         c->offset += found ? p->n_bytes : n;
         if (found)
             return true;
@@ -170,11 +170,11 @@ static int work(void *opaque, unsigned index)
     struct comparison *c = opaque;
     struct q2_error err = Q2_ERROR_INIT;
     struct piece p;
-    uint8_t *bufs[2] = {aligned_alloc(BUFFER_ALIGN, CHUNK),
-                        aligned_alloc(BUFFER_ALIGN, CHUNK)};
+    uint8_t *bufs[2] = {aligned_alloc(BUFFER_ALIGN, c->step),
+                        aligned_alloc(BUFFER_ALIGN, c->step)};
     (void)index;
     if (!bufs[0] || !bufs[1])
-        q2_fail_memory(&err, 2 * CHUNK);
+        q2_fail_memory(&err, 2 * c->step);
     for (bool more = true; more;) {
         pthread_mutex_lock(&c->lock);
         more = next_piece(c, &p, &err);
@@ -194,6 +194,7 @@ int q2_compare(struct q2_disk *a, struct q2_disk *b, bool strict,
     struct comparison c = {
         .sides = {{.disk = a}, {.disk = b}},
         .size = q2_max_u64(a->size, b->size),
+        .step = q2_max_u64(q2_disk_read_step(a), q2_disk_read_step(b)),
         .strict = strict,
         .mon = mon,
         .err = err,

@@ -111,13 +111,18 @@ static int work(void *opaque, unsigned index)
     return ret;
 }
 
-static int check_sizes(struct q2_convert_job *job, struct q2_error *err)
+// And how large the windows are.
+static int settle_sizes(struct q2_convert_job *job, struct q2_error *err)
 {
     job->size = 0;
+    job->window_bytes = q2_disk_read_step(job->target);
     for (unsigned i = 0; i < job->n_sources; i++) {
         if (!q2_add_u64(job->size, job->sources[i]->size, &job->size))
             return q2_fail(err, -EFBIG, "The sources together are too large");
     }
+    for (unsigned i = 0; i < job->n_sources; i++)
+        job->window_bytes =
+            q2_max_u64(job->window_bytes, q2_disk_read_step(job->sources[i]));
     if (job->target->size < job->size)
         return q2_fail(err, -EINVAL, "Output file is smaller than input file");
     return 0;
@@ -136,7 +141,7 @@ int q2_convert(struct q2_disk *const *sources, unsigned n_sources, struct q2_dis
         .err = err,
         .rate = {.bytes_per_second = options->rate_limit},
     };
-    int ret = check_sizes(&p.job, err);
+    int ret = settle_sizes(&p.job, err);
     if (ret < 0)
         return ret;
     if (options->compress && !target->ops->write_begin_compressed)

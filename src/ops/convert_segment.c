@@ -103,7 +103,7 @@ int q2_window_plan(const struct q2_convert_job *job, uint64_t start, struct q2_w
     uint64_t step = q2_disk_map_step(job->size);
     enum q2_segment_kind kind, next;
     w->start = start;
-    w->n_bytes = q2_min_u64(left, Q2_WINDOW_BYTES);
+    w->n_bytes = q2_min_u64(left, job->window_bytes);
     w->uniform = false;
     w->n_segments = 0;
     w->n_data = 0;
@@ -120,7 +120,7 @@ int q2_window_plan(const struct q2_convert_job *job, uint64_t start, struct q2_w
         alike += n;
     }
     if (alike < left)
-        alike = q2_align_down(alike, Q2_WINDOW_BYTES);
+        alike = q2_align_down(alike, job->window_bytes);
     if (alike > 0) {
         w->uniform = true;
         w->kind = kind;

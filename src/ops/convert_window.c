@@ -14,17 +14,17 @@ int q2_window_init(const struct q2_convert_job *job, struct q2_window *w,
                    struct q2_error *err)
 {
     *w = (struct q2_window){0};
-    if (posix_memalign((void **)&w->buf, 4096, Q2_WINDOW_BYTES) != 0) {
+    if (posix_memalign((void **)&w->buf, 4096, job->window_bytes) != 0) {
         w->buf = NULL;
-        return q2_fail_memory(err, Q2_WINDOW_BYTES);
+        return q2_fail_memory(err, job->window_bytes);
     }
     if (!job->options->compress)
         return 0;
-    size_t n_clusters = Q2_WINDOW_BYTES / job->target->cluster_size;
-    w->packed = malloc(Q2_WINDOW_BYTES);
+    size_t n_clusters = job->window_bytes / job->target->cluster_size;
+    w->packed = malloc(job->window_bytes);
     w->packed_bytes = calloc(n_clusters, sizeof(size_t));
     if (!w->packed || !w->packed_bytes)
-        return q2_fail_memory(err, Q2_WINDOW_BYTES);
+        return q2_fail_memory(err, job->window_bytes);
     return q2_compressor_new(job->target->compression, job->options->level,
                              &w->compressor, err);
 }

@@ -8,8 +8,6 @@
 #include "image/codec.h"
 #include "ops/convert.h"
 
-#define Q2_WINDOW_BYTES (UINT32_C(2) << 20)
-
 // What all windows of a conversion share.
 struct q2_convert_job {
     struct q2_disk *const *sources;
@@ -18,6 +16,7 @@ struct q2_convert_job {
     const struct q2_convert_options *options;
     const struct q2_monitor *mon;
     uint64_t size;                // of the sources together
+    size_t window_bytes;          // a multiple of every cluster size
     pthread_mutex_t *report_lock; // the monitor is called by one thread at a time
 };
 
@@ -41,13 +40,13 @@ struct q2_placed {
 
 struct q2_window {
     uint64_t ticket;
-    uint64_t start, n_bytes; // guest range; longer than Q2_WINDOW_BYTES only when it is
+    uint64_t start, n_bytes; // guest range; longer than window_bytes only when it is
                              // of one kind and nothing is to be read
     bool uniform;            // all of it is of kind
     enum q2_segment_kind kind;
     uint64_t n_data; // bytes to be copied, for the rate limit
 
-    uint8_t *buf;         // Q2_WINDOW_BYTES; what is no data in it is zeros
+    uint8_t *buf;         // window_bytes; what is no data in it is zeros
     uint8_t *packed;      // compressed clusters, one behind the other
     size_t *packed_bytes; // by cluster: 0: plain
     struct q2_compressor *compressor;
