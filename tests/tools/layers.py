@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """Random backing chains, and one random commit, rebase or dd on each: by QEMU and by the
-program under test on copies. Exit code and the content of every disk that is left must be the
-same, and QEMU must find every image sound. Where QEMU gives up (it cannot make zeros in a
+program under test on copies. Exit code and every disk that is left (what it reads as, what it
+stands on) must be the same, and QEMU must find every image sound. Where QEMU gives up (it cannot make zeros in a
 version 2 image above a backing file) what the top of the chain reads must not have changed.
 
 usage: layers.py SEED ROUNDS QEMU-IMG PROGRAM"""
 
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -105,9 +106,12 @@ class Round:
             command[0] == "commit" else []
         found = {}
         for name in sorted(set(os.listdir(folder)) - set(lost)):
+            backing = None
             if format_of(name) == "qcow2":
                 run([self.qemu, "check", "-q", name], folder)
-            found[name] = self.content(folder, name)
+                said = run([self.qemu, "info", "--output=json", name], folder)[1]
+                backing = json.loads(said).get("backing-filename")
+            found[name] = self.content(folder, name), backing
         return found
 
     def play(self):
