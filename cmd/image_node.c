@@ -211,7 +211,9 @@ static int take_format(const struct tree *t, const char *prefix, const char *dri
         rc = take_file(t, prefix, "file", 0);
     if (!rc)
         rc = q2_image_take_common(t->pairs, prefix, t->out, t->err);
-    if (!rc && (!driver || strcmp(driver, "raw") != 0))
+    if (!rc && driver && !strcmp(driver, "raw"))
+        rc = q2_image_name_set_window(t->out, t->pairs, prefix, t->err);
+    else if (!rc)
         rc = take_qcow2(t, prefix);
     return rc ? rc : refuse_unused(t, prefix, driver ? driver : "qcow2");
 }

@@ -13,6 +13,7 @@ struct q2_image_name {
     char *format; // owned; NULL: to be probed
     struct q2_runtime runtime;
     char *encrypt_format, *encrypt_key_secret; // owned; runtime points at them
+    struct q2_pair offset, size; // of runtime.window, as given; values owned, or NULL
     char *only_qcow2; // an option given that is qcow2's alone; owned, NULL: none
     bool discard_set; // runtime.discard_unmap was given
     enum q2_tristate read_only, force_share, direct, no_flush;
@@ -33,6 +34,9 @@ void q2_image_name_clear(struct q2_image_name *name);
 int q2_image_name_check(const struct q2_image_name *name, const char *format,
                         uint64_t cluster_size, struct q2_error *err);
 
+// Takes the part of the file that a raw disk is.
+int q2_image_name_set_window(struct q2_image_name *name, struct q2_pairs *pairs,
+                             const char *prefix, struct q2_error *err);
 int q2_image_name_set_path(struct q2_image_name *name, const char *path,
                            struct q2_error *err);
 int q2_image_name_set_format(struct q2_image_name *name, const char *format,

@@ -73,17 +73,28 @@ static int add_image(struct chain *chain, const char *path, const char *format,
     return rc;
 }
 
-// Where a passphrase is a part of the name, a file's name alone would not open the image:
-// it is called by its options then.
+// A number as the user gave it; NULL: none given.
+static json_t *as_given(const struct q2_pair *pair)
+{
+    if (!pair->value)
+        return NULL;
+    return pair->is_text ? q2_output_string(pair->value)
+                         : json_loads(pair->value, JSON_DECODE_ANY, NULL);
+}
+
+// Where a passphrase or a part of the file is in the name, a file's name alone would not
+// open the image: it is called by its options then.
 static int set_title(const struct q2_image_name *name, struct q2_info *info,
                      struct q2_error *err)
 {
-    if (!name->encrypt_key_secret)
+    const char *secret = name->encrypt_key_secret;
+    if (!secret && !name->runtime.has_window)
         return 0;
-    json_t *object =
-        json_pack("{s:o, s:s, s:{s:s, s:o}}", "encrypt.key-secret",
-                  q2_output_string(name->encrypt_key_secret), "driver", info->format,
-                  "file", "driver", "file", "filename", q2_output_string(name->path));
+    json_t *object = json_pack(
+        "{s:o*, s:o*, s:s, s:o*, s:{s:s, s:o}}", "encrypt.key-secret",
+        secret ? q2_output_string(secret) : NULL, "offset", as_given(&name->offset),
+        "driver", info->format, "size", as_given(&name->size), "file", "driver", "file",
+        "filename", q2_output_string(name->path));
     char *text = object ? json_dumps(object, JSON_ENSURE_ASCII) : NULL;
     if (!text || asprintf(&info->title, "json:%s", text) < 0)
         info->title = NULL;

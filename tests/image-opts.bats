@@ -315,3 +315,43 @@ END
         clean space.qcow2
     done
 }
+
+@test "a raw disk may be a part of its file" {
+    while IFS= read -r name; do
+        same_io --image-opts -c length -c map -c 'read -v 0 512' "$name"
+        same_io --image-opts -c 'write -P 7 1k 3k' -c 'write -z 64k 64k' -c 'discard 0 512' "$name"
+        same_img map --image-opts "$name"
+        same_img convert -O raw --image-opts "$name" part.raw
+        if [ -e part.raw ]; then
+            must oracle compare --image-opts driver=raw,file.filename=part.raw "$name"
+            rm part.raw
+        fi
+        same_img resize --image-opts "$name" 2M
+    done <<'END'
+driver=raw,offset=64k,size=512k,file.filename=disk.raw
+driver=raw,offset=100,size=512k,file.filename=disk.raw
+driver=raw,size=1M,file.filename=disk.raw
+driver=raw,size=0,file.filename=disk.raw
+driver=raw,offset=1M,file.filename=disk.raw
+driver=raw,offset=9M,file.filename=disk.raw
+driver=raw,offset=512,size=8M,file.filename=disk.raw
+driver=raw,size=1000,file.filename=disk.raw
+driver=raw,offset=x,file.filename=disk.raw
+driver=raw,offset=18446744073709551615,file.filename=disk.raw
+driver=raw,offset=512,size=18446744073709551104,file.filename=disk.raw
+driver=qcow2,offset=0,file.filename=disk.qcow2
+END
+}
+
+@test "a part of a file is written by convert, and nothing beside it" {
+    local part=driver=raw,offset=65000,size=256k,file.filename=disk.raw
+    imgtool fill small.raw 256k --seed 3
+    cp disk.raw want.raw
+    dd if=small.raw of=want.raw bs=1000 seek=65 conv=notrunc status=none
+    must qemu-img convert -n -f raw --target-image-opts small.raw "$part"
+    same_bytes disk.raw want.raw
+    [ "$(qemu-img info --image-opts "$part" | head -n 1)" = \
+        "$(oracle info --image-opts "$part" | head -n 1)" ]
+    must qemu-img info --output=json \
+        'json:{"driver": "raw", "offset": 512, "file": {"driver": "file", "filename": "disk.raw"}}'
+}

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
+#include "io/window.h"
 
 static int raw_read(struct q2_disk *d, uint64_t guest_offset, void *buf, size_t n_bytes,
                     struct q2_error *err)
@@ -35,7 +36,7 @@ static int raw_status(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes
                             .zero = !data,
                             .data = data,
                             .has_offset = true,
-                            .host_offset = guest_offset,
+                            .host_offset = q2_window_start(d->file) + guest_offset,
                             .file = d->file};
     return ret;
 }

@@ -11,4 +11,5 @@ libqcow2_a_SOURCES += \
 	src/io/overlay.c src/io/overlay.h \
 	src/io/space.c \
 	src/io/stream.c src/io/stream.h \
-	src/io/transfer.c
+	src/io/transfer.c \
+	src/io/window.c src/io/window.h
