@@ -1118,6 +1118,14 @@ little_memory() {
     done
 }
 
+@test "65535 bitmaps whose tables are nowhere cost no memory" {
+    imgtool hostile-bitmaps h.qcow2
+    must_exit 2 little_memory "$QCOW2" check h.qcow2
+    must_exit 1 "$QCOW2" check -q -r all h.qcow2
+    "$QCOW2" check -q -r all h.qcow2 2>err || true
+    grep -q 'New bitmap tables would be larger' err
+}
+
 # --- other kinds of image ---------------------------------------------------------------
 
 @test "images of every feature are checked as QEMU checks them, and left alone" {

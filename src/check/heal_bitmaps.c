@@ -3,6 +3,7 @@
 // changed, which a backup can live with; a directory that is lost is cut where it ends to
 // make sense, or dropped.
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "base/checked.h"
@@ -13,12 +14,21 @@
 #define AT_AUTOCLEAR 88U
 #define BITMAPS_BYTES 24U // of the header extension
 
+// So much of new tables is made: a hostile directory may ask for any number.
+#define MAX_NEW_BYTES (UINT64_C(64) << 20)
+
 // A new table, all ones, that the directory's entry names then.
 static int renew_table(struct q2_plan *p, const struct q2_scan *s,
                        const struct q2_finding *f, struct q2_error *err)
 {
     uint64_t n_bytes = q2_align_up(f->size, s->cluster_size), place;
-    uint8_t entry[16], *table = calloc(1, n_bytes);
+    uint8_t entry[16];
+    p->bitmap_bytes += n_bytes;
+    if (p->bitmap_bytes > MAX_NEW_BYTES)
+        return q2_fail(err, -EFBIG,
+                       "New bitmap tables would be larger than %" PRIu64 " bytes",
+                       MAX_NEW_BYTES);
+    uint8_t *table = calloc(1, n_bytes);
     int ret = table ? q2_plan_place(p, n_bytes >> s->cluster_bits, &place, err)
                     : q2_fail_memory(err, n_bytes);
     for (uint64_t at = 0; at < f->size && ret == 0; at += 8)

@@ -20,8 +20,9 @@ struct q2_plan {
     bool leaks_kept;      // leaks mode: leaks may be what damaged entries lost; not freed
     struct q2_scan after; // the scan of the overlay
     unsigned n_tables;    // lost L2 tables that were put together
-    bool inflate;         // try every compressed cluster
-    char **names;         // of snapshots and bitmaps that findings in healed point to
+    uint64_t bitmap_bytes; // of new bitmap tables
+    bool inflate;          // try every compressed cluster
+    char **names;          // of snapshots and bitmaps that findings in healed point to
     size_t n_names, max_names;
 };
 

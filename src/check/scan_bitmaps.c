@@ -36,10 +36,15 @@ static bool is_taken(const struct q2_scan *s, uint64_t offset, uint64_t n_bytes)
            q2_counters_any(s->metadata, first, n);
 }
 
+// More clusters are not fought for.
+#define MAX_PRECLAIMED 64U
+
 static int preclaim(struct q2_scan *s, uint64_t offset, uint64_t n_bytes,
                     struct q2_error *err)
 {
     int ret = 0;
+    if (n_bytes > (uint64_t)MAX_PRECLAIMED * s->cluster_size)
+        return 0;
     for (uint64_t at = offset; at < offset + n_bytes && ret == 0; at += s->cluster_size)
         ret = q2_scan_preclaim(s, at >> s->cluster_bits, err);
     return ret;
@@ -47,6 +52,8 @@ static int preclaim(struct q2_scan *s, uint64_t offset, uint64_t n_bytes,
 
 static bool is_preclaimed(const struct q2_scan *s, uint64_t offset, uint64_t n_bytes)
 {
+    if (n_bytes > (uint64_t)MAX_PRECLAIMED * s->cluster_size)
+        return false;
     for (uint64_t at = offset; at < offset + n_bytes; at += s->cluster_size) {
         if (!q2_scan_is_preclaimed(s, at))
             return false;
@@ -133,10 +140,17 @@ static int read_directory(struct q2_scan *s, struct q2_directory *d, bool *usabl
               q2_scan_in_file(s, h->bitmap_directory_offset, d->n_bytes);
     if (!*usable)
         return 0;
+    // What is a hole has no entries.
+    uint64_t end;
+    int ret = q2_scan_data_end(s, h->bitmap_directory_offset, d->n_bytes, &end, err);
+    if (ret < 0)
+        return ret;
+    uint64_t there = q2_align_up(end - h->bitmap_directory_offset + 1, s->cluster_size);
+    d->n_bytes = (size_t)q2_min_u64(d->n_bytes, there);
     d->bytes = malloc(d->n_bytes);
     if (!d->bytes)
         return q2_fail_memory(err, d->n_bytes);
-    int ret = q2_io_read(s->io, h->bitmap_directory_offset, d->bytes, d->n_bytes, err);
+    ret = q2_io_read(s->io, h->bitmap_directory_offset, d->bytes, d->n_bytes, err);
     return ret < 0 ? q2_context(err, "Could not read the bitmap directory") : 0;
 }
 
@@ -149,8 +163,10 @@ static int judge_directory(struct q2_scan *s, struct q2_directory *d,
     size_t end = 0;
     int ret = read_directory(s, d, &usable, err);
     unsigned n = ret == 0 && usable ? q2_directory_walk(d, &end) : 0;
-    bool whole = ret == 0 && usable && n == d->n && end == d->n_bytes;
-    if (ret == 0 && usable && !whole && q2_directory_mend_lengths(d, &length)) {
+    bool all_there = d->n_bytes == s->header.bitmap_directory_size;
+    bool whole = ret == 0 && usable && all_there && n == d->n && end == d->n_bytes;
+    if (ret == 0 && usable && all_there && !whole &&
+        q2_directory_mend_lengths(d, &length)) {
         ret = report_length(s, d, &length, err);
         n = d->n;
         end = d->n_bytes;

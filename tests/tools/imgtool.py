@@ -398,6 +398,22 @@ def cmd_hostile(args):
         out.truncate(end)
 
 
+def cmd_hostile_bitmaps(args):
+    """As many bitmaps as there can be, whose tables are all behind the end of the file."""
+    n, cluster = 65535, 65536
+    directory = b"".join(
+        struct.pack(">QIIBBHI5s3x", 1 << 40, 1, 0, 1, 16, 5, 0, b"%05d" % i) for i in range(n))
+    with open(args.file, "wb") as out:
+        out.write(struct.pack(">IIQIIQIIQQIIQ", 0x514649FB, 3, 0, 0, 16, 1 << 40, 0, 2048,
+                              3 * cluster, cluster, 1, 0, 0))
+        out.write(struct.pack(">QQQII", 0, 0, 1, 4, 104))
+        out.write(struct.pack(">IIIIQQQ", EXTENSIONS["bitmaps"], 24, n, 0, len(directory),
+                              4 * cluster, 0))
+        out.seek(4 * cluster)
+        out.write(directory)
+        out.truncate(400 * cluster)
+
+
 def cmd_spoil(args):
     """Makes the first compressed cluster one that cannot be inflated; prints its guest
     offset."""
@@ -572,6 +588,7 @@ def main():
     command("backing", cmd_backing, "file", "name")
     command("spoil", cmd_spoil, "file")
     command("hostile", cmd_hostile, "file", "kind")
+    command("hostile-bitmaps", cmd_hostile_bitmaps, "file")
     p = command("damage", cmd_damage, "file")
     p.add_argument("--seed", type=int, required=True)
     p.add_argument("--count", type=int, default=4)
