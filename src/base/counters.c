@@ -161,16 +161,20 @@ static int add_one(struct page *p, uint32_t i, uint64_t amount, struct q2_error 
     return 0;
 }
 
-// Raises whole words of two-bit counters by one; stops before a word that has a full one.
-// Returns how many counters that were.
+// Raises two-bit counters by one, a word of them at a time; stops before a word that has
+// a full one. Returns how many counters that were.
 static uint32_t raise_words(struct page *p, uint32_t i, uint32_t n)
 {
     uint32_t done = 0;
-    for (; n - done >= 32; done += 32) {
+    while (done < n) {
+        uint32_t first = (i + done) % 32;
+        uint32_t here = n - done < 32 - first ? n - done : 32 - first;
         uint64_t *w = &p->words[(i + done) / 32];
-        if (*w & (*w >> 1) & LOWEST_OF_TWO)
+        uint64_t ones = (LOWEST_OF_TWO >> (64 - 2 * here)) << (2 * first);
+        if (*w & (*w >> 1) & ones)
             break;
-        *w += LOWEST_OF_TWO;
+        *w += ones;
+        done += here;
     }
     return done;
 }
@@ -180,7 +184,7 @@ static int add_in_page(struct page *p, uint32_t i, uint32_t n, uint64_t amount,
 {
     while (n > 0) {
         uint32_t done = 0;
-        if (p->width == 2 && amount == 1 && i % 32 == 0)
+        if (p->width == 2 && amount == 1)
             done = raise_words(p, i, n);
         if (done == 0) {
             int ret = add_one(p, i, amount, err);
@@ -292,15 +296,31 @@ bool q2_counters_any(const struct q2_counters *c, uint64_t index, uint64_t n)
     return false;
 }
 
-static uint32_t run_end(const struct page *p, uint32_t i)
+// The first counter from i on that differs from it; end or more: there is none before
+// end.
+static uint32_t run_end(const struct page *p, uint32_t i, uint32_t end)
 {
     unsigned per_word = 64 / p->width;
     uint64_t value = get(p, i), pattern = 0;
     for (unsigned k = 0; k < per_word; k++)
         pattern |= value << (k * p->width);
-    while (i < PAGE_COUNTERS && get(p, i) == value)
+    while (i < end && get(p, i) == value)
         i = i % per_word == 0 && p->words[i / per_word] == pattern ? i + per_word : i + 1;
     return i;
+}
+
+bool q2_counters_all_one(const struct q2_counters *c, uint64_t index, uint64_t n)
+{
+    while (n > 0) {
+        uint32_t i = (uint32_t)(index & PAGE_MASK);
+        uint32_t here = (uint32_t)q2_min_u64(n, PAGE_COUNTERS - i);
+        const struct page *p = find_page(c, index >> PAGE_BITS);
+        if (!p || get(p, i) != 1 || run_end(p, i, i + here) < i + here)
+            return false;
+        index += here;
+        n -= here;
+    }
+    return true;
 }
 
 bool q2_counters_next(struct q2_counters *c, uint64_t from, uint64_t *start, uint64_t *n,
@@ -315,7 +335,7 @@ bool q2_counters_next(struct q2_counters *c, uint64_t from, uint64_t *start, uin
         if (i < PAGE_COUNTERS) {
             *start = (p->number << PAGE_BITS) + i;
             *value = get(p, i);
-            *n = run_end(p, i) - i;
+            *n = run_end(p, i, PAGE_COUNTERS) - i;
             return true;
         }
     }

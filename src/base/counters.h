@@ -28,6 +28,9 @@ uint64_t q2_counters_get(const struct q2_counters *c, uint64_t index);
 // Is any of the n counters from index on not zero? Costs a step for 16384 of them.
 bool q2_counters_any(const struct q2_counters *c, uint64_t index, uint64_t n);
 
+// Are all of the n counters from index on 1?
+bool q2_counters_all_one(const struct q2_counters *c, uint64_t index, uint64_t n);
+
 // The next run of equal counts that are not zero, at or after from: *start, *n, *value.
 // False: there is none. The run may end early (at a page); ask again from *start + *n.
 // Not while counters are added to pages that did not exist.

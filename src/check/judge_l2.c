@@ -71,10 +71,25 @@ static bool is_nonsense(enum q2_problem problem, const struct q2_l2_entry *e)
     return problem != Q2_N_PROBLEMS;
 }
 
+bool q2_scan_is_run(const struct q2_scan *s, const uint64_t *l2, uint64_t first,
+                    uint64_t n)
+{
+    uint64_t entry = l2[first], host = entry & Q2_OFFSET_MASK, differs = 0;
+    if (s->extended || s->data_file || host == 0 || (entry & ~Q2_FLAG_COPIED) != host ||
+        !q2_is_aligned(host, s->cluster_size))
+        return false;
+    for (uint64_t i = 0; i < n; i++)
+        differs |= l2[first + i] ^ (entry + (i << s->cluster_bits));
+    return differs == 0 && q2_scan_in_file(s, host, n << s->cluster_bits) &&
+           !q2_scan_is_metadata(s, host, n << s->cluster_bits);
+}
+
 struct q2_l2_health q2_scan_health(const struct q2_scan *s, const uint64_t *l2,
                                    uint64_t first, uint64_t n, uint64_t guest_offset)
 {
     struct q2_l2_health h = {0};
+    if (q2_scan_is_run(s, l2, first, n))
+        return (struct q2_l2_health){.n_used = n};
     for (uint64_t i = first; i < first + n; i++) {
         struct q2_l2_words w = q2_scan_words(s, l2, i);
         struct q2_l2_entry e;

@@ -86,6 +86,11 @@ struct q2_l2_health {
     uint64_t n_used, n_bad, n_nonsense;
 };
 
+// Are n entries from first on plain clusters one behind the other, all of them with
+// COPIED or none, and nothing wrong with any? So most data lies; "no" may be wrong.
+bool q2_scan_is_run(const struct q2_scan *s, const uint64_t *l2, uint64_t first,
+                    uint64_t n);
+
 // n entries of a table, from first on; guest_offset is that of the table.
 struct q2_l2_health q2_scan_health(const struct q2_scan *s, const uint64_t *l2,
                                    uint64_t first, uint64_t n, uint64_t guest_offset);

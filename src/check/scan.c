@@ -8,7 +8,7 @@
 
 #include "base/checked.h"
 
-#define BLOCK_CACHE_BYTES (UINT64_C(16) << 20)
+#define BLOCK_CACHE_BYTES (UINT64_C(4) << 20)
 
 void q2_scan_shrink(struct q2_scan *s)
 {
@@ -198,6 +198,27 @@ int q2_scan_stored(struct q2_scan *s, uint64_t cluster, uint64_t *value,
     return ret;
 }
 
+bool q2_scan_are_ones(const struct q2_scan *s, const struct q2_table *t, uint64_t i,
+                      uint64_t n)
+{
+    const uint8_t *bytes = t->data;
+    uint64_t bits = n << s->format->order, begin = i << s->format->order;
+    return (bits | begin) % 8 == 0 && bits / 8 <= sizeof(s->ones) &&
+           memcmp(bytes + begin / 8, s->ones, bits / 8) == 0;
+}
+
+int q2_scan_stored_ones(struct q2_scan *s, uint64_t cluster, uint64_t n, bool *yes,
+                        struct q2_error *err)
+{
+    struct q2_table *t;
+    unsigned block_bits = s->cluster_bits + 3 - s->format->order;
+    uint64_t i = cluster & ((UINT64_C(1) << block_bits) - 1);
+    int ret = q2_scan_block(s, cluster, &t, err);
+    *yes = ret == 0 && t && i + n <= UINT64_C(1) << block_bits &&
+           q2_scan_are_ones(s, t, i, n);
+    return ret;
+}
+
 int q2_scan_worked(struct q2_scan *s, uint64_t n_bytes, struct q2_error *err)
 {
     s->work = q2_min_u64(s->work + n_bytes, s->work_total);
@@ -248,6 +269,8 @@ static int prepare(struct q2_scan *s, struct q2_error *err)
     s->l2_bits = h->cluster_bits - (s->extended ? 4 : 3);
     s->file_clusters = q2_div_round_up(s->file_size, s->cluster_size);
     s->format = q2_refcount_format(h->refcount_order);
+    q2_refcount_fill(s->format, s->ones, 0, (sizeof(s->ones) * 8) >> h->refcount_order,
+                     1);
     s->total_clusters = q2_div_round_up(h->size, s->cluster_size);
     s->references = q2_counters_new();
     s->metadata = q2_counters_new();

@@ -65,6 +65,9 @@ struct q2_stream {
 };
 #define Q2_MAX_UNNAMED 8U
 
+// Refcounts are looked at in stretches of this many bytes.
+#define Q2_SCAN_STRETCH 512U
+
 // What a repair has put behind the end of the file: nothing else there counts as being in
 // the file, so that entries that lead there are not taken for sound ones.
 struct q2_scan_bounds {
@@ -93,6 +96,7 @@ struct q2_scan {
     bool data_file;     // guest data lie in another file, at their guest offsets
     struct q2_io *data; // where guest data are; NULL: not known
     const struct q2_refcount_format *format;
+    uint8_t ones[Q2_SCAN_STRETCH]; // counts that are 1
 
     uint64_t *refcount_table; // entries as they stand; NULL when it could not be read
     uint64_t refcount_table_size;
@@ -285,6 +289,12 @@ static inline bool q2_scan_hunts(const struct q2_scan *s, uint64_t offset)
 {
     return s->hunted && q2_counters_get(s->hunted, offset >> s->cluster_bits) > 0;
 }
+// Are n stored refcounts from a cluster on 1, in one block? "no" may be wrong.
+int q2_scan_stored_ones(struct q2_scan *s, uint64_t cluster, uint64_t n, bool *yes,
+                        struct q2_error *err);
+// Those from count i on of a block.
+bool q2_scan_are_ones(const struct q2_scan *s, const struct q2_table *t, uint64_t i,
+                      uint64_t n);
 // Is the cluster in use by its refcount, and by nothing that was found? suspects.c
 int q2_scan_is_orphan(struct q2_scan *s, uint64_t offset, uint64_t *stored, bool *yes,
                       struct q2_error *err);

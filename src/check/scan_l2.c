@@ -405,16 +405,42 @@ static int scan_entry(struct place *p, const uint64_t *l2, uint64_t i, bool all_
     return q2_entry_names(&e) ? good_entry(p, i, l2, &e, err) : 0;
 }
 
+// The entries of a sector that are a run: counted in one go. *done: they were.
+static int scan_run(struct place *p, const uint64_t *l2, uint64_t first, uint64_t n,
+                    bool *done, struct q2_error *err)
+{
+    struct q2_scan *s = p->s;
+    uint64_t host = l2[first] & Q2_OFFSET_MASK;
+    bool active = p->l1->snapshot < 0, fits = true;
+    *done = false;
+    if (s->read_data || s->hunted || !q2_scan_is_run(s, l2, first, n))
+        return 0;
+    if (active && !(l2[first] & Q2_FLAG_COPIED))
+        return 0;
+    int ret = active ? q2_scan_stored_ones(s, host >> s->cluster_bits, n, &fits, err) : 0;
+    if (ret < 0 || !fits)
+        return ret;
+    *done = true;
+    if (active) {
+        s->allocated_clusters += n * p->active_times;
+        if (p->next != 0 && host != p->next)
+            s->fragmented_clusters += p->active_times;
+        p->next = host + (n << s->cluster_bits);
+    }
+    return q2_scan_reference(s, host, n << s->cluster_bits, p->times, err);
+}
+
 // The entries of a sector that is garbage, or of the table when n is all of it.
 static int scan_sector(struct place *p, const uint64_t *l2, uint64_t first, uint64_t n,
                        const struct q2_l2_health *h, struct q2_error *err)
 {
-    int ret = 0;
+    bool done = false;
     if (q2_l2_is_garbage(h)) {
         report_sector(p, first, n, h);
         return 0;
     }
-    for (uint64_t i = first; i < first + n && ret == 0; i++)
+    int ret = scan_run(p, l2, first, n, &done, err);
+    for (uint64_t i = first; !done && i < first + n && ret == 0; i++)
         ret = scan_entry(p, l2, i, h->n_bad == 0, err);
     return ret;
 }

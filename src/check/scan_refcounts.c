@@ -65,7 +65,7 @@ static void report_reserved(struct q2_scan *s, uint64_t index)
 
 // Counts are compared in stretches of this many bytes of a block; where all are zero, and
 // nothing is referenced, there is nothing to compare.
-#define STRETCH_BYTES 512U
+#define STRETCH_BYTES Q2_SCAN_STRETCH
 
 static uint64_t stretch_counts(const struct q2_scan *s)
 {
@@ -79,6 +79,14 @@ static bool is_empty_stretch(const struct q2_scan *s, const struct q2_table *t,
     const uint8_t *bytes = t->data;
     return q2_is_zero(bytes + (i << s->format->order) / 8, STRETCH_BYTES) &&
            !q2_counters_any(s->references, first + i, stretch_counts(s));
+}
+
+// All that is in it is in use once: nothing is wrong.
+static bool is_plain_stretch(const struct q2_scan *s, const struct q2_table *t,
+                             uint64_t first, uint64_t i)
+{
+    return q2_scan_are_ones(s, t, i, stretch_counts(s)) &&
+           q2_counters_all_one(s->references, first + i, stretch_counts(s));
 }
 
 // The block and the table that are being judged: their references are not counted yet, or
@@ -306,6 +314,11 @@ static int compare_block(struct q2_scan *s, struct run *r, uint64_t first,
     for (uint64_t k = 0; k < per_block && ret == 0; k += stretch_counts(s)) {
         if (is_empty_stretch(s, t, first, k))
             continue;
+        if (is_plain_stretch(s, t, first, k)) {
+            s->highest_cluster =
+                q2_max_u64(s->highest_cluster, first + k + stretch_counts(s) - 1);
+            continue;
+        }
         for (uint64_t i = k; i < k + stretch_counts(s) && ret == 0; i++) {
             uint64_t stored = s->format->get(t->data, i);
             uint64_t counted = q2_counters_get(s->references, first + i);

@@ -74,6 +74,25 @@ static void edges(void)
     q2_counters_free(c);
 }
 
+// Ranges around those that are ones, at every place in a word.
+static void ones(void)
+{
+    struct q2_counters *c = q2_counters_new();
+    struct q2_error err = Q2_ERROR_INIT;
+    unsigned n_wrong = 0;
+    q2_counters_add(c, 16300, 200, 1, &err); // over the end of a page
+    for (uint64_t start = 16290; start < 16510; start++)
+        for (uint64_t n = 1; n < 220; n++)
+            n_wrong += q2_counters_all_one(c, start, n) !=
+                       (start >= 16300 && start + n <= 16500);
+    is_u64(n_wrong, 0, "all one: exactly those that are");
+    q2_counters_add(c, 16400, 1, 1, &err);
+    ok(!q2_counters_all_one(c, 16350, 100), "all one: not with a two");
+    ok(q2_counters_all_one(c, 16300, 100) && q2_counters_all_one(c, 16401, 99),
+       "all one: beside the two");
+    q2_counters_free(c);
+}
+
 int main(void)
 {
     struct q2_counters *c = q2_counters_new();
@@ -81,6 +100,7 @@ int main(void)
     fill(c, model);
     same_as_model(c, model);
     edges();
+    ones();
     free(model);
     q2_counters_free(c);
     return done_testing();
