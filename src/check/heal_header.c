@@ -11,6 +11,8 @@
 #include "check/repair.h"
 #include "io/overlay.h"
 
+#define AT_AUTOCLEAR 88U
+
 static void store(uint8_t *at, unsigned n_bytes, uint64_t value)
 {
     if (n_bytes == 8)
@@ -102,6 +104,58 @@ static int settle_compression(struct q2_plan *p, const struct q2_candidate **fou
     return ret;
 }
 
+// Does the header make sense without the bit that says that there are bitmaps?
+static int decodes_without(struct q2_io *io, const struct q2_candidate *c, bool *yes,
+                           struct q2_error *err)
+{
+    struct q2_error ignored = Q2_ERROR_INIT;
+    struct q2_header header;
+    struct q2_io *trial;
+    *yes = false;
+    int ret = q2_overlay_open(io, &trial, err);
+    if (ret < 0)
+        return ret;
+    ret = write_candidate(trial, c, err);
+    *yes = ret == 0 && q2_scan_header(trial, &header, &ignored) == 0;
+    if (*yes)
+        q2_header_clear(&header);
+    q2_io_close(trial);
+    return ret;
+}
+
+// Last: what says where the bitmaps are makes no sense in more than one way. Without them
+// the image can be used.
+static int drop_bitmaps(struct q2_plan *p, bool *changed, struct q2_error *err)
+{
+    struct q2_error ignored = Q2_ERROR_INIT;
+    struct q2_header header;
+    uint8_t bytes[AT_AUTOCLEAR + 8];
+    bool yes;
+    if (q2_scan_header(p->overlay, &header, &ignored) == 0) {
+        q2_header_clear(&header);
+        return 0;
+    }
+    int ret = q2_io_read(p->overlay, 0, bytes, sizeof(bytes), err);
+    uint64_t autoclear = q2_load_be64(bytes + AT_AUTOCLEAR);
+    const struct q2_candidate c = {"autoclear_features", AT_AUTOCLEAR, 8,
+                                   autoclear & ~Q2_AUTOCLEAR_BITMAPS};
+    if (ret < 0 || q2_load_be32(bytes + 4) < 3 || !(autoclear & Q2_AUTOCLEAR_BITMAPS))
+        return ret;
+    ret = decodes_without(p->overlay, &c, &yes, err);
+    if (ret < 0 || !yes)
+        return ret;
+    ret = q2_plan_note(
+        p,
+        &(struct q2_finding){.problem = Q2_PROBLEM_BITMAP_DIRECTORY, .has = Q2_HAS_INDEX},
+        err);
+    if (ret == 0)
+        ret = write_candidate(p->overlay, &c, err);
+    if (ret == 0)
+        ret = q2_io_flush(p->overlay, err);
+    *changed = ret == 0;
+    return ret;
+}
+
 int q2_heal_header(struct q2_plan *p, const struct q2_monitor *mon, bool *changed,
                    struct q2_error *err)
 {
@@ -135,6 +189,8 @@ int q2_heal_header(struct q2_plan *p, const struct q2_monitor *mon, bool *change
             ret = q2_io_flush(p->overlay, err);
         *changed = ret == 0;
     }
+    if (ret == 0 && !found)
+        ret = drop_bitmaps(p, changed, err);
     free(c.list);
     return ret;
 }
