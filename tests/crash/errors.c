@@ -249,7 +249,7 @@ static void run_matrix(const struct options *o, uint64_t seed)
     for (size_t i = 0; i < sizeof(recipes) / sizeof(*recipes); i++) {
         struct fixture f;
         struct recipe r = recipes[i];
-        unsigned every = r.size ? 10 * o->every : o->every;
+        unsigned every = r.size ? 100 * o->every : o->every; // each run is long
         if (r.size == 0)
             r.size = r.cluster_bits < 12 ? 96 << 10 : UINT64_C(12) << r.cluster_bits;
         fixture_make(&f, &r, 0);
