@@ -5,6 +5,7 @@ EXTRA_DIST += \
 	.ci/run \
 	scripts/bench \
 	scripts/bench_cases.py \
+	scripts/bench_growth.py \
 	scripts/check-code \
 	scripts/check-layers \
 	scripts/check-library \

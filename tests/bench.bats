@@ -14,7 +14,7 @@ bench() {
 
 @test "cases run, by both programs, and are recorded" {
     must bench --only '^(info|a snapshot applied, 32G|resize)' --record table.md
-    [ "$(grep -cE '^\| .*(\| [0-9.-]+ ){12}\|$' table.md)" -eq 4 ] || fail "$(cat table.md)"
+    [ "$(grep -cE '^\| .*(\| [0-9.-]+ ){13}\|$' table.md)" -eq 4 ] || fail "$(cat table.md)"
 }
 
 @test "a case whose command fails is told, and is no row" {
