@@ -11,12 +11,16 @@
 #include "cmd/options.h"
 #include "cmd/output.h"
 
-enum { OPTION_BACKING_CHAIN = Q2_OPTION_FIRST_OWN };
+enum { OPTION_BACKING_CHAIN = Q2_OPTION_FIRST_OWN, OPTION_LIMITS };
 
 static const struct q2_option info_options[] = {
     Q2_ROW_FORMAT,
     {"backing-chain", "", NULL, OPTION_BACKING_CHAIN, "Image", "its backing files too"},
     Q2_ROW_IMAGE_OPTS,
+    {"cache", "t", "MODE", Q2_OPTION_CACHE, "Image",
+     "cache mode; nothing that is told depends on it"},
+    {"limits", "", NULL, OPTION_LIMITS, "Other",
+     "refused: QEMU's block drivers have them"},
     Q2_ROW_OUTPUT,
     Q2_ROW_SHARE,
     Q2_ROW_OBJECT,
@@ -39,9 +43,11 @@ static int take_option(struct q2_command_line *line, int code, const char *value
 {
     struct settings *s = line->settings;
     (void)value;
-    (void)err;
     if (code == OPTION_BACKING_CHAIN)
         s->chain = true;
+    if (code == OPTION_LIMITS)
+        return q2_fail(err, -ENOTSUP,
+                       "--limits tells of QEMU's block drivers, which are not used here");
     return 0;
 }
 
@@ -181,8 +187,11 @@ static int show(const char *path, const struct settings *s, struct q2_error *err
 static int info_run(struct q2_command_line *line, struct q2_error *err)
 {
     struct settings s = {.common = &line->common};
+    struct q2_file_options ignored;
     line->settings = &s;
     int rc = q2_options_parse(line, take_option, err);
+    if (!rc)
+        rc = q2_value_cache(line->common.cache, false, &ignored, err);
     if (!rc)
         rc = q2_options_one_image(line, err);
     if (!rc)

@@ -250,3 +250,12 @@ info_like_qemu() {
     run -1 --separate-stderr qemu-img info --output=xml folder
     [ "${stderr_lines[0]}" = "qemu-img: --output expects 'human' or 'json', not 'xml'" ]
 }
+
+@test "a cache mode is taken, a wrong one and --limits are refused" {
+    must oracle create -f qcow2 a.qcow2 1M
+    [ "$(qemu-img info -t none a.qcow2)" = "$(qemu-img info a.qcow2)" ]
+    one_error 1 qemu-img info -t never a.qcow2
+    message_has 'cache'
+    one_error 1 qemu-img info --limits a.qcow2
+    message_has "QEMU's block drivers"
+}
