@@ -128,6 +128,19 @@ static int settle_sizes(struct q2_convert_job *job, struct q2_error *err)
     return 0;
 }
 
+// Windows are not alike in what packing or unpacking them costs, and take their turn in
+// order: with more threads than processors some work while others wait for the slowest.
+static unsigned count_threads(const struct q2_convert_job *job)
+{
+    unsigned n = job->options->n_threads;
+    bool uneven = job->options->compress;
+    for (unsigned i = 0; i < job->n_sources; i++)
+        uneven |= job->sources[i]->cluster_size > 0;
+    if (n == 0)
+        n = q2_pool_processors() * (uneven ? 2 : 1);
+    return n;
+}
+
 int q2_convert(struct q2_disk *const *sources, unsigned n_sources, struct q2_disk *target,
                const struct q2_convert_options *options, const struct q2_monitor *mon,
                struct q2_error *err)
@@ -150,8 +163,7 @@ int q2_convert(struct q2_disk *const *sources, unsigned n_sources, struct q2_dis
     pthread_mutex_init(&p.report_lock, NULL);
     p.job.report_lock = &p.report_lock;
     pthread_cond_init(&p.turned, NULL);
-    unsigned n_threads = options->n_threads ? options->n_threads : q2_pool_processors();
-    ret = q2_pool_run(n_threads, work, &p);
+    ret = q2_pool_run(count_threads(&p.job), work, &p);
     pthread_cond_destroy(&p.turned);
     pthread_mutex_destroy(&p.lock);
     pthread_mutex_destroy(&p.report_lock);

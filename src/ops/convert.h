@@ -17,7 +17,7 @@ struct q2_convert_options {
     bool salvage;        // unreadable parts of the source become zeros, with a warning
     size_t sparse_grain; // -S in bytes: zero runs shorter than this are written; 0: write
                          // everything
-    unsigned n_threads;  // 0: as many as there are processors
+    unsigned n_threads;  // 0: as the processors suggest
     uint64_t rate_limit; // -r, bytes per second; 0: none
     bool copy_range;     // -C: taken, of no effect in this version
 };
