@@ -15,7 +15,6 @@ include $(top_srcdir)/tests/unit/local.mk
 include $(top_srcdir)/tests/crash/local.mk
 
 EXTRA_DIST += \
-	tests/RESULTS.md \
 	tests/run \
 	tests/valgrind \
 	$(wildcard $(srcdir)/tests/*.bats) \
