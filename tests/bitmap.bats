@@ -447,7 +447,7 @@ EOF
     must oracle create -q -f qcow2 s 64M
     must qemu-io -c 'write -q -P 5 1M 2M' -c 'write -q -c -P 6 60M 64k' s
     spoil_compressed s
-    must_exit 1 qcow2 convert -n -O qcow2 s t
+    must_exit 1 qcow2 convert -m 1 -n -O qcow2 s t # in order
     clean t
     must qemu-io -r -c 'read -P 5 1M 2M' t
     bits t | grep -q '^b0 auto 65536 0+'
