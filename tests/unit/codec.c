@@ -129,7 +129,7 @@ static void fill_distances(uint8_t *buf, size_t n_bytes)
 {
     fill(buf, n_bytes, NOISE);
     for (size_t at = 40000, distance = 64; at + 64 < n_bytes; at += 96)
-        memcpy(buf + at, buf + at - (distance = distance % 32000 + 61), 64);
+        memcpy(buf + at, buf + at - (distance = distance % 32000 + 67), 64);
 }
 
 static void windows(void)
