@@ -12,7 +12,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 
 
 # The terabytes that a sanitizer maps for itself are left out.
@@ -34,15 +33,16 @@ def main():
         secret = file.read()
     key = bytes.fromhex(key)
     secrets = {"passphrase": secret, "key": key[:len(key) // 2]}
-    size = os.stat(image).st_size
     with subprocess.Popen([os.environ["QCOW2"], "io", "--object", "secret,id=s,file=" + passphrase,
                            "--image-opts",
                            "driver=qcow2,encrypt.key-secret=s,file.filename=" + image],
-                          stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
-        process.stdin.write(b"write -P 3 0 1M\nread 0 1M\nflush\n")
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdin.write(b"write -P 3 0 1M\nread 0 1M\nflush\nlength\n")
         process.stdin.flush()
-        while os.stat(image).st_size == size and process.poll() is None:
-            time.sleep(0.02)
+        # Once it says the disk's length it waits for more, and its memory stays as it is.
+        while b"4 MiB" not in process.stdout.readline():
+            if process.poll() is not None:
+                return 1
         with open("/proc/%d/mem" % process.pid, "rb") as memory:
             for first, end, name in mappings(process.pid):
                 memory.seek(first)
@@ -50,7 +50,7 @@ def main():
                 for what, text in secrets.items():
                     for _ in re.finditer(re.escape(text), content):
                         print(what, name)
-        process.stdin.close()
+        process.communicate()
     return process.returncode
 
 
