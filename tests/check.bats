@@ -934,6 +934,10 @@ stopped_well() {
 @test "SIGTERM and SIGINT stop a repair before its first write or after its last" {
     local n stopped_before=0 stopped_after=0
     repaired
+    # A third table is to be written.
+    imgtool l1 damaged.qcow2 0 "$(($(imgtool l1 damaged.qcow2 0) & 0x00fffffffffffe00))"
+    cp damaged.qcow2 repaired.qcow2
+    must qemu-img check -r all repaired.qcow2
     rm undo
     for ((n = 1; n < 999; n += 2)); do
         cp damaged.qcow2 image.qcow2

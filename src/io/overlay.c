@@ -12,6 +12,7 @@
 #include "io/memory.h"
 
 #define PAGE_BYTES UINT64_C(4096)
+#define SECTOR_BYTES 512U // what a power cut does not tear
 
 struct overlay {
     struct q2_io io; // first
@@ -114,6 +115,42 @@ static int append(struct overlay *o, enum q2_overlay_kind kind, uint64_t offset,
     return 0;
 }
 
+// What lies between the start of one and the end of the other goes out as it is; it is in
+// the pages by now.
+static int widen(struct overlay *o, struct q2_overlay_entry *e, uint64_t offset,
+                 size_t n_bytes, struct q2_error *err)
+{
+    uint64_t from = q2_min_u64(e->offset, offset);
+    uint64_t end = q2_max_u64(e->offset + e->n_bytes, offset + n_bytes);
+    size_t n = (size_t)(end - from);
+    uint8_t *data = malloc(n);
+    if (!data)
+        return q2_fail_memory(err, n);
+    int ret = q2_io_read(o->pages, from, data, n, err);
+    if (ret < 0) {
+        free(data);
+        return ret;
+    }
+    free(e->data);
+    *e = (struct q2_overlay_entry){
+        .kind = Q2_OVERLAY_WRITE, .offset = from, .n_bytes = n, .data = data};
+    return 0;
+}
+
+// A sector that is changed in several places, one after the other, is written once: a
+// power cut must leave none of the changes or all.
+static int log_write(struct overlay *o, uint64_t offset, const void *buf, size_t n_bytes,
+                     struct q2_error *err)
+{
+    struct q2_overlay_entry *e = o->n_log > 0 ? &o->log[o->n_log - 1] : NULL;
+    uint64_t sector = offset / SECTOR_BYTES;
+    if (e && e->kind == Q2_OVERLAY_WRITE && e->offset / SECTOR_BYTES == sector &&
+        (e->offset + e->n_bytes - 1) / SECTOR_BYTES == sector &&
+        (offset + n_bytes - 1) / SECTOR_BYTES == sector)
+        return widen(o, e, offset, n_bytes, err);
+    return append(o, Q2_OVERLAY_WRITE, offset, buf, n_bytes, err);
+}
+
 static int write_locked(struct overlay *o, uint64_t offset, const void *buf,
                         size_t n_bytes, struct q2_error *err)
 {
@@ -124,7 +161,7 @@ static int write_locked(struct overlay *o, uint64_t offset, const void *buf,
     if (ret == 0)
         ret = q2_io_write(o->pages, offset, buf, n_bytes, err);
     if (ret == 0)
-        ret = append(o, Q2_OVERLAY_WRITE, offset, buf, n_bytes, err);
+        ret = log_write(o, offset, buf, n_bytes, err);
     if (ret == 0)
         o->size = q2_max_u64(o->size, offset + n_bytes);
     return ret;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Writes that stay in memory, over a file that is only read. They are logged in order,
 // with the flushes between them, so that they can be shown, or done to the file for real.
+// Writes to one sector that follow each other are one.
 #ifndef Q2_IO_OVERLAY_H
 #define Q2_IO_OVERLAY_H
 
