@@ -55,8 +55,44 @@ static void replay(struct q2_io *overlay, struct q2_io *to)
     is_u64(n_flushes, 1, "two flushes without a write between them are one");
 }
 
+// Writes to one sector are one, with what is between them; a flush, another sector and a
+// write that reaches into the next one begin anew.
+static void one_write_a_sector(void)
+{
+    static const struct {
+        uint64_t offset;
+        size_t n_bytes;
+    } want[] = {{516, 36}, {1024, 1}, {0, 0}, {1025, 1}, {1500, 100}, {1537, 1}};
+    struct q2_error err = Q2_ERROR_INIT;
+    struct q2_io *overlay = NULL, *below;
+    uint8_t bytes[4096], more[100];
+    size_t n;
+    memset(bytes, 7, sizeof(bytes));
+    memset(more, 8, sizeof(more));
+    below = memory_with(bytes, sizeof(bytes));
+    is_int(q2_overlay_open(below, &overlay, &err), 0, "an overlay opens");
+    q2_io_write(overlay, 544, more, 8, &err);
+    q2_io_write(overlay, 516, more, 8, &err);
+    q2_io_write(overlay, 1024, more, 1, &err);
+    q2_io_flush(overlay, &err);
+    q2_io_write(overlay, 1025, more, 1, &err);
+    q2_io_write(overlay, 1500, more, 100, &err);
+    q2_io_write(overlay, 1537, more, 1, &err);
+    const struct q2_overlay_entry *log = q2_overlay_log(overlay, &n);
+    is_u64(n, sizeof(want) / sizeof(*want), "so many entries are in the log");
+    for (size_t i = 0; i < n && i < sizeof(want) / sizeof(*want); i++) {
+        is_u64(log[i].offset, want[i].offset, "entry %zu: offset", i);
+        is_u64(log[i].n_bytes, want[i].n_bytes, "entry %zu: length", i);
+    }
+    ok(log[0].data[0] == 8 && log[0].data[8] == 7 && log[0].data[28] == 8,
+       "what is between two writes stays");
+    q2_io_close(overlay);
+    q2_io_close(below);
+}
+
 int main(void)
 {
+    one_write_a_sector();
     struct q2_error err = Q2_ERROR_INIT;
     struct q2_io *overlay = NULL;
     uint8_t *before = calloc(1, SIZE), *after = calloc(1, SIZE + 10000);
