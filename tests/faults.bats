@@ -173,14 +173,11 @@ setup() {
 # id is in $pid, its messages go to err. (SIGINT is ignored in a background process of a
 # script: env gives it back.)
 start_slow() { # CONVERT ARGUMENTS, the target last
-    local target=${*: -1}
+    local target=${*: -1} before
+    before=$(blocks_of "$target")
     env --default-signal=INT,TERM,HUP qemu-img convert -r 4M "$@" >out 2>err </dev/null 3>&- &
     pid=$!
-    wait_until has_data "$target" || { kill "$pid"; return 1; }
-}
-
-has_data() {
-    [ "$(stat -c %b "$1")" -gt 0 ]
+    wait_until has_grown "$target" "$before" || { kill "$pid"; return 1; }
 }
 
 # Waits for the slow conversion; its exit code is in $code.
@@ -243,9 +240,6 @@ finish_slow() {
     must oracle create -f qcow2 x 64M
     must qemu-io -c 'write -P 7 63M 64k' x
     start_slow -n -O qcow2 src x
-    # There was something in it before: this is when it is at work.
-    wait_until is_locked x
-    sleep 0.3
     kill -TERM "$pid"
     finish_slow
     [ "$code" -ne 0 ]

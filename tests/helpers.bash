@@ -246,6 +246,16 @@ wait_until() {
     fail "waited in vain: $*"
 }
 
+# The number of blocks a file takes on disk: 0 without a file. To see that a command is at
+# work this is better than a second program that opens the file: that one takes locks, too.
+blocks_of() { # FILE
+    stat -c %b "$1" 2>/dev/null || echo 0
+}
+
+has_grown() { # FILE BLOCKS-BEFORE
+    [ "$(blocks_of "$1")" -gt "$2" ]
+}
+
 # Runs a command in a mount namespace of its own, in which the folder "small" is a tmpfs of
 # the given size. Leaves its output and exit code in the files out, err and code, and the
 # names of what it left in the folder in left. Without root a user namespace gives the

@@ -85,14 +85,11 @@ refused_by_lock() {
 }
 
 slow() { # CONVERT ARGUMENTS, the target last
-    local target=${*: -1}
+    local target=${*: -1} before
+    before=$(blocks_of "$target")
     qemu-img convert -r 4M "$@" >out.slow 2>err.slow </dev/null 3>&- &
     pid=$!
-    wait_until has_data "$target" || { kill "$pid"; return 1; }
-}
-
-has_data() {
-    [ "$(stat -c %b "$1")" -gt 0 ]
+    wait_until has_grown "$target" "$before" || { kill "$pid"; return 1; }
 }
 
 end_slow() {
@@ -118,10 +115,7 @@ end_slow() {
 @test "while convert -n writes an image, QEMU can neither write nor read it" {
     head -c 64M /dev/urandom >src
     must oracle create -f qcow2 x 64M
-    # There is something in it already: the wait is for the second look.
-    qemu-img convert -r 4M -n -O qcow2 src x >out 2>err </dev/null 3>&- &
-    pid=$!
-    wait_until is_locked x
+    slow -n -O qcow2 src x
     run ! qemu-io -f qcow2 -c 'write -P 1 0 512' x
     [[ $output == *'Failed to get'*lock* ]]
     run ! oracle convert -f qcow2 -O raw x y
@@ -198,7 +192,7 @@ read_locked() {
     refused_by_lock 1 qemu-img convert -O qcow2 src x
     grep -q 'Failed to get "write" lock' err
     # It has not removed or emptied what the other one is writing.
-    has_data x
+    has_grown x 0
     end_slow
     absent x
 }
