@@ -94,8 +94,8 @@ static const char *driver_of(const struct tree *t, const char *prefix)
     return p && p->value ? p->value : NULL;
 }
 
-// The node that holds the bytes: a file, perhaps with raw drivers between, which change
-// nothing.
+// The node that holds the bytes: a file, perhaps with raw drivers between, which can be
+// parts of it.
 static int take_file(const struct tree *t, const char *above, const char *key,
                      unsigned depth)
 {
@@ -127,6 +127,8 @@ static int take_file(const struct tree *t, const char *above, const char *key,
                                                  "supported",
                        driver);
     rc = take_file(t, prefix, "file", depth + 1);
+    if (!rc)
+        rc = q2_image_name_add_part(t->out, t->pairs, prefix, t->err);
     if (!rc)
         rc = q2_image_take_common(t->pairs, prefix, t->out, t->err);
     return rc ? rc : refuse_unused(t, prefix, driver);
@@ -177,6 +179,9 @@ static int take_data_file(const struct tree *t, const char *above)
         return q2_fail_memory(t->err, sizeof(*t->out->data_file));
     const struct tree deeper = {t->pairs, t->out->data_file, t->err};
     int rc = take_file(&deeper, above, "data-file", 0);
+    if (!rc && t->out->data_file->runtime.windows.n)
+        rc = q2_fail(t->err, -ENOTSUP,
+                     "A data file that is a part of another file is not supported");
     t->out->runtime.data_file = t->out->data_file->path;
     return rc;
 }
@@ -212,7 +217,7 @@ static int take_format(const struct tree *t, const char *prefix, const char *dri
     if (!rc)
         rc = q2_image_take_common(t->pairs, prefix, t->out, t->err);
     if (!rc && driver && !strcmp(driver, "raw"))
-        rc = q2_image_name_set_window(t->out, t->pairs, prefix, t->err);
+        rc = q2_image_name_take_part(t->out, t->pairs, prefix, t->err);
     else if (!rc)
         rc = take_qcow2(t, prefix);
     return rc ? rc : refuse_unused(t, prefix, driver ? driver : "qcow2");

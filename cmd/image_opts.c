@@ -31,30 +31,6 @@ int q2_image_name_set_format(struct q2_image_name *name, const char *format,
     return name->format ? 0 : q2_fail_memory(err, strlen(format));
 }
 
-// What a pair says, kept as it was said, too: it is a part of the image's name.
-static int take_number(struct q2_pairs *pairs, const char *prefix, const char *key,
-                       struct q2_pair *said, uint64_t *out, struct q2_error *err)
-{
-    const struct q2_pair *p = q2_pairs_take(pairs, prefix, key);
-    int rc = p ? q2_value_parameter_size(key, p->value, out, err) : 0;
-    if (!p || rc)
-        return rc;
-    *said = (struct q2_pair){.value = strdup(p->value), .is_text = p->is_text};
-    return said->value ? 0 : q2_fail_memory(err, strlen(p->value));
-}
-
-int q2_image_name_set_window(struct q2_image_name *name, struct q2_pairs *pairs,
-                             const char *prefix, struct q2_error *err)
-{
-    struct q2_runtime *r = &name->runtime;
-    int rc = take_number(pairs, prefix, "offset", &name->offset, &r->window.start, err);
-    if (!rc)
-        rc = take_number(pairs, prefix, "size", &name->size, &r->window.size, err);
-    r->window.has_size = name->size.value;
-    r->has_window = name->offset.value || name->size.value;
-    return rc;
-}
-
 static int set_both(struct q2_image_name *name, const char *path, const char *format,
                     struct q2_error *err)
 {
@@ -93,8 +69,11 @@ void q2_image_name_clear(struct q2_image_name *name)
     free(name->path);
     free(name->format);
     free(name->only_qcow2);
-    free(name->offset.value);
-    free(name->size.value);
+    for (unsigned i = 0; i < Q2_MAX_WINDOWS; i++) {
+        free(name->parts[i].offset.value);
+        free(name->parts[i].size.value);
+        free(name->parts[i].title);
+    }
     free(name->encrypt_format);
     free(name->encrypt_key_secret);
     *name = (struct q2_image_name){.path = NULL};

@@ -7,13 +7,21 @@
 #include "cmd/image_pairs.h"
 #include "image/runtime.h"
 
+// A part of the file, or of such a part.
+struct q2_named_part {
+    struct q2_pair offset, size; // values owned; NULL: not given
+    char *title;                 // what it is called: json:{...}; owned
+};
+
 struct q2_image_name {
     bool plain;   // nothing but a path was given
     char *path;   // owned; NULL: of a backing file: what the image names
     char *format; // owned; NULL: to be probed
     struct q2_runtime runtime;
     char *encrypt_format, *encrypt_key_secret; // owned; runtime points at them
-    struct q2_pair offset, size; // of runtime.window, as given; values owned, or NULL
+    // Of runtime.windows, as given.
+    struct q2_named_part parts[Q2_MAX_WINDOWS];
+    bool is_part; // the last of them is the disk itself, a raw one; else it lies over it
     char *only_qcow2; // an option given that is qcow2's alone; owned, NULL: none
     bool discard_set; // runtime.discard_unmap was given
     enum q2_tristate read_only, force_share, direct, no_flush;
@@ -34,13 +42,24 @@ void q2_image_name_clear(struct q2_image_name *name);
 int q2_image_name_check(const struct q2_image_name *name, const char *format,
                         uint64_t cluster_size, struct q2_error *err);
 
-// Takes the part of the file that a raw disk is.
-int q2_image_name_set_window(struct q2_image_name *name, struct q2_pairs *pairs,
-                             const char *prefix, struct q2_error *err);
 int q2_image_name_set_path(struct q2_image_name *name, const char *path,
                            struct q2_error *err);
 int q2_image_name_set_format(struct q2_image_name *name, const char *format,
                              struct q2_error *err);
+
+// --- image_part.c --------------------------------------------------------------------
+
+// A raw driver over what the name has so far: takes the part that it is.
+int q2_image_name_add_part(struct q2_image_name *name, struct q2_pairs *pairs,
+                           const char *prefix, struct q2_error *err);
+// The same for a raw disk: without a part it is the whole.
+int q2_image_name_take_part(struct q2_image_name *name, struct q2_pairs *pairs,
+                            const char *prefix, struct q2_error *err);
+// What the image of that format is called where its file's name alone would not open it:
+// a passphrase or a part of the file is in its name then. *title (malloced) is NULL where
+// the file's name does.
+int q2_image_name_title(const struct q2_image_name *name, const char *format,
+                        char **title, struct q2_error *err);
 
 // --- image_node.c --------------------------------------------------------------------
 

@@ -79,34 +79,18 @@ static int add_image(struct chain *chain, const char *path, const char *format,
     return rc;
 }
 
-// A number as the user gave it; NULL: none given.
-static json_t *as_given(const struct q2_pair *pair)
+// What the image is called, and each part of the file that lies below it.
+static int set_titles(const struct q2_image_name *name, struct q2_info *info,
+                      struct q2_error *err)
 {
-    if (!pair->value)
-        return NULL;
-    return pair->is_text ? q2_output_string(pair->value)
-                         : json_loads(pair->value, JSON_DECODE_ANY, NULL);
-}
-
-// Where a passphrase or a part of the file is in the name, a file's name alone would not
-// open the image: it is called by its options then.
-static int set_title(const struct q2_image_name *name, struct q2_info *info,
-                     struct q2_error *err)
-{
-    const char *secret = name->encrypt_key_secret;
-    if (!secret && !name->runtime.has_window)
-        return 0;
-    json_t *object = json_pack(
-        "{s:o*, s:o*, s:s, s:o*, s:{s:s, s:o}}", "encrypt.key-secret",
-        secret ? q2_output_string(secret) : NULL, "offset", as_given(&name->offset),
-        "driver", info->format, "size", as_given(&name->size), "file", "driver", "file",
-        "filename", q2_output_string(name->path));
-    char *text = object ? json_dumps(object, JSON_ENSURE_ASCII) : NULL;
-    if (!text || asprintf(&info->title, "json:%s", text) < 0)
-        info->title = NULL;
-    free(text);
-    json_decref(object);
-    return info->title ? 0 : q2_fail_memory(err, strlen(name->path));
+    if (name->is_part)
+        info->n_parts--; // that one is the image
+    for (unsigned i = 0; i < info->n_parts; i++) {
+        info->parts[i].title = strdup(name->parts[i].title);
+        if (!info->parts[i].title)
+            return q2_fail_memory(err, strlen(name->parts[i].title));
+    }
+    return q2_image_name_title(name, info->format, &info->title, err);
 }
 
 static int add_named(struct chain *chain, const char *text, const struct settings *s,
@@ -119,7 +103,7 @@ static int add_named(struct chain *chain, const char *text, const struct setting
                          c->shared || name.force_share == Q2_ON, &name.runtime, err))
         rc = q2_named_context(&name, text, err);
     if (!rc)
-        rc = set_title(&name, &chain->images[0], err);
+        rc = set_titles(&name, &chain->images[0], err);
     q2_image_name_clear(&name);
     return rc;
 }

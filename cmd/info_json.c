@@ -40,10 +40,19 @@ static void add(struct builder *b, json_t *array, json_t *value)
         b->failed = true;
 }
 
-static json_t *children(struct builder *b, const struct q2_info *info)
+// A list of the one node below another.
+static json_t *only_child(struct builder *b, json_t *info)
 {
-    json_t *list = json_array(), *child = json_object(), *file = json_object(),
-           *specific = json_object();
+    json_t *list = json_array(), *child = json_object();
+    put_text(b, child, "name", "file");
+    put(b, child, "info", info);
+    add(b, list, child);
+    return list;
+}
+
+static json_t *file_node(struct builder *b, const struct q2_info *info)
+{
+    json_t *file = json_object(), *specific = json_object();
     put(b, file, "children", json_array());
     put_number(b, file, "virtual-size", q2_align_up(info->file_length, 512));
     put_text(b, file, "filename", info->filename);
@@ -53,9 +62,22 @@ static json_t *children(struct builder *b, const struct q2_info *info)
     put(b, specific, "data", json_object());
     put(b, file, "format-specific", specific);
     put_bool(b, file, "dirty-flag", false);
-    put_text(b, child, "name", "file");
-    put(b, child, "info", file);
-    add(b, list, child);
+    return file;
+}
+
+static json_t *children(struct builder *b, const struct q2_info *info)
+{
+    json_t *list = only_child(b, file_node(b, info));
+    for (unsigned i = 0; i < info->n_parts; i++) {
+        json_t *part = json_object();
+        put(b, part, "children", list);
+        put_number(b, part, "virtual-size", q2_align_up(info->parts[i].size, 512));
+        put_text(b, part, "filename", info->parts[i].title);
+        put_text(b, part, "format", "raw");
+        put_number(b, part, "actual-size", info->disk_usage);
+        put_bool(b, part, "dirty-flag", false);
+        list = only_child(b, part);
+    }
     return list;
 }
 

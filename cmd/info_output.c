@@ -96,6 +96,48 @@ static void print_qcow2(const struct q2_info *info, const json_t *json)
     q2_output_tree(json_object_get(json_object_get(json, "format-specific"), "data"), 4);
 }
 
+// Indents by levels, and prints "Child node" with the path of a node that deep.
+static void print_child_heading(unsigned level)
+{
+    printf("%*sChild node '", (int)level * 4, "");
+    for (unsigned i = 0; i <= level; i++)
+        printf("/file");
+    printf("':\n");
+}
+
+static void print_child_text(unsigned level, const char *what, const char *text)
+{
+    printf("%*s", (int)level * 4 + 4, "");
+    print_line(what, text);
+}
+
+static void print_child_size(unsigned level, const char *what, uint64_t n_bytes,
+                             bool exact)
+{
+    printf("%*s", (int)level * 4 + 4, "");
+    print_size(what, n_bytes, exact);
+}
+
+// The parts of the file from above, and the file itself.
+static void print_children(const struct q2_info *info)
+{
+    unsigned level = 0;
+    for (; level < info->n_parts; level++) {
+        unsigned i = info->n_parts - 1 - level;
+        print_child_heading(level);
+        print_child_text(level, "image", info->parts[i].title);
+        print_child_text(level, "file format", "raw");
+        print_child_size(level, "virtual size", q2_align_up(info->parts[i].size, 512),
+                         true);
+        print_child_size(level, "disk size", info->disk_usage, false);
+    }
+    print_child_heading(level);
+    print_child_text(level, "filename", info->filename);
+    print_child_text(level, "protocol type", "file");
+    print_child_size(level, "file length", q2_align_up(info->file_length, 512), true);
+    print_child_size(level, "disk size", info->disk_usage, false);
+}
+
 int q2_info_print(const struct q2_info *info, struct q2_error *err)
 {
     json_t *json = q2_info_to_json(info);
@@ -107,12 +149,7 @@ int q2_info_print(const struct q2_info *info, struct q2_error *err)
     print_size("disk size", info->disk_usage, false);
     if (info->is_qcow2)
         print_qcow2(info, json);
-    printf("Child node '/file':\n");
-    printf("    ");
-    print_line("filename", info->filename);
-    printf("    protocol type: file\n");
-    print_size("    file length", q2_align_up(info->file_length, 512), true);
-    print_size("    disk size", info->disk_usage, false);
+    print_children(info);
     json_decref(json);
     return 0;
 }

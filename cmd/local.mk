@@ -36,6 +36,7 @@ qcow2_SOURCES += \
 	cmd/image_opts.h \
 	cmd/image_pairs.c \
 	cmd/image_pairs.h \
+	cmd/image_part.c \
 	cmd/image_runtime.c \
 	cmd/info.c \
 	cmd/info_json.c \

@@ -355,3 +355,114 @@ END
     must qemu-img info --output=json \
         'json:{"driver": "raw", "offset": 512, "file": {"driver": "file", "filename": "disk.raw"}}'
 }
+
+# A file with an image in its middle, and 100 bytes behind what is said to be its part.
+image_in_file() {
+    must oracle create -q -f qcow2 inner.qcow2 1M
+    must qemu-io -f qcow2 -c 'write -P 0x11 0 64k' -c 'write -P 0x22 128k 64k' inner.qcow2
+    (
+        head -c 70001 /dev/zero | tr '\0' x
+        cat inner.qcow2
+    ) >big
+    truncate -s 3000000 big
+    printf 'behind the part' >>big
+}
+
+@test "a qcow2 image may be a part of its file" {
+    image_in_file
+    while IFS= read -r name; do
+        same_io --image-opts -c length -c map -c 'read -P 0x11 0 64k' -c 'read -P 0x22 128k 64k' "$name"
+        same_img map --image-opts "$name"
+        same_img check --image-opts "$name"
+        same_img compare --image-opts "$name" driver=qcow2,file.filename=inner.qcow2
+        [ "$(qemu-img info --image-opts "$name" | head -n 4)" = \
+            "$(oracle info --image-opts "$name" | head -n 4)" ]
+    done <<'END'
+driver=qcow2,file.driver=raw,file.offset=70001,file.file.filename=big
+file.driver=raw,file.offset=70001,file.file.filename=big
+driver=qcow2,file.driver=raw,file.offset=70001,file.size=2M,file.file.filename=big
+driver=qcow2,file.driver=raw,file.offset=70000,file.file.driver=raw,file.file.offset=1,file.file.file.filename=big
+driver=qcow2,file.driver=raw,file.file.filename=inner.qcow2
+driver=raw,offset=512,file.driver=raw,file.offset=512,file.file.filename=big
+driver=raw,file.driver=raw,file.offset=0,file.file.filename=big
+END
+    while IFS= read -r name; do
+        same_img map --image-opts "$name"
+        same_img info --image-opts "$name"
+    done <<'END'
+driver=qcow2,file.offset=5,file.filename=inner.qcow2
+driver=qcow2,offset=5,file.filename=inner.qcow2
+driver=qcow2,file.driver=raw,file.offset=9M,file.file.filename=big
+driver=qcow2,file.driver=raw,file.size=100,file.file.filename=big
+driver=qcow2,file.driver=raw,file.offset=70001,file.size=9M,file.file.filename=big
+driver=qcow2,file.driver=raw,file.offset=5,file.file.filename=big
+driver=qcow2,file.driver=raw,file.offset=x,file.file.filename=big
+driver=qcow2,file.driver=raw,file.offset=1,file.foo=1,file.file.filename=big
+END
+    # What lies between is told as it is in the image's own JSON.
+    qemu-img info --output=json --image-opts \
+        driver=qcow2,file.driver=raw,file.offset=70001,file.size=2M,file.file.filename=big >said
+    [ "$(json_value '["children"][0]["info"]["virtual-size"]' <said)" = 2097152 ]
+    [ "$(json_value '["children"][0]["info"]["children"][0]["info"]["filename"]' <said)" = big ]
+}
+
+@test "an image that is a part of its file is changed and mended, and nothing beside it" {
+    image_in_file
+    local part=driver=qcow2,file.driver=raw,file.offset=70001,file.size=2M,file.file.filename=big
+    head -c 70001 big >before
+    tail -c 832862 big >behind
+    must "$ours" --image-opts -c 'write -P 0x33 500k 200k' -c 'discard 0 64k' "$part"
+    must qemu-img snapshot -c one --image-opts "$part"
+    must qemu-img amend -o lazy_refcounts=on --image-opts "$part"
+    must "$ours" --image-opts -c 'write -P 0x44 0 4k' "$part"
+    must oracle check --image-opts "$part"
+    must "$theirs" --image-opts -r -c 'read -P 0x33 500k 200k' -c 'read -P 0x44 0 4k' \
+        -c 'read -P 0x22 128k 64k' "$part"
+    # Dirty, with a refcount that is wrong: opening for writing mends it in its place.
+    run "$ours" --image-opts -c 'write -P 0x55 800k 64k' -c 'sigraise 9' "$part"
+    [ "$status" -eq 137 ]
+    oracle info --output=json --image-opts "$part" | json_value '["dirty-flag"]' | grep -qx True
+    must qemu-img check -r all --image-opts "$part"
+    must oracle check --image-opts "$part"
+    run "$ours" --image-opts -c 'write -P 0x55 800k 64k' -c 'sigraise 9' "$part"
+    must "$ours" --image-opts -c 'write -P 0x66 900k 4k' "$part"
+    must oracle check --image-opts "$part"
+    # No room behind the end of the part.
+    must_exit 1 "$ours" --image-opts -c 'write -P 0x77 0 1M' -c 'write -P 0x78 0 1M' \
+        "${part/2M/512k}"
+    cmp <(head -c 70001 big) before
+    cmp <(tail -c 832862 big) behind
+    # A part without a size grows with the file.
+    local open=${part/,file.size=2M/}
+    must qemu-img resize --image-opts "$open" 8M
+    must "$ours" --image-opts -c 'write -P 0x77 2M 4M' "$open"
+    must qemu-img bitmap --add --image-opts "$open" b0
+    must oracle check --image-opts "$open"
+    must "$theirs" --image-opts -r -c 'read -P 0x77 2M 4M' "$open"
+    cmp <(head -c 70001 big) before
+}
+
+@test "a repair of a part is taken back in its place" {
+    image_in_file
+    local part=driver=qcow2,file.driver=raw,file.offset=70001,file.file.filename=big
+    python3 -c 'f = open("big", "r+b"); f.seek(70001 + 2 * 65536 + 8); f.write(bytes([0, 9]))'
+    cp big broken
+    must_exit 2 qemu-img check --image-opts "$part"
+    must qemu-img check -r all --undo-file undo --image-opts "$part"
+    must oracle check --image-opts "$part"
+    must qemu-img check --undo undo --image-opts "$part"
+    cmp big broken
+}
+
+@test "an overlay's base may be a part of a file" {
+    image_in_file
+    must oracle create -q -f qcow2 top.qcow2 1M
+    local chain=driver=qcow2,file.filename=top.qcow2,backing.driver=qcow2
+    chain+=,backing.file.driver=raw,backing.file.offset=70001,backing.file.file.filename=big
+    same_io --image-opts -r -c 'read -P 0x11 0 64k' -c 'read -P 0x22 128k 64k' "$chain"
+    same_img convert -O raw --image-opts "$chain" flat.raw
+    must oracle compare -f raw -F qcow2 flat.raw inner.qcow2
+    one_error 1 qemu-img map --image-opts \
+        driver=qcow2,file.filename=top.qcow2,data-file.driver=raw,data-file.offset=1,data-file.file.filename=big
+    message_has 'part of another file is not supported'
+}

@@ -87,23 +87,6 @@ static void configure(struct q2_disk *d, const struct q2_open_options *o)
     d->detect_zeroes_unmap = o->runtime->detect_zeroes_unmap;
 }
 
-// Owns io on success.
-static int open_raw(struct q2_io *io, const struct q2_open_options *o,
-                    struct q2_disk **out, struct q2_error *err)
-{
-    if (!o->runtime || !o->runtime->has_window)
-        return q2_raw_open(io, o->writable, out, err);
-    // What is below the window stays the caller's until all has gone well.
-    struct q2_io *window;
-    int ret = q2_window_open(io, &o->runtime->window, &window, err);
-    if (ret < 0)
-        return ret;
-    ret = q2_raw_open(window, o->writable, out, err);
-    if (ret < 0)
-        q2_window_drop(window);
-    return ret;
-}
-
 // The disk over an open file; io belongs to it on success.
 static int open_format(struct q2_io *io, const char *path,
                        const struct q2_open_options *o, struct q2_disk **out,
@@ -117,7 +100,7 @@ static int open_format(struct q2_io *io, const char *path,
     if (!q2_format_known(format))
         return q2_fail(err, -EINVAL, "Unknown driver '%s'", format);
     bool raw = strcmp(format, "raw") == 0;
-    ret = raw ? open_raw(io, o, &d, err) : open_qcow2(io, o, &d, err);
+    ret = raw ? q2_raw_open(io, o->writable, &d, err) : open_qcow2(io, o, &d, err);
     if (ret < 0)
         return ret;
     d->probed_raw = raw && !o->format;
@@ -139,7 +122,8 @@ static int open_layer(const char *name, const struct q2_open_options *o,
     const struct q2_file_options fo = file_options(o);
     int ret = q2_path_plain(name, &path, err);
     if (ret == 0)
-        ret = q2_file_open(path, &fo, &io, err);
+        ret = q2_window_open_file(path, &fo, o->runtime ? &o->runtime->windows : NULL,
+                                  &io, err);
     if (ret < 0)
         return ret;
     ret = open_format(io, path, o, out, err);

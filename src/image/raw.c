@@ -18,7 +18,8 @@ static int raw_read(struct q2_disk *d, uint64_t guest_offset, void *buf, size_t 
 static int raw_status(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes,
                       struct q2_extent *e, struct q2_error *err)
 {
-    uint64_t file_size, n = n_bytes;
+    uint64_t file_size, start, n = n_bytes;
+    struct q2_io *file = q2_window_file(d->file, &start);
     bool data = false; // the last sector's rest behind the end of the file
     int ret = q2_io_get_size(d->file, &file_size, err);
     if (ret == 0 && q2_align_up(file_size, 512) < d->size)
@@ -36,8 +37,8 @@ static int raw_status(struct q2_disk *d, uint64_t guest_offset, uint64_t n_bytes
                             .zero = !data,
                             .data = data,
                             .has_offset = true,
-                            .host_offset = q2_window_start(d->file) + guest_offset,
-                            .file = d->file};
+                            .host_offset = start + guest_offset,
+                            .file = file};
     return ret;
 }
 

@@ -48,8 +48,7 @@ struct q2_runtime {
     unsigned overlap_check;
     // Bounds of the metadata caches in bytes; 0: the defaults.
     uint64_t l2_cache_size, refcount_cache_size, cache_size;
-    bool has_window; // of a raw disk: it is a part of the file
-    struct q2_window window;
+    struct q2_windows windows; // the image is a part of the file
     const char *data_file; // in place of the data file that the header names; NULL: not
     bool backing_off;      // backing=null: the image is opened without its backing file
     // What unlocks an encrypted image; not owned. Looked at where guest data are needed.

@@ -109,16 +109,11 @@ static int window_disk_usage(struct q2_io *io, uint64_t *n_bytes, struct q2_erro
     return q2_io_disk_usage(window_of(io)->below, n_bytes, err);
 }
 
-void q2_window_drop(struct q2_io *window)
-{
-    free(window->name);
-    free(window);
-}
-
 static void window_close(struct q2_io *io)
 {
     q2_io_close(window_of(io)->below);
-    q2_window_drop(io);
+    free(io->name);
+    free(io);
 }
 
 static const struct q2_io_ops window_ops = {
@@ -142,6 +137,7 @@ static int check_window(struct q2_io *io, const struct q2_window *window,
     int ret = q2_io_get_size(io, &size, err);
     if (ret < 0)
         return ret;
+    size = q2_align_up(size, 512); // QEMU counts the size of a file in sectors
     if (window->start > size)
         return q2_fail(err, -EINVAL,
                        "Offset (%" PRIu64 ") cannot be greater than size of the "
@@ -165,7 +161,7 @@ int q2_window_open(struct q2_io *io, const struct q2_window *window, struct q2_i
     if (ret < 0)
         return ret;
     struct window_io *w = calloc(1, sizeof(*w));
-    char *name = strdup(io->name);
+    char *name = strdup(window->name ? window->name : io->name);
     if (!w || !name) {
         free(w);
         free(name);
@@ -181,7 +177,33 @@ int q2_window_open(struct q2_io *io, const struct q2_window *window, struct q2_i
     return 0;
 }
 
-uint64_t q2_window_start(const struct q2_io *io)
+struct q2_io *q2_window_below(const struct q2_io *io)
 {
-    return io->ops == &window_ops ? ((const struct window_io *)io)->window.start : 0;
+    return io->ops == &window_ops ? ((const struct window_io *)io)->below : NULL;
+}
+
+struct q2_io *q2_window_file(struct q2_io *io, uint64_t *start)
+{
+    struct q2_io *below;
+    *start = 0;
+    for (; (below = q2_window_below(io)) != NULL; io = below)
+        *start += window_of(io)->window.start;
+    return io;
+}
+
+int q2_window_open_file(const char *path, const struct q2_file_options *options,
+                        const struct q2_windows *windows, struct q2_io **out,
+                        struct q2_error *err)
+{
+    struct q2_io *io;
+    int ret = q2_file_open(path, options, &io, err);
+    if (ret < 0)
+        return ret;
+    for (unsigned i = 0; windows && ret == 0 && i < windows->n; i++)
+        ret = q2_window_open(io, &windows->list[i], &io, err);
+    if (ret < 0)
+        q2_io_close(io);
+    else
+        *out = io;
+    return ret;
 }

@@ -42,7 +42,7 @@ static int open_file(const struct q2_check_request *r, struct q2_io **io,
         .writable = writable,
         .lock = writable ? Q2_LOCK_WRITE : lock_for_reading(r),
     };
-    return q2_file_open(r->path, &options, io, err);
+    return q2_window_open_file(r->path, &options, r->windows, io, err);
 }
 
 // All data is to be read: opens the file it is in, if it is another one. What the header
@@ -236,11 +236,12 @@ int q2_check(const struct q2_check_request *r, const struct q2_monitor *mon,
     return ret < 0 ? q2_context(err, "Could not open '%s'", r->path) : 0;
 }
 
-int q2_check_undo(const char *path, const char *undo_file, struct q2_error *err)
+int q2_check_undo(const char *path, const struct q2_windows *windows,
+                  const char *undo_file, struct q2_error *err)
 {
     const struct q2_file_options options = {.writable = true, .lock = Q2_LOCK_WRITE};
     struct q2_io *io;
-    int ret = q2_file_open(path, &options, &io, err);
+    int ret = q2_window_open_file(path, &options, windows, &io, err);
     if (ret < 0)
         return q2_context(err, "Could not open '%s'", path);
     ret = q2_undo_restore(undo_file, io, err);

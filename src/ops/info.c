@@ -58,6 +58,20 @@ static int read_qcow2(struct q2_disk *d, struct q2_info *info, struct q2_error *
     return rc ? rc : read_luks(d->file, info, err);
 }
 
+// Of the file, and of the parts that lie over it.
+static int read_sizes(struct q2_io *io, struct q2_info *info, struct q2_error *err)
+{
+    struct q2_io *levels[Q2_MAX_WINDOWS + 1];
+    unsigned n = 0;
+    int rc = 0;
+    for (; io && n <= Q2_MAX_WINDOWS; io = q2_window_below(io))
+        levels[n++] = io;
+    info->n_parts = n - 1;
+    for (unsigned i = 0; !rc && i < info->n_parts; i++)
+        rc = q2_io_get_size(levels[n - 2 - i], &info->parts[i].size, err);
+    return rc ? rc : q2_io_get_size(levels[n - 1], &info->file_length, err);
+}
+
 static int read_disk(struct q2_disk *d, struct q2_info *info, struct q2_error *err)
 {
     info->filename = strdup(d->path);
@@ -65,7 +79,7 @@ static int read_disk(struct q2_disk *d, struct q2_info *info, struct q2_error *e
         return q2_fail_memory(err, strlen(d->path));
     info->format = d->ops->format;
     info->virtual_size = d->size;
-    int rc = q2_io_get_size(d->file, &info->file_length, err);
+    int rc = read_sizes(d->file, info, err);
     if (!rc)
         rc = q2_io_disk_usage(d->file, &info->disk_usage, err);
     if (!rc && !strcmp(info->format, "qcow2"))
@@ -107,6 +121,8 @@ void q2_info_clear(struct q2_info *info)
     free(info->snapshots);
     free(info->bitmaps);
     free(info->full_backing_filename);
+    for (unsigned i = 0; i < Q2_MAX_WINDOWS; i++)
+        free(info->parts[i].title);
     free(info->filename);
     free(info->title);
     if (info->is_qcow2)

@@ -19,6 +19,12 @@ struct q2_info {
     uint64_t virtual_size;
     uint64_t disk_usage;  // of the file itself
     uint64_t file_length; // of the file itself
+    // The parts of the file that lie below the image, the one above the file first.
+    unsigned n_parts;
+    struct {
+        uint64_t size;
+        char *title; // owned; set by the caller
+    } parts[Q2_MAX_WINDOWS];
     // The rest: qcow2 only.
     bool is_qcow2;
     struct q2_header header;     // a copy; backing_file, backing_format, data_file in it

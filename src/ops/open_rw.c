@@ -57,7 +57,8 @@ static int repair_file(const char *name, const struct q2_open_options *o,
         return ret;
     fo.writable = true;
     fo.lock = Q2_LOCK_WRITE;
-    ret = q2_file_open(path, &fo, &io, err);
+    ret = q2_window_open_file(path, &fo, o->runtime ? &o->runtime->windows : NULL, &io,
+                              err);
     free(path);
     if (ret < 0)
         return ret;
