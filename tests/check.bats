@@ -642,17 +642,6 @@ bound_by_mode() { # COMMAND...
     same_bytes damaged.qcow2 image.qcow2
 }
 
-# As hold_open, but the image is opened for reading.
-hold_open_to_read() { # IMAGE
-    mkfifo "$BATS_TEST_TMPDIR/hold"
-    qemu-io -r -f qcow2 "$1" <"$BATS_TEST_TMPDIR/hold" >"$BATS_TEST_TMPDIR/held" 2>&1 3>&- &
-    # shellcheck disable=SC2034 # let_go waits for it
-    holder=$!
-    exec 9>"$BATS_TEST_TMPDIR/hold"
-    echo 'read 0 512' >&9
-    wait_until grep -q 'read 512' "$BATS_TEST_TMPDIR/held"
-}
-
 @test "--dry-run locks as readers do: beside another one, which keeps writers out" {
     recipe reference-outside.lost
     hold_open_to_read image.qcow2
@@ -848,19 +837,6 @@ undo_refused() { # PATTERN...
     clean image.qcow2
 }
 
-# with_signal CALL N SIGNAL TIMES COMMAND...: call N (pread or pwrite) on image.qcow2 raises
-# the signal. Its exit code goes into $code, its output into the files out and err.
-with_signal() {
-    local call=$1 at=$2 signal=$3 times=$4
-    shift 4
-    [ -e raise.so ] || must "${CC:-gcc}" -D_GNU_SOURCE -shared -fPIC -O1 \
-        -o raise.so "$BATS_TEST_DIRNAME/tools/raise.c" -ldl
-    code=0
-    ASAN_OPTIONS="${ASAN_OPTIONS:-}:verify_asan_link_order=0" LD_PRELOAD=$PWD/raise.so \
-        RAISE_FILE=$(stat -c %d:%i image.qcow2) RAISE_CALL=$call RAISE_AT=$at \
-        RAISE_SIGNAL=$signal RAISE_TIMES=$times "$@" >out 2>err || code=$?
-}
-
 # The percentages that were shown, at least so many, go up; they are left in "percent".
 goes_up() { # FILE LEAST
     tr '\r' '\n' <"$1" | sed -nE 's/^ +\(([0-9]+\.[0-9]{2})\/100%\)$/\1/p' >percent
@@ -896,7 +872,7 @@ many_tables() {
     qemu-img check -p -r all image.qcow2 >out 2>err
     from_0_to_100 out 8
     # Not of a check that fails.
-    with_signal pread 3 15 1 "$QCOW2" check -p image.qcow2
+    with_signal pread 3 15 "$QCOW2" check -p image.qcow2
     [ "$code" -eq 143 ]
     [ "$(grep -cF '(100.00/100%)' out)" -eq 0 ]
 }
@@ -905,12 +881,12 @@ many_tables() {
     local usr1
     usr1=$(kill -l USR1)
     many_tables
-    with_signal pread 10 "$usr1" 1 "$QCOW2" check --read-data image.qcow2
+    with_signal pread 10 "$usr1" "$QCOW2" check --read-data image.qcow2
     [ "$code" -eq 0 ]
     goes_up err 1
     [ "$(wc -l <err)" -eq 1 ]
     [ "$(grep -cF '/100%' out)" -eq 0 ]
-    with_signal pread 0 "$usr1" 1 "$QCOW2" check --read-data image.qcow2
+    with_signal pread 0 "$usr1" "$QCOW2" check --read-data image.qcow2
     [ "$code" -eq 0 ]
     goes_up err 40
 }
@@ -941,7 +917,7 @@ stopped_well() {
     rm undo
     for ((n = 1; n < 999; n += 2)); do
         cp damaged.qcow2 image.qcow2
-        with_signal pread "$n" 15 1 "$QCOW2" check -r all --undo-file undo image.qcow2
+        with_signal pread "$n" 15 "$QCOW2" check -r all --undo-file undo image.qcow2
         [ "$code" -ne 0 ] || break # there are fewer reads
         [ "$code" -eq 143 ] || fail "exit $code: $(cat err)"
         stopped_well
@@ -954,7 +930,7 @@ stopped_well() {
     stopped_before=0
     for ((n = 1; n < 999; n++)); do
         cp damaged.qcow2 image.qcow2
-        with_signal pwrite "$n" 2 2 "$QCOW2" check -r all --undo-file undo image.qcow2
+        signal_times=2 with_signal pwrite "$n" 2 "$QCOW2" check -r all --undo-file undo image.qcow2
         [ "$code" -ne 0 ] || break
         [ "$code" -eq 130 ] || fail "exit $code: $(cat err)"
         grep -q 'warning: The repair is done; the check after it was stopped$' err
@@ -964,10 +940,10 @@ stopped_well() {
     [ "$stopped_before" -eq 0 ]
     # A check, too, is stopped, also between the clusters of one table.
     cp damaged.qcow2 image.qcow2
-    with_signal pread 3 15 1 "$QCOW2" check image.qcow2
+    with_signal pread 3 15 "$QCOW2" check image.qcow2
     [ "$code" -eq 143 ]
     many_tables
-    with_signal pread 12 15 1 "$QCOW2" check --read-data image.qcow2
+    with_signal pread 12 15 "$QCOW2" check --read-data image.qcow2
     [ "$code" -eq 143 ]
 }
 
@@ -1098,7 +1074,7 @@ little_memory() {
             ! grep -qa -e __asan_init -e __ubsan_handle "$QCOW2"; then
             ulimit -v 65536
         fi
-        exec timeout -k 5 120 "$@"
+        exec timeout -k 5 300 "$@"
     )
 }
 

@@ -247,7 +247,7 @@ same_code() {
     must oracle create -f qcow2 -o cluster_size=1M b.qcow2 32T
     must qemu-io -c 'write -P 5 31T 64k' a.qcow2
     must qemu-io -c 'write -P 5 31T 64k' b.qcow2
-    must timeout 120 qemu-img compare a.qcow2 b.qcow2
+    must timeout 300 qemu-img compare a.qcow2 b.qcow2
     must qemu-io -c 'write -P 5 63T 64k' a.qcow2
-    must_exit 1 timeout 120 qemu-img compare a.qcow2 b.qcow2
+    must_exit 1 timeout 300 qemu-img compare a.qcow2 b.qcow2
 }

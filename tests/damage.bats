@@ -64,11 +64,11 @@ one_damage='v3-4k/refcount of data/'
     must oracle create -q -f qcow2 -o cluster_size=512 hostile.qcow2 64M
     must qemu-io -c 'write 0 4k' hostile.qcow2
     truncate -s 256G hostile.qcow2
-    python3 - "$QCOW2" <<'EOF' || fail "more than 64 MiB, or longer than 20 s"
+    python3 - "$QCOW2" <<'EOF' || fail "more than 64 MiB, or it hangs"
 import os, resource, subprocess, sys
 for options in ([], ["-r", "all", "--dry-run"]):
     done = subprocess.run([sys.argv[1], "check", *options, "hostile.qcow2"],
-                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=20)
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=300)
     if done.returncode not in (0, 2, 3):
         sys.exit("exit code %d" % done.returncode)
 most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss

@@ -50,7 +50,7 @@ setup() {
 @test "zeros take no space; the copy of a large disk neither" {
     must oracle create -q -f qcow2 big.qcow2 8T -o cluster_size=2M
     must qemu-io -c 'write -P 5 7T 1M' big.qcow2
-    must timeout 20 qemu-img dd -O qcow2 bs=1G skip=1 if=big.qcow2 of=rest.qcow2
+    must timeout 300 qemu-img dd -O qcow2 bs=1G skip=1 if=big.qcow2 of=rest.qcow2
     clean rest.qcow2
     must qemu-io -c 'read -P 5 7167G 1M' rest.qcow2
     [ "$(disk_bytes rest.qcow2)" -le $((64 << 20)) ]

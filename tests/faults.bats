@@ -169,24 +169,6 @@ setup() {
     absent x
 }
 
-# Starts a slow conversion in the background and waits until its target grows. Its process
-# id is in $pid, its messages go to err. (SIGINT is ignored in a background process of a
-# script: env gives it back.)
-start_slow() { # CONVERT ARGUMENTS, the target last
-    local target=${*: -1} before
-    before=$(blocks_of "$target")
-    env --default-signal=INT,TERM,HUP qemu-img convert -r 4M "$@" >out 2>err </dev/null 3>&- &
-    pid=$!
-    wait_until has_grown "$target" "$before" || { kill "$pid"; return 1; }
-}
-
-# Waits for the slow conversion; its exit code is in $code.
-finish_slow() {
-    code=0
-    wait "$pid" || code=$?
-    message=$(cat err)
-}
-
 @test "a source that shrinks while it is read" {
     local format target
     for format in raw qcow2; do

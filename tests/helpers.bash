@@ -116,6 +116,14 @@ disk_bytes() {
     echo $(($(stat -c '%b * %B' "$1")))
 }
 
+# What a file system spends on finding a file's pieces is counted with them. It depends on
+# how many there are on the disk, and on the order in which they were written out.
+takes_at_most() { # FILE BYTES
+    local takes
+    takes=$(disk_bytes "$1")
+    [ "$takes" -le $(($2 + $2 / 256 + 32768)) ] || fail "$1 takes $takes bytes, not $2"
+}
+
 # QEMU finds no error and no leak.
 clean() {
     must oracle check -f qcow2 "$1"
@@ -236,10 +244,11 @@ written_right() {
     same "$image" scribbled.raw
 }
 
-# Waits (bounded) until a command succeeds.
+# Waits until a command succeeds. The bound, five minutes at least, is there for what never
+# comes.
 wait_until() {
     local i
-    for ((i = 0; i < 400; i++)); do
+    for ((i = 0; i < 6000; i++)); do
         if "$@" >/dev/null 2>&1; then return 0; fi
         sleep 0.05
     done
@@ -254,6 +263,46 @@ blocks_of() { # FILE
 
 has_grown() { # FILE BLOCKS-BEFORE
     [ "$(blocks_of "$1")" -gt "$2" ]
+}
+
+# Starts a slow conversion of much data in the background and waits until it has written
+# some of it: more than half a MiB, which is more than the tables of an image. Its process id is
+# in $pid, its messages go to err.slow. (SIGINT is ignored in a background process of a
+# script: env gives it back.)
+start_slow() { # CONVERT ARGUMENTS, the target last
+    local target=${*: -1} before
+    before=$(blocks_of "$target")
+    env --default-signal=INT,TERM,HUP qemu-img convert -r 4M "$@" >out.slow 2>err.slow \
+        </dev/null 3>&- &
+    pid=$!
+    wait_until grown_or_ended "$target" $((before + 1024)) || return 1
+    kill -0 "$pid" || fail "has ended: $(cat err.slow)"
+}
+
+grown_or_ended() { # FILE BLOCKS-BEFORE
+    has_grown "$@" || ! kill -0 "$pid"
+}
+
+# Waits for the slow conversion; its exit code is in $code.
+finish_slow() {
+    code=0
+    wait "$pid" || code=$?
+    message=$(cat err.slow)
+}
+
+# with_signal CALL N SIGNAL COMMAND...: call N (pread or pwrite) of the command on
+# $signal_file raises the signal, a number, $signal_times times. The command has one
+# processor, and so one thread: call N is the same in every run. Its exit code goes into
+# $code, its output into the files out and err.
+with_signal() {
+    local call=$1 at=$2 signal=$3 library=$BATS_FILE_TMPDIR/raise.so
+    shift 3
+    [ -e "$library" ] || must "${CC:-cc}" -D_GNU_SOURCE -shared -fPIC -O1 -o "$library" \
+        "$BATS_TEST_DIRNAME/tools/raise.c" -ldl || return 1
+    code=0
+    ASAN_OPTIONS="${ASAN_OPTIONS:-}:verify_asan_link_order=0" LD_PRELOAD=$library \
+        RAISE_FILE=${signal_file:-image.qcow2} RAISE_CALL=$call RAISE_AT=$at \
+        RAISE_SIGNAL=$signal RAISE_TIMES=${signal_times:-1} "$@" >out 2>err || code=$?
 }
 
 # Runs a command in a mount namespace of its own, in which the folder "small" is a tmpfs of
@@ -296,13 +345,25 @@ failed_cleanly() {
 
 # hold_open IMAGE: qemu-io has it open for writing until let_go.
 hold_open() {
+    held_by "$1" 'write 0 512' wrote
+    is_locked "$1"
+}
+
+# The same for reading: a writer is turned away.
+hold_open_to_read() { # IMAGE
+    held_by "$1" 'read 0 512' 'read 512' -r
+}
+
+# That it has the image open is taken from what it says. To try whether the image is locked
+# would be to take locks, and to turn away the one who is to hold them.
+held_by() { # IMAGE COMMAND WHAT-IT-SAYS [OPTION]
     mkfifo "$BATS_TEST_TMPDIR/hold"
-    qemu-io -f qcow2 "$1" <"$BATS_TEST_TMPDIR/hold" >"$BATS_TEST_TMPDIR/held" 2>&1 3>&- &
+    qemu-io ${4:+"$4"} -f qcow2 "$1" <"$BATS_TEST_TMPDIR/hold" >"$BATS_TEST_TMPDIR/held" \
+        2>&1 3>&- &
     holder=$!
     exec 9>"$BATS_TEST_TMPDIR/hold"
-    echo 'write 0 512' >&9
-    wait_until grep -q wrote "$BATS_TEST_TMPDIR/held"
-    is_locked "$1"
+    echo "$2" >&9
+    wait_until grep -q "$3" "$BATS_TEST_TMPDIR/held"
 }
 
 is_locked() {

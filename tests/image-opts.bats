@@ -196,6 +196,7 @@ END
 @test "info, check, map, compare and convert open such names" {
     opts=driver=qcow2,file.filename=over.qcow2
     json='json:{"driver":"qcow2","file.filename":"over.qcow2"}'
+    settle
     qemu-img info over.qcow2 >want
     qemu-img info --image-opts $opts | diff want -
     qemu-img info "$json" | diff want -

@@ -23,18 +23,6 @@ build() {
     must oracle convert -l first -O raw good.qcow2 first.raw
 }
 
-# Call N (pread or pwrite) of the command raises the signal.
-with_signal() { # CALL N SIGNAL COMMAND...
-    local call=$1 at=$2 signal=$3
-    shift 3
-    [ -e raise.so ] || must "${CC:-gcc}" -D_GNU_SOURCE -shared -fPIC -O1 \
-        -o raise.so "$BATS_TEST_DIRNAME/tools/raise.c" -ldl
-    code=0
-    ASAN_OPTIONS="${ASAN_OPTIONS:-}:verify_asan_link_order=0" LD_PRELOAD=$PWD/raise.so \
-        RAISE_FILE=$(stat -c %d:%i image.qcow2) RAISE_CALL=$call RAISE_AT=$at \
-        RAISE_SIGNAL=$signal RAISE_TIMES=1 "$@" >out 2>err || code=$?
-}
-
 # The guest's bytes are what they were; what is wrong are leaks, or a dirty image that is
 # repaired without a loss.
 is_whole() {

@@ -84,17 +84,16 @@ refused_by_lock() {
     clean t.qcow2
 }
 
+# A conversion that stands still in its middle, with all its locks, until end_slow.
 slow() { # CONVERT ARGUMENTS, the target last
-    local target=${*: -1} before
-    before=$(blocks_of "$target")
-    qemu-img convert -r 4M "$@" >out.slow 2>err.slow </dev/null 3>&- &
-    pid=$!
-    wait_until has_grown "$target" "$before" || { kill "$pid"; return 1; }
+    start_slow "$@" && kill -STOP "$pid"
 }
 
 end_slow() {
     kill -TERM "$pid"
-    wait "$pid" || true
+    kill -CONT "$pid"
+    finish_slow
+    [ "$code" -eq 143 ]
 }
 
 @test "while convert writes its target, nobody else can write or read it" {
@@ -156,25 +155,16 @@ end_slow() {
 @test "readers beside QEMU's readers" {
     imgtool fill a.raw 1M --seed 3
     must oracle convert -O qcow2 a.raw a.qcow2
-    mkfifo hold
-    qemu-io -r -f qcow2 a.qcow2 <hold >/dev/null 2>&1 3>&- &
-    pid=$!
-    exec 9>hold
-    echo 'read -q 0 512' >&9
-    # A reader's lock is seen by a writer that is turned away.
-    wait_until read_locked
+    hold_open_to_read a.qcow2
+    # A writer is turned away.
+    must_exit 1 qemu-io -f qcow2 -c 'read -q 0 512' a.qcow2
     must qemu-img info a.qcow2
     must qemu-img map a.qcow2
     must qemu-img convert -O raw a.qcow2 got.raw
     same_bytes a.raw got.raw
     must qemu-img compare a.qcow2 a.raw
     must_exit 1 qemu-img convert -n -O qcow2 a.raw a.qcow2
-    exec 9>&-
-    wait "$pid"
-}
-
-read_locked() {
-    ! qemu-io -f qcow2 -c 'read -q 0 512' a.qcow2 9>&-
+    let_go
 }
 
 @test "two conversions from one source at a time" {

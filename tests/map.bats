@@ -185,7 +185,7 @@ like_qemu() {
     like_qemu n.qcow2
     must oracle create -f qcow2 -o cluster_size=2M huge.qcow2 64T
     must qemu-io -c 'write -P 1 63T 64k' huge.qcow2
-    must timeout 60 qemu-img map huge.qcow2
+    must timeout 300 qemu-img map huge.qcow2
     like_qemu huge.qcow2
 }
 

@@ -148,7 +148,7 @@ ROWS
     must oracle create -q -f qcow2 -o cluster_size=2M -b base.qcow2 -F qcow2 top.qcow2 64T
     must oracle create -q -f qcow2 new.qcow2 1M
     must qemu-io -c 'write -P 1 512k 1k' new.qcow2
-    must timeout 20 qemu-img rebase -b new.qcow2 -F qcow2 top.qcow2
+    must timeout 300 qemu-img rebase -b new.qcow2 -F qcow2 top.qcow2
     must qemu-io -c 'read -P 0 0 4M' top.qcow2
     [ "$(disk_bytes top.qcow2)" -le $((64 << 20)) ]
 }

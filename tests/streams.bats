@@ -23,9 +23,9 @@ setup() {
     # shellcheck disable=SC2002 # a pipe is not a file
     cat disk.raw | qemu-img dd if=- of=c.raw bs=1k skip=5 count=100
     tail -c +5121 disk.raw | head -c 97280 | cmp - c.raw
-    yes | timeout 20 qemu-img dd if=- of=e.raw bs=1k skip=1 count=3
+    yes | timeout 60 qemu-img dd if=- of=e.raw bs=1k skip=1 count=3
     yes | head -c 2048 | cmp - e.raw
-    yes | timeout 20 qemu-img dd if=- of=e.raw isize=1k
+    yes | timeout 60 qemu-img dd if=- of=e.raw isize=1k
     yes | head -c 1024 | cmp - e.raw
     qemu-img dd if=- of=d.raw bs=1M <disk.raw
     same_bytes d.raw disk.raw

@@ -254,6 +254,7 @@ int q2_rate_wait(struct q2_rate *rate, uint64_t n_bytes, const struct q2_monitor
                  struct q2_error *err)
 {
     const int64_t nap_ns = 50000000; // short enough to notice that it was stopped
+    const double max_lag_ns = 200e6;
     if (rate->bytes_per_second == 0)
         return 0;
     if (rate->started_ns == 0)
@@ -264,8 +265,12 @@ int q2_rate_wait(struct q2_rate *rate, uint64_t n_bytes, const struct q2_monitor
         double left = (double)rate->started_ns + due - (double)now_ns();
         if (q2_monitor_cancelled(mon))
             return q2_fail(err, -ECANCELED, "The conversion was stopped");
-        if (left <= 0)
+        if (left <= 0) {
+            // What was late by more than that is not made up for in one rush.
+            if (left < -max_lag_ns)
+                rate->started_ns += (int64_t)(-max_lag_ns - left);
             return 0;
+        }
         long ns = left < (double)nap_ns ? (long)left : (long)nap_ns;
         nanosleep(&(struct timespec){.tv_nsec = ns}, NULL);
     }

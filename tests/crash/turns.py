@@ -29,7 +29,7 @@ class Bad(Exception):
 
 def run(argv, codes=(0,)):
     done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          stdin=subprocess.DEVNULL, timeout=120, check=False)
+                          stdin=subprocess.DEVNULL, timeout=300, check=False)
     if done.returncode not in codes:
         raise Bad("exit %d: %s\n%s" % (done.returncode, " ".join(argv),
                                        done.stdout.decode(errors="replace")))

@@ -24,7 +24,7 @@ from images import SECRET
 from qcow2format import DATA_FILE, OFFSET_MASK, ZERO, FormatError, Reader, be
 
 CLASSES = ["healed", "lossy", "kept", "harmless", "unseen", "deep", "refused", "BAD"]
-TIMEOUT = 20
+TIMEOUT = 300  # for what hangs
 MAX_FILE_BYTES = 64 << 20  # the sound images have less than 3 MiB
 LOSS = re.compile(r"^    (active state|snapshot .*?table entry (\d+)\)?): "
                   r"(all of it|(\d+) bytes at guest offset (\d+))$", re.M)

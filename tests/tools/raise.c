@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT
 // A library to be preloaded: the process gets signals in the middle of its work. With
 // RAISE_CALL "pread" or "pwrite" and RAISE_AT N, call N of that function on the file
-// RAISE_FILE (a device and inode, as stat -c %d:%i prints them) raises RAISE_SIGNAL (a
+// RAISE_FILE (which may not be there yet when the process starts) raises RAISE_SIGNAL (a
 // number) RAISE_TIMES times, and then does what it should. RAISE_AT 0: every call.
+//
+// The process sees one processor alone and starts no threads to share the work: they
+// would make it another call each time, and keep signals to themselves.
 #include <dlfcn.h>
+#include <sched.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -19,14 +22,11 @@ static int number(const char *name)
 
 static int is_the_file(int fd)
 {
-    const char *wanted = getenv("RAISE_FILE");
+    const char *name = getenv("RAISE_FILE");
+    struct stat wanted;
     struct stat st;
-    char name[64];
-    if (!wanted || fstat(fd, &st) < 0)
-        return 0;
-    snprintf(name, sizeof(name), "%llu:%llu", (unsigned long long)st.st_dev,
-             (unsigned long long)st.st_ino);
-    return strcmp(name, wanted) == 0;
+    return name && stat(name, &wanted) == 0 && fstat(fd, &st) == 0 &&
+           st.st_dev == wanted.st_dev && st.st_ino == wanted.st_ino;
 }
 
 static void called(const char *name, int fd)
@@ -76,4 +76,12 @@ ssize_t pwrite(int fd, const void *buf, size_t n_bytes, off_t offset)
 ssize_t pwrite64(int fd, const void *buf, size_t n_bytes, off_t offset)
 {
     return write_at(fd, buf, n_bytes, offset);
+}
+
+int sched_getaffinity(pid_t pid, size_t n_bytes, cpu_set_t *set)
+{
+    (void)pid;
+    memset(set, 0, n_bytes);
+    CPU_SET_S(0, n_bytes, set);
+    return 0;
 }
