@@ -7,6 +7,10 @@
 
 #include "base/error.h"
 
+// The version of QEMU whose options and output the program has. Scripts that ask qemu-img
+// or qemu-io for a version find it.
+#define Q2_QEMU_VERSION "10.2.2"
+
 // One option of one command: getopt's arrays, --help and shell completion come from it.
 struct q2_option {
     const char *name;     // long name; NULL ends a table

@@ -138,6 +138,7 @@ int q2_convert_images(const struct q2_command_line *line, struct q2_convert_sett
     };
     c.to_stream = q2_is_stream(c.target_name) && !s->no_create;
     q2_progress_start(&progress, line, !c.to_stream, 1);
+    s->copy.count_first = progress.shown;
     int rc = s->no_create ? 0 : q2_new_path(c.target_name, &c.target_name, err);
     c.target_path = c.target_name;
     if (!rc)

@@ -161,7 +161,7 @@ static int check_usage(const struct q2_command_line *line, const struct settings
 static void print_version(const struct q2_command_line *line)
 {
     if (line->alone)
-        printf("qemu-io version 10.2.0 (qcow2-tools " PACKAGE_VERSION ")\n");
+        printf("qemu-io version " Q2_QEMU_VERSION " (qcow2-tools " PACKAGE_VERSION ")\n");
     else
         printf("%s io (qcow2-tools) " PACKAGE_VERSION "\n", line->program);
 }

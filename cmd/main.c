@@ -23,12 +23,11 @@ static const struct q2_command *const commands[] = {
 
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
-// Scripts that look for qemu-img's version find the one whose options and output these
-// are.
 static void print_version(const char *program)
 {
     if (!strcmp(program, "qemu-img"))
-        printf("qemu-img version 10.2.0 (qcow2-tools " PACKAGE_VERSION ")\n");
+        printf("qemu-img version " Q2_QEMU_VERSION " (qcow2-tools " PACKAGE_VERSION
+               ")\n");
     else
         printf("%s (qcow2-tools) " PACKAGE_VERSION "\n", program);
     printf("MIT License: free software, no warranty.\n");

@@ -13,6 +13,7 @@
 
 #include "base/checked.h"
 #include "base/pool.h"
+#include "ops/convert_segment.h"
 #include "ops/convert_window.h"
 
 struct pipeline {
@@ -22,6 +23,7 @@ struct pipeline {
     uint64_t next_offset; // where the next window begins
     uint64_t next_ticket; // its number
     uint64_t turn;        // the ticket that may place its window now
+    uint64_t n_copied;    // bytes of data before it, for the progress
     bool failed;
     struct q2_error *err; // the first error's
     struct q2_rate rate;
@@ -65,10 +67,25 @@ static bool await_turn(struct pipeline *p, uint64_t ticket)
     return ok;
 }
 
+// What is packed a cluster at a time is told so, too.
+static void report_copied(struct pipeline *p, uint64_t n_bytes)
+{
+    const struct q2_convert_job *job = &p->job;
+    uint64_t step = job->options->compress ? job->target->cluster_size : n_bytes;
+    uint64_t end = q2_min_u64(p->n_copied + n_bytes, job->n_data);
+    while (p->n_copied < end) {
+        p->n_copied += q2_min_u64(step, end - p->n_copied);
+        q2_monitor_progress(job->mon, p->n_copied, job->n_data);
+    }
+}
+
 static void end_turn(struct pipeline *p, const struct q2_window *w)
 {
     pthread_mutex_lock(&p->report_lock);
-    q2_monitor_progress(p->job.mon, w->start + w->n_bytes, p->job.size);
+    if (p->job.counted)
+        report_copied(p, w->n_data);
+    else
+        q2_monitor_progress(p->job.mon, w->start + w->n_bytes, p->job.size);
     pthread_mutex_unlock(&p->report_lock);
     pthread_mutex_lock(&p->lock);
     p->turn++;
@@ -128,6 +145,25 @@ static int settle_sizes(struct q2_convert_job *job, struct q2_error *err)
     return 0;
 }
 
+// Where unreadable parts are to be passed over, the mapping is not looked at twice.
+static int count_data(struct q2_convert_job *job, struct q2_error *err)
+{
+    uint64_t step = q2_disk_map_step(job->size), n;
+    enum q2_segment_kind kind;
+    job->counted = job->options->count_first && !job->options->salvage;
+    for (uint64_t at = 0; job->counted && at < job->size; at += n) {
+        if (q2_monitor_cancelled(job->mon))
+            return q2_fail(err, -ECANCELED, "The conversion was stopped");
+        int ret =
+            q2_segment_status(job, at, q2_min_u64(step, job->size - at), &kind, &n, err);
+        if (ret < 0)
+            return ret;
+        if (kind == Q2_SEGMENT_DATA)
+            job->n_data += n;
+    }
+    return 0;
+}
+
 // Windows are not alike in what packing or unpacking them costs, and take their turn in
 // order: with more threads than processors some work while others wait for the slowest.
 static unsigned count_threads(const struct q2_convert_job *job)
@@ -159,6 +195,9 @@ int q2_convert(struct q2_disk *const *sources, unsigned n_sources, struct q2_dis
         return ret;
     if (options->compress && !target->ops->write_begin_compressed)
         return q2_fail(err, -ENOTSUP, "Compression not supported for this file format");
+    ret = count_data(&p.job, err);
+    if (ret < 0)
+        return ret;
     pthread_mutex_init(&p.lock, NULL);
     pthread_mutex_init(&p.report_lock, NULL);
     p.job.report_lock = &p.report_lock;

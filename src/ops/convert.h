@@ -20,6 +20,8 @@ struct q2_convert_options {
     unsigned n_threads;  // 0: as the processors suggest
     uint64_t rate_limit; // -r, bytes per second; 0: none
     bool copy_range;     // -C: taken, of no effect in this version
+    bool count_first; // progress tells the share of what is to be copied, which takes a
+                      // look at the whole mapping before; else of the disk's size
 };
 
 // Copies the sources into target, whose size is at least theirs together. Does not flush

@@ -16,6 +16,8 @@ struct q2_convert_job {
     const struct q2_convert_options *options;
     const struct q2_monitor *mon;
     uint64_t size;                // of the sources together
+    bool counted;                 // n_data is known
+    uint64_t n_data;              // bytes that are to be copied
     size_t window_bytes;          // a multiple of every cluster size
     pthread_mutex_t *report_lock; // the monitor is called by one thread at a time
 };
