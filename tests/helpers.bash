@@ -142,7 +142,7 @@ same_bytes() {
 
 # Numbers that are different on every machine or in every run become '#'.
 mask() {
-    sed -E -e 's/\r//g' \
+    sed -E -e 's/\r/\\r/g' \
         -e 's/disk size: .*/disk size: #/' \
         -e 's/"actual-size": [0-9]+/"actual-size": #/' \
         -e 's/20[0-9]{2}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}/####-##-## ##:##:##/' \
