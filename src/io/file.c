@@ -147,13 +147,17 @@ static int open_new(const char *path, int flags, bool *made)
     return fd == -ENOENT ? open_path(path, flags | O_CREAT) : fd;
 }
 
+// An empty file is not truncated: ext4 would take its new content for a replacement, and
+// put all of it on the disk when it is closed.
 static int make_empty(struct q2_io *io, struct q2_error *err)
 {
     struct q2_file *f = q2_file_of(io);
+    struct stat st;
 
     if (f->kind != Q2_FILE_REGULAR)
         return 0;
-    if (ftruncate(f->fd, 0) < 0)
+    bool empty = fstat(f->fd, &st) == 0 && st.st_size == 0 && st.st_blocks == 0;
+    if (!empty && ftruncate(f->fd, 0) < 0)
         return q2_fail_errno(err, -errno, "Could not create '%s'", io->name);
     io->new_content = true;
     return 0;
