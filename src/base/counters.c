@@ -8,28 +8,29 @@
 #include "base/checked.h"
 
 #define PAGE_BITS 14U
-#define PAGE_COUNTERS (UINT32_C(1) << PAGE_BITS)
-#define PAGE_MASK (PAGE_COUNTERS - 1)
+#define SCATTERED_PAGE_BITS 8U
 #define LOWEST_OF_TWO UINT64_C(0x5555555555555555)
 
 struct page {
-    uint64_t number; // index >> PAGE_BITS
+    uint64_t number; // index >> page_bits
     unsigned width;  // bits of a counter: 2, 8, 32 or 64
     uint64_t *words;
 };
 
 struct q2_counters {
+    unsigned page_bits;  // a page has 1 << page_bits counters
     struct page **slots; // open addressing; NULL: empty
     size_t n_slots, n_pages;
     struct page *last;    // found last time
     struct page **sorted; // by number; NULL: to be made
 };
 
-struct q2_counters *q2_counters_new(void)
+static struct q2_counters *new_counters(unsigned page_bits)
 {
     struct q2_counters *c = calloc(1, sizeof(*c));
     if (!c)
         return NULL;
+    c->page_bits = page_bits;
     c->n_slots = 64;
     c->slots = calloc(c->n_slots, sizeof(struct page *));
     if (!c->slots) {
@@ -37,6 +38,16 @@ struct q2_counters *q2_counters_new(void)
         return NULL;
     }
     return c;
+}
+
+struct q2_counters *q2_counters_new(void)
+{
+    return new_counters(PAGE_BITS);
+}
+
+struct q2_counters *q2_counters_new_scattered(void)
+{
+    return new_counters(SCATTERED_PAGE_BITS);
 }
 
 void q2_counters_free(struct q2_counters *c)
@@ -61,9 +72,26 @@ static size_t slot_of(struct page *const *slots, size_t n_slots, uint64_t number
     return i;
 }
 
-static size_t page_bytes(unsigned width)
+static uint32_t page_counters(const struct q2_counters *c)
 {
-    return (size_t)PAGE_COUNTERS * width / 8;
+    return UINT32_C(1) << c->page_bits;
+}
+
+static size_t page_bytes(const struct q2_counters *c, unsigned width)
+{
+    return (size_t)page_counters(c) * width / 8;
+}
+
+// Where a counter stands in its page.
+static uint32_t place_of(const struct q2_counters *c, uint64_t index)
+{
+    return (uint32_t)(index & (page_counters(c) - 1));
+}
+
+// How many of the n counters from there on are in the same page.
+static uint32_t rest_of_page(const struct q2_counters *c, uint32_t i, uint64_t n)
+{
+    return (uint32_t)q2_min_u64(n, page_counters(c) - i);
 }
 
 static int grow_slots(struct q2_counters *c, struct q2_error *err)
@@ -98,11 +126,11 @@ static int make_page(struct q2_counters *c, uint64_t number, struct page **out,
         if (ret < 0)
             return ret;
         p = calloc(1, sizeof(*p));
-        uint64_t *words = calloc(1, page_bytes(2));
+        uint64_t *words = calloc(1, page_bytes(c, 2));
         if (!p || !words) {
             free(p);
             free(words);
-            return q2_fail_memory(err, page_bytes(2));
+            return q2_fail_memory(err, page_bytes(c, 2));
         }
         *p = (struct page){.number = number, .width = 2, .words = words};
         c->slots[slot_of(c->slots, c->n_slots, number)] = p;
@@ -133,27 +161,28 @@ static void set(struct page *p, uint32_t i, uint64_t value)
     *w = (*w & ~(width_max(p->width) << shift)) | value << shift;
 }
 
-static int widen(struct page *p, struct q2_error *err)
+static int widen(const struct q2_counters *c, struct page *p, struct q2_error *err)
 {
     unsigned width = p->width == 2 ? 8 : p->width == 8 ? 32 : 64;
     struct page wide = {.number = p->number, .width = width};
-    wide.words = calloc(1, page_bytes(width));
+    wide.words = calloc(1, page_bytes(c, width));
     if (!wide.words)
-        return q2_fail_memory(err, page_bytes(width));
-    for (uint32_t i = 0; i < PAGE_COUNTERS; i++)
+        return q2_fail_memory(err, page_bytes(c, width));
+    for (uint32_t i = 0; i < page_counters(c); i++)
         set(&wide, i, get(p, i));
     free(p->words);
     *p = wide;
     return 0;
 }
 
-static int add_one(struct page *p, uint32_t i, uint64_t amount, struct q2_error *err)
+static int add_one(const struct q2_counters *c, struct page *p, uint32_t i,
+                   uint64_t amount, struct q2_error *err)
 {
     uint64_t value;
     if (!q2_add_u64(get(p, i), amount, &value))
         value = UINT64_MAX;
     while (value > width_max(p->width)) {
-        int ret = widen(p, err);
+        int ret = widen(c, p, err);
         if (ret < 0)
             return ret;
     }
@@ -179,15 +208,15 @@ static uint32_t raise_words(struct page *p, uint32_t i, uint32_t n)
     return done;
 }
 
-static int add_in_page(struct page *p, uint32_t i, uint32_t n, uint64_t amount,
-                       struct q2_error *err)
+static int add_in_page(const struct q2_counters *c, struct page *p, uint32_t i,
+                       uint32_t n, uint64_t amount, struct q2_error *err)
 {
     while (n > 0) {
         uint32_t done = 0;
         if (p->width == 2 && amount == 1)
             done = raise_words(p, i, n);
         if (done == 0) {
-            int ret = add_one(p, i, amount, err);
+            int ret = add_one(c, p, i, amount, err);
             if (ret < 0)
                 return ret;
             done = 1;
@@ -202,12 +231,12 @@ int q2_counters_add(struct q2_counters *c, uint64_t index, uint64_t n, uint64_t 
                     struct q2_error *err)
 {
     while (n > 0) {
-        uint32_t i = (uint32_t)(index & PAGE_MASK);
-        uint32_t here = (uint32_t)q2_min_u64(n, PAGE_COUNTERS - i);
+        uint32_t i = place_of(c, index);
+        uint32_t here = rest_of_page(c, i, n);
         struct page *p = NULL;
-        int ret = make_page(c, index >> PAGE_BITS, &p, err);
+        int ret = make_page(c, index >> c->page_bits, &p, err);
         if (ret == 0)
-            ret = add_in_page(p, i, here, amount, err);
+            ret = add_in_page(c, p, i, here, amount, err);
         if (ret < 0)
             return ret;
         index += here;
@@ -218,16 +247,16 @@ int q2_counters_add(struct q2_counters *c, uint64_t index, uint64_t n, uint64_t 
 
 void q2_counters_take(struct q2_counters *c, uint64_t index)
 {
-    struct page *p = find_page(c, index >> PAGE_BITS);
-    uint32_t i = (uint32_t)(index & PAGE_MASK);
+    struct page *p = find_page(c, index >> c->page_bits);
+    uint32_t i = place_of(c, index);
     if (p && get(p, i) > 0)
         set(p, i, get(p, i) - 1);
 }
 
 uint64_t q2_counters_get(const struct q2_counters *c, uint64_t index)
 {
-    const struct page *p = find_page(c, index >> PAGE_BITS);
-    return p ? get(p, (uint32_t)(index & PAGE_MASK)) : 0;
+    const struct page *p = find_page(c, index >> c->page_bits);
+    return p ? get(p, place_of(c, index)) : 0;
 }
 
 static int by_number(const void *a, const void *b)
@@ -285,9 +314,9 @@ static uint32_t skip_zeros(const struct page *p, uint32_t i, uint32_t end)
 bool q2_counters_any(const struct q2_counters *c, uint64_t index, uint64_t n)
 {
     while (n > 0) {
-        uint32_t i = (uint32_t)(index & PAGE_MASK);
-        uint32_t here = (uint32_t)q2_min_u64(n, PAGE_COUNTERS - i);
-        const struct page *p = find_page(c, index >> PAGE_BITS);
+        uint32_t i = place_of(c, index);
+        uint32_t here = rest_of_page(c, i, n);
+        const struct page *p = find_page(c, index >> c->page_bits);
         if (p && skip_zeros(p, i, i + here) < i + here)
             return true;
         index += here;
@@ -312,9 +341,9 @@ static uint32_t run_end(const struct page *p, uint32_t i, uint32_t end)
 bool q2_counters_all_one(const struct q2_counters *c, uint64_t index, uint64_t n)
 {
     while (n > 0) {
-        uint32_t i = (uint32_t)(index & PAGE_MASK);
-        uint32_t here = (uint32_t)q2_min_u64(n, PAGE_COUNTERS - i);
-        const struct page *p = find_page(c, index >> PAGE_BITS);
+        uint32_t i = place_of(c, index);
+        uint32_t here = rest_of_page(c, i, n);
+        const struct page *p = find_page(c, index >> c->page_bits);
         if (!p || get(p, i) != 1 || run_end(p, i, i + here) < i + here)
             return false;
         index += here;
@@ -326,16 +355,16 @@ bool q2_counters_all_one(const struct q2_counters *c, uint64_t index, uint64_t n
 bool q2_counters_next(struct q2_counters *c, uint64_t from, uint64_t *start, uint64_t *n,
                       uint64_t *value)
 {
-    uint32_t i = (uint32_t)(from & PAGE_MASK);
-    uint64_t number = from >> PAGE_BITS;
+    uint32_t i = place_of(c, from);
+    uint64_t number = from >> c->page_bits;
     for (struct page *p = page_from(c, number); p; p = page_from(c, p->number + 1)) {
         if (p->number != number)
             i = 0;
-        i = skip_zeros(p, i, PAGE_COUNTERS);
-        if (i < PAGE_COUNTERS) {
-            *start = (p->number << PAGE_BITS) + i;
+        i = skip_zeros(p, i, page_counters(c));
+        if (i < page_counters(c)) {
+            *start = (p->number << c->page_bits) + i;
             *value = get(p, i);
-            *n = run_end(p, i, PAGE_COUNTERS) - i;
+            *n = run_end(p, i, page_counters(c)) - i;
             return true;
         }
     }

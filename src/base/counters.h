@@ -13,6 +13,9 @@
 struct q2_counters;
 
 struct q2_counters *q2_counters_new(void); // NULL: no memory
+// The same for a few numbers far from each other: less memory for each of them, more for
+// long runs.
+struct q2_counters *q2_counters_new_scattered(void);
 void q2_counters_free(struct q2_counters *c);
 
 // Adds amount to each of the n counters from index on. A counter that would overflow 64
@@ -25,7 +28,8 @@ void q2_counters_take(struct q2_counters *c, uint64_t index);
 
 uint64_t q2_counters_get(const struct q2_counters *c, uint64_t index);
 
-// Is any of the n counters from index on not zero? Costs a step for 16384 of them.
+// Is any of the n counters from index on not zero? Costs a step for a
+// page: 16384 of them, 256 if scattered.
 bool q2_counters_any(const struct q2_counters *c, uint64_t index, uint64_t n);
 
 // Are all of the n counters from index on 1?

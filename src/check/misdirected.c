@@ -27,7 +27,7 @@ int q2_scan_hunt(struct q2_scan *s, struct q2_error *err)
     size_t n = 0;
     if (s->too_many_orphans || (s->header.incompatible_features & Q2_INCOMPAT_DIRTY))
         return 0;
-    s->hunted = q2_counters_new();
+    s->hunted = q2_counters_new_scattered();
     if (!s->hunted)
         return q2_fail_memory(err, sizeof(*s));
     // A table that is named too often makes its clusters look so, too: tables come first.

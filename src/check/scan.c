@@ -8,7 +8,10 @@
 
 #include "base/checked.h"
 
-#define BLOCK_CACHE_BYTES (UINT64_C(4) << 20)
+// Refcount blocks are mostly asked for in order; the larger cache is for images in which
+// they are read again and again.
+#define BLOCK_CACHE_BYTES (UINT64_C(512) << 10)
+#define LARGE_BLOCK_CACHE_BYTES (UINT64_C(4) << 20)
 
 void q2_scan_shrink(struct q2_scan *s)
 {
@@ -183,6 +186,9 @@ int q2_scan_block(struct q2_scan *s, uint64_t cluster, struct q2_table **out,
         return 0;
     if (q2_cache_full(s->blocks))
         q2_cache_trim(s->blocks);
+    if (!q2_cache_holds(s->blocks, offset) &&
+        s->n_block_reads++ == 2 * s->refcount_table_size)
+        q2_cache_set_size(s->blocks, LARGE_BLOCK_CACHE_BYTES);
     return q2_cache_get(s->blocks, s->io, offset, "refcount block", out, err);
 }
 
@@ -273,9 +279,9 @@ static int prepare(struct q2_scan *s, struct q2_error *err)
                      1);
     s->total_clusters = q2_div_round_up(h->size, s->cluster_size);
     s->references = q2_counters_new();
-    s->metadata = q2_counters_new();
-    s->tables = q2_counters_new();
-    s->dangling = q2_counters_new();
+    s->metadata = q2_counters_new_scattered();
+    s->tables = q2_counters_new_scattered();
+    s->dangling = q2_counters_new_scattered();
     s->blocks = q2_cache_new(Q2_CACHE_RAW, s->cluster_size, BLOCK_CACHE_BYTES);
     if (!s->references || !s->metadata || !s->tables || !s->dangling || !s->blocks)
         return q2_fail_memory(err, sizeof(*s));

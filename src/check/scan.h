@@ -101,6 +101,7 @@ struct q2_scan {
     uint64_t *refcount_table; // entries as they stand; NULL when it could not be read
     uint64_t refcount_table_size;
     struct q2_cache *blocks;
+    uint64_t n_block_reads;
     bool rebuild; // the refcount structures cannot be mended in place
     // Refcount structures on which an entry of the mapping landed although they make
     // sense: the entry is wrong. The scan begins again with these claimed before the

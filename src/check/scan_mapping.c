@@ -8,7 +8,7 @@
 #include "check/scan.h"
 
 // Neighbouring L2 tables are read together, up to this many bytes.
-#define READ_BYTES (UINT32_C(4) << 20)
+#define READ_BYTES (UINT32_C(512) << 10)
 
 // One L1 entry that names a usable L2 table.
 struct link {

@@ -217,6 +217,11 @@ bool q2_cache_has_dirty(const struct q2_cache *c)
     return c->n_dirty > 0;
 }
 
+bool q2_cache_holds(const struct q2_cache *c, uint64_t host_offset)
+{
+    return find(c, host_offset) != NULL;
+}
+
 bool q2_cache_full(const struct q2_cache *c)
 {
     return c->n_tables > c->max_tables;

@@ -54,10 +54,9 @@ static void same_as_model(struct q2_counters *c, const uint64_t *model)
     ok(seen > 1000, "there were runs: %" PRIu64 " counters", seen);
 }
 
-static void edges(void)
+static void edges(struct q2_counters *c)
 {
     struct q2_error err = Q2_ERROR_INIT;
-    struct q2_counters *c = q2_counters_new();
     uint64_t far = UINT64_C(1) << 54, start, n, value;
     ok(!q2_counters_next(c, 0, &start, &n, &value), "new counters are zero");
     is_int(q2_counters_add(c, far, 3, UINT64_MAX - 1, &err), 0, "a far one is counted");
@@ -75,9 +74,8 @@ static void edges(void)
 }
 
 // Ranges around those that are ones, at every place in a word.
-static void ones(void)
+static void ones(struct q2_counters *c)
 {
-    struct q2_counters *c = q2_counters_new();
     struct q2_error err = Q2_ERROR_INIT;
     unsigned n_wrong = 0;
     q2_counters_add(c, 16300, 200, 1, &err); // over the end of a page
@@ -93,15 +91,22 @@ static void ones(void)
     q2_counters_free(c);
 }
 
-int main(void)
+static void compare_with_model(struct q2_counters *c)
 {
-    struct q2_counters *c = q2_counters_new();
     uint64_t *model = calloc(SPAN, sizeof(*model));
     fill(c, model);
     same_as_model(c, model);
-    edges();
-    ones();
     free(model);
     q2_counters_free(c);
+}
+
+int main(void)
+{
+    compare_with_model(q2_counters_new());
+    compare_with_model(q2_counters_new_scattered());
+    edges(q2_counters_new());
+    edges(q2_counters_new_scattered());
+    ones(q2_counters_new());
+    ones(q2_counters_new_scattered());
     return done_testing();
 }
