@@ -56,37 +56,6 @@ both() {
     diff -u <(nodes <theirs.said) <(nodes <ours.said) >differs || fail "$*"$'\n'"$(cat differs)"
 }
 
-@test "as QEMU prints it" {
-    must oracle create -f qcow2 -o compat=0.10 q.qcow2 1M
-    MASK_ALSO="s/persistent in '[^']*'/persistent in '#'/" replay <<'EOF'
-$ qemu-img bitmap --add q.qcow2 b0
-stderr: qemu-img: Operation add on bitmap b0 failed: Can't make bitmap 'b0' persistent in '#block148': Cannot store dirty bitmaps in qcow2 v2 files
-[exit 1]
-$ qemu-img create -f qcow2 bm.qcow2 64M
-Formatting 'bm.qcow2', fmt=qcow2 cluster_size=65536 extended_l2=off compression_type=zlib size=67108864 lazy_refcounts=off refcount_bits=16
-[exit 0]
-$ qemu-img bitmap --add -g 32k bm.qcow2 b0
-[exit 0]
-$ qemu-img bitmap --add bm.qcow2 b0
-stderr: qemu-img: Operation add on bitmap b0 failed: Bitmap already exists: b0
-[exit 1]
-$ qemu-img bitmap --disable bm.qcow2 b0
-[exit 0]
-$ qemu-img bitmap --clear bm.qcow2 b0
-[exit 0]
-EOF
-    qcow2 info bm.qcow2 | grep -A 4 bitmaps: >ours
-    oracle info bm.qcow2 | grep -A 4 bitmaps: | diff - ours
-    replay <<'EOF'
-$ qemu-img bitmap --remove bm.qcow2 b0
-[exit 0]
-$ qemu-img bitmap --remove bm.qcow2 b0
-stderr: qemu-img: Operation remove on bitmap b0 failed: Dirty bitmap 'b0' not found
-[exit 1]
-EOF
-    clean bm.qcow2
-}
-
 @test "command lines, one after the other: exit code, message, bits as with QEMU" {
     mkdir theirs ours
     cd theirs

@@ -11,35 +11,6 @@ setup() {
 
 COMMANDS='create info convert compare map'
 
-@test "no command and unknown commands, as in the transcripts" {
-    replay <<'EOF'
-$ qemu-img nosuchcommand
-stderr: qemu-img: Command not found: nosuchcommand
-stderr: Try 'qemu-img --help' for more information
-[exit 1]
-
-$ qemu-img
-stderr: qemu-img: Not enough arguments
-stderr: Try 'qemu-img --help' for more information
-[exit 1]
-
-$ qemu-img create
-stderr: qemu-img: Expecting image file name
-stderr: Try 'qemu-img create --help' for more information
-[exit 1]
-
-$ qemu-img info
-stderr: qemu-img: Expecting one image file name
-stderr: Try 'qemu-img info --help' for more information
-[exit 1]
-
-$ qemu-img create -f qcow2 x.qcow2 -1
-stderr: qemu-img create: invalid option -- '1'
-stderr: Try 'qemu-img create --help' for more information
-[exit 1]
-EOF
-}
-
 @test "the name in messages is the one the program was called by" {
     one_error 1 qcow2 info missing
     [ "$message" = "qcow2: Could not open 'missing': Could not open 'missing': No such file or directory" ]

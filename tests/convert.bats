@@ -1,110 +1,12 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: MIT
-# convert: what it prints and refuses, as in QEMU's transcripts; its options. That what it
-# writes is right is shown in read-qemu.bats and write-qcow2.bats.
+# convert: what it refuses; its options. That what it writes is right is shown in
+# read-qemu.bats and write-qcow2.bats.
 
 load helpers
 
 setup() {
     q2_setup
-}
-
-@test "as in the transcripts" {
-    transcript_images
-    with_snapshots
-    must oracle create -f qcow2 q.qcow2 64M
-    replay <<'EOF'
-$ qemu-img convert -f qcow2 -O raw a.qcow2 a.raw
-[exit 0]
-
-$ qemu-img convert -O qcow2 -c a.qcow2 ac.qcow2
-[exit 0]
-
-$ qemu-img convert -O qcow2 -l first a.qcow2 snap.qcow2
-[exit 0]
-
-$ qemu-img convert -O qcow2 -l snapshot.name=first a.qcow2 snap2.qcow2
-[exit 0]
-
-$ qemu-img convert -O qcow2 -l nosuch a.qcow2 x.qcow2
-stderr: qemu-img: Failed to load snapshot: Can't find snapshot
-[exit 1]
-
-$ qemu-img convert -O qcow2 -o compat=0.10 a.qcow2 av2.qcow2
-[exit 0]
-
-$ qemu-img convert -O qcow2 -B a.qcow2 -F qcow2 over.qcow2 over-copy.qcow2
-[exit 0]
-
-$ qemu-img convert -O nosuch a.qcow2 x
-stderr: qemu-img: Unknown file format 'nosuch'
-[exit 1]
-
-$ qemu-img convert -O raw -c a.qcow2 x.raw
-stderr: qemu-img: Compression not supported for this file format
-[exit 1]
-
-$ qemu-img convert missing.qcow2 x.raw
-stderr: qemu-img: Could not open 'missing.qcow2': Could not open 'missing.qcow2': No such file or directory
-[exit 1]
-
-$ qemu-img convert a.qcow2
-stderr: qemu-img: Must specify image file name
-[exit 1]
-
-$ qemu-img convert -n -O qcow2 a.raw q.qcow2
-[exit 0]
-
-$ qemu-img convert -O qcow2 a.raw r.raw cat.qcow2
-[exit 0]
-EOF
-    absent x x.raw x.qcow2
-    local image
-    for image in ac.qcow2 snap.qcow2 snap2.qcow2 av2.qcow2 over-copy.qcow2 q.qcow2 cat.qcow2; do
-        clean $image
-    done
-    same a.raw ac.qcow2
-    same a.raw q.qcow2
-    same snap.qcow2 snap2.qcow2
-    must oracle convert -l first -O raw a.qcow2 first.raw
-    same first.raw snap.qcow2
-    same over.qcow2 over-copy.qcow2
-    cat a.raw r.raw >cat.raw
-    same cat.raw cat.qcow2
-}
-
-@test "a compressed image is described and checked as in the transcripts" {
-    transcript_images
-    must qemu-img convert -O qcow2 -c a.qcow2 ac.qcow2
-    # The lengths depend on the compressor.
-    local MASK_ALSO='s/(file length|Image end offset): .*/\1: #/'
-    replay <<'EOF'
-$ qemu-img info ac.qcow2
-image: ac.qcow2
-file format: qcow2
-virtual size: 64 MiB (67108864 bytes)
-disk size: 264 KiB
-cluster_size: 65536
-Format specific information:
-    compat: 1.1
-    compression type: zlib
-    lazy refcounts: false
-    refcount bits: 16
-    corrupt: false
-    extended l2: false
-Child node '/file':
-    filename: ac.qcow2
-    protocol type: file
-    file length: 322 KiB (329216 bytes)
-    disk size: 264 KiB
-[exit 0]
-
-$ oracle check ac.qcow2
-No errors were found on the image.
-17/1024 = 1.66% allocated, 100.00% fragmented, 100.00% compressed clusters
-Image end offset: 393216
-[exit 0]
-EOF
 }
 
 # No output, no target: a refusal with one line that says why.

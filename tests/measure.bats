@@ -29,23 +29,6 @@ sources() {
     cd ..
 }
 
-@test "the transcripts" {
-    transcript_images
-    replay <<'EOT'
-$ qemu-img measure -O qcow2 --size 1G
-required size: 393216
-fully allocated size: 1074135040
-[exit 0]
-
-$ qemu-img measure --output=json -O raw a.qcow2
-{
-    "required": 67108864,
-    "fully-allocated": 67108864
-}
-[exit 0]
-EOT
-}
-
 @test "files and sizes, for new images of all kinds: QEMU's numbers" {
     local lines=() options source
     sources

@@ -1,7 +1,7 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: MIT
-# snapshot: as in QEMU's transcripts; what one program makes, the other applies and deletes;
-# QEMU finds every image sound, and every state reads as it was.
+# snapshot: what one program makes, the other applies and deletes; QEMU finds every image
+# sound, and every state reads as it was.
 #
 # shellcheck disable=SC2154 # message is set by the helpers
 
@@ -28,66 +28,9 @@ state_is() { # IMAGE RAW [SNAPSHOT]
     same_bytes state.raw "$2" || fail "$1 ${3:-active} is not $2"
 }
 
-@test "snapshots, as in the transcripts" {
+@test "one action at a time, and -U for none that writes" {
     must oracle create -f qcow2 a.qcow2 64M
-    must qemu-io -f qcow2 -c 'write -P 0x11 0 1M' a.qcow2
-    must oracle create -f qcow2 -b a.qcow2 -F qcow2 over.qcow2
-    truncate -s 1M r.raw
     replay <<'TRANSCRIPT'
-$ qemu-img snapshot -c first a.qcow2
-[exit 0]
-
-$ qemu-img snapshot -c second a.qcow2
-[exit 0]
-
-$ qemu-img snapshot -l a.qcow2
-Snapshot list:
-ID      TAG               VM_SIZE                DATE        VM_CLOCK     ICOUNT
-1       first                 0 B 2026-11-23 04:11:22  0000:00:00.000          0
-2       second                0 B 2026-11-23 04:11:22  0000:00:00.000          0
-[exit 0]
-
-$ qemu-img snapshot -a first a.qcow2
-[exit 0]
-
-$ qemu-img snapshot -a nosuch a.qcow2
-stderr: qemu-img: Could not apply snapshot 'nosuch': Failed to load snapshot: No such file or directory
-[exit 1]
-
-$ qemu-img snapshot -d second a.qcow2
-[exit 0]
-
-$ qemu-img snapshot -d nosuch a.qcow2
-stderr: qemu-img: Could not delete snapshot 'nosuch': snapshot not found
-[exit 1]
-
-$ qemu-img snapshot -l a.qcow2
-Snapshot list:
-ID      TAG               VM_SIZE                DATE        VM_CLOCK     ICOUNT
-1       first                 0 B 2026-11-23 04:11:22  0000:00:00.000          0
-[exit 0]
-
-$ qemu-img snapshot a.qcow2
-Snapshot list:
-ID      TAG               VM_SIZE                DATE        VM_CLOCK     ICOUNT
-1       first                 0 B 2026-11-23 04:11:22  0000:00:00.000          0
-[exit 0]
-
-$ qemu-img snapshot -c x r.raw
-stderr: WARNING: Image format was not specified for 'r.raw' and probing guessed raw.
-stderr:          Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.
-stderr:          Specify the 'raw' format explicitly to remove the restrictions.
-stderr: qemu-img: Could not create snapshot 'x': Operation not supported
-[exit 1]
-
-$ qemu-img snapshot -l over.qcow2
-[exit 0]
-
-$ qemu-img snapshot
-stderr: qemu-img: Expecting one image file name
-stderr: Try 'qemu-img snapshot --help' for more information
-[exit 1]
-
 $ qemu-img snapshot -l -a x a.qcow2
 stderr: qemu-img: Cannot mix '-l', '-a', '-c', '-d'
 stderr: Try 'qemu-img snapshot --help' for more information
@@ -97,7 +40,6 @@ $ qemu-img snapshot -U -c x a.qcow2
 stderr: qemu-img: Could not open 'a.qcow2': force-share=on can only be used with read-only images
 [exit 1]
 TRANSCRIPT
-    clean a.qcow2
 }
 
 @test "the JSON list has the fields of info" {
