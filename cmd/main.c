@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,8 +34,11 @@ static void print_version(const char *program)
     printf("MIT License: free software, no warranty.\n");
 }
 
+// Scripts also take the version from the first line of the help, as QEMU's has it.
 static void print_help(const char *program)
 {
+    if (!strcmp(program, "qemu-img"))
+        print_version(program);
     printf("Usage: %s COMMAND [OPTION]...\n"
            "Work on qcow2 and raw disk images.\n\nCommands:\n",
            program);
@@ -168,6 +172,7 @@ int main(int argc, char **argv)
     if (argc < 1)
         return 1;
     keep_standard_descriptors();
+    mallopt(M_ARENA_MAX, 2); // others reserve 64 MiB a thread, and callers set RLIMIT_AS
     setvbuf(stdout, buffer, _IOFBF, sizeof(buffer));
     const char *slash = strrchr(argv[0], '/');
     const char *program = slash ? slash + 1 : argv[0];

@@ -158,6 +158,57 @@ def use_glance():
     same("disk.raw", target[len("file://"):])
 
 
+def use_ironic():
+    """ironic's library looks at an image and converts it, within a limited address space."""
+    from unittest import mock
+
+    from ironic_lib import disk_utils
+    from oslo_config import cfg
+    cfg.CONF([], project="ironic", default_config_files=[])
+    expect(disk_utils.qemu_img_info("top.qcow2").virtual_size, 64 * MIB)
+    expect(disk_utils.get_image_mb("top.qcow2"), 64)
+    disk_utils.convert_image("top.qcow2", "back.raw", "raw", cache="directsync",
+                             out_of_order=True, sparse_size="0")
+    same("disk.raw", "back.raw")
+    with mock.patch.object(disk_utils.utils, "execute", wraps=disk_utils.utils.execute) as run:
+        os.remove("back.raw")
+        disk_utils.populate_image("base.qcow2", "back.raw")
+        expect(run.call_args[1]["prlimit"].address_space, 2 << 30)
+    same("disk.raw", "back.raw")
+
+
+def use_mkosi():
+    """mkosi's last step writes qcow2 into a file that it holds open and goes on to use."""
+    from types import SimpleNamespace
+
+    import mkosi
+    config = SimpleNamespace(output_format=mkosi.OutputFormat.gpt_ext4, qcow2=True,
+                             output=os.path.abspath("disk.qcow2"))
+    with open("disk.raw", "rb") as raw:
+        made = mkosi.qcow2_output(config, raw)
+    expect(os.fstat(made.fileno()).st_ino, os.stat(made.name).st_ino)
+    qemu_img("convert", "-f", "qcow2", "-O", "raw", made.name, "back.raw")
+    same("disk.raw", "back.raw")
+
+
+def use_sbuild_qemu():
+    """sbuild-qemu makes a snapshot unless the table of them has one of the same second."""
+    import datetime
+    from importlib.machinery import SourceFileLoader
+    from unittest import mock
+    now = datetime.datetime(2026, 1, 2, 3, 4, 5)
+    for name in ("sbuild-qemu-boot", "sbuild-qemu-update"):
+        program = SourceFileLoader("program", "/usr/bin/" + name).load_module()
+        with mock.patch.object(program, "datetime") as clock:
+            clock.datetime.now.return_value = now
+            expect(program.make_snapshot("base.qcow2"), True)
+            expect(program.make_snapshot("base.qcow2"), False)
+        now += datetime.timedelta(seconds=1)
+    listed = qemu_img("snapshot", "-l", "base.qcow2")
+    expect([line.split()[1] for line in listed.splitlines()[2:]],
+           ["2026-01-02_030405", "2026-01-02_030406"])
+
+
 def main():
     users = {name[4:]: f for name, f in globals().items() if name.startswith("use_")}
     make_images()

@@ -849,13 +849,10 @@ END
 
 # --- hostile ----------------------------------------------------------------------------
 
-# 64 MiB, unless a sanitizer needs its own address space.
+# 64 MiB.
 little_memory() {
     (
-        if [ "$(head -c 4 "$QCOW2" | tail -c 3)" = ELF ] &&
-            ! grep -qa -e __asan_init -e __ubsan_handle "$QCOW2"; then
-            ulimit -v 65536
-        fi
+        if is_bare_program; then ulimit -v 65536; fi
         exec timeout -k 5 300 "$@"
     )
 }

@@ -36,6 +36,13 @@ imgtool() {
     python3 -S "$IMGTOOL" "$@" # it needs nothing that is installed besides Python itself
 }
 
+# Neither built with a sanitizer nor run under a checker: these need address space of their
+# own, so it cannot be limited.
+is_bare_program() {
+    [ "$(head -c 4 "$QCOW2" | tail -c 3)" = ELF ] &&
+        ! grep -qa -e __asan_init -e __ubsan_handle "$QCOW2"
+}
+
 is_short() {
     [ "${Q2_TEST_SHORT:-0}" = 1 ]
 }

@@ -12,18 +12,12 @@ setup() {
     if is_bare_program; then bare=1; fi
 }
 
-# The program with little memory (not in a build with a sanitizer or under a checker, which
-# need address space of their own) and an end to it.
+# The program with little memory and an end to it.
 bounded() {
     (
         [ "$bare" -eq 0 ] || ulimit -v 307200
         exec timeout -k 5 300 "$@"
     )
-}
-
-is_bare_program() {
-    [ "$(head -c 4 "$QCOW2" | tail -c 3)" = ELF ] &&
-        ! grep -qa -e __asan_init -e __ubsan_handle "$QCOW2"
 }
 
 # An answer and nothing on standard error, or exit 1 and one line that names the image.

@@ -85,3 +85,22 @@ make_disk() { # SIZE
     [ "$(qemu-img check --output=json disk.qcow2 | jq '."check-errors"')" -eq 0 ]
     qemu-img map --output=json disk.qcow2 | jq -e 'map(.length) | add == 4194304'
 }
+
+@test "the version is in the first line of --version and of --help" {
+    for option in --version --help -h; do
+        [ "$(qemu-img $option | head -n 1 | cut -d ' ' -f 1-2)" = 'qemu-img version' ]
+        version=$(qemu-img $option | head -n 1 | cut -d ' ' -f 3)
+        [[ $version =~ ^10\.[0-9]+\.[0-9]+$ ]] || fail "$option: $version"
+    done
+}
+
+@test "a limited address space is enough for many threads" {
+    imgtool fill disk.raw 24M --seed 5
+    if is_bare_program; then ulimit -v 409600; fi
+    for options in '' -c '-c -o compression_type=zstd'; do
+        # shellcheck disable=SC2086
+        must qemu-img convert $options -W -m 16 -O qcow2 disk.raw disk.qcow2
+        must qemu-img convert -W -m 16 -O raw disk.qcow2 back.raw
+        must cmp disk.raw back.raw
+    done
+}
