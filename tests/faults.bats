@@ -9,6 +9,10 @@ setup() {
     q2_setup
 }
 
+teardown() {
+    no_slow
+}
+
 # --- no space ---------------------------------------------------------------------------
 
 @test "a full disk: convert to raw and qcow2, plain, compressed, with and without holes" {

@@ -294,7 +294,13 @@ grown_or_ended() { # FILE BLOCKS-BEFORE
 finish_slow() {
     code=0
     wait "$pid" || code=$?
+    pid=
     message=$(cat err.slow)
+}
+
+# In teardown: a test that failed leaves nothing behind that works on, or stands still.
+no_slow() {
+    [ -z "${pid:-}" ] || kill -KILL "$pid" 2>/dev/null || true
 }
 
 # with_signal CALL N SIGNAL COMMAND...: call N (pread or pwrite) of the command on

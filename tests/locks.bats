@@ -9,6 +9,10 @@ setup() {
     q2_setup
 }
 
+teardown() {
+    no_slow
+}
+
 lock_message() { # IMAGE LOCK
     printf '%s\n%s' "Failed to get $2 lock" "Is another process using the image [$1]?"
 }
@@ -170,9 +174,8 @@ end_slow() {
 @test "two conversions from one source at a time" {
     head -c 8M /dev/urandom >src
     qemu-img convert -O qcow2 src x 2>err 3>&- &
-    pid=$!
     must qemu-img convert -O qcow2 src y
-    wait "$pid"
+    wait $!
     same_bytes x y
 }
 
