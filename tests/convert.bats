@@ -138,6 +138,21 @@ refused() { # PART-OF-MESSAGE ARGUMENTS
     [ -z "$output$stderr" ]
 }
 
+@test "-p: the share of the data, as QEMU tells it, wherever on the disk they lie" {
+    local options
+    must oracle create -q -f qcow2 a.qcow2 1T
+    must qemu-io -c 'write -P 1 0 64k' -c 'write -P 2 1G 640k' -c 'write -P 3 900G 1M' \
+        -c 'write -P 4 1023G 100k' -c 'write -z 1000G 1M' a.qcow2
+    for options in '' '-o cluster_size=16k'; do
+        # shellcheck disable=SC2086
+        oracle convert -p -c -O qcow2 $options a.qcow2 x >want
+        # shellcheck disable=SC2086
+        qemu-img convert -p -c -O qcow2 $options a.qcow2 x >got
+        [ "$(tr '\r' '\n' <got | wc -l)" -gt 30 ]
+        same_bytes want got
+    done
+}
+
 @test "a source format that is given is not guessed" {
     # A raw disk whose first bytes a guest made look like an image.
     must oracle create -f qcow2 evil.raw 1M
