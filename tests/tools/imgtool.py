@@ -538,13 +538,14 @@ def cmd_stage(args):
                 os.makedirs(inside, exist_ok=True)
                 for name in sorted(names):
                     path = os.path.join(folder, name)
-                    if os.path.islink(path) or not os.path.isfile(path):
+                    copy = os.path.join(inside, name)  # there, if one source holds another
+                    if os.path.islink(path) or not os.path.isfile(path) or os.path.exists(copy):
                         continue
                     n_bytes = os.stat(path).st_size
                     cost = (n_bytes + 4095 & ~4095) + 256
                     if cost > left or not os.access(path, os.R_OK):
                         continue
-                    copy_file(path, os.path.join(inside, name), n_bytes)
+                    copy_file(path, copy, n_bytes)
                     left -= cost
                 if left <= 1 << 20:
                     return
