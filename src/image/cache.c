@@ -227,6 +227,11 @@ bool q2_cache_full(const struct q2_cache *c)
     return c->n_tables > c->max_tables;
 }
 
+bool q2_cache_wants_writing(const struct q2_cache *c)
+{
+    return q2_cache_full(c) && c->n_dirty > c->max_tables / 2;
+}
+
 void q2_cache_trim(struct q2_cache *c)
 {
     struct slot *s = c->oldest;
@@ -326,7 +331,7 @@ int q2_cache_write_back(struct q2_cache *c, struct q2_io *io, struct q2_error *e
     struct slot **dirty = malloc(c->n_dirty * sizeof(*dirty));
     if (!dirty)
         return q2_fail_memory(err, c->n_dirty * sizeof(*dirty));
-    for (struct slot *s = c->newest; s; s = s->older) {
+    for (struct slot *s = c->newest; s && n < c->n_dirty; s = s->older) {
         if (is_dirty(&s->table))
             dirty[n++] = s;
     }

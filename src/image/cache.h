@@ -52,6 +52,8 @@ void q2_cache_mark_range(struct q2_cache *c, struct q2_table *t, uint64_t from,
                          uint64_t n_bytes);
 bool q2_cache_has_dirty(const struct q2_cache *c);
 bool q2_cache_full(const struct q2_cache *c);
+// It is, and there is too little in it that trim could drop: write back first.
+bool q2_cache_wants_writing(const struct q2_cache *c);
 bool q2_cache_holds(const struct q2_cache *c, uint64_t host_offset);
 
 // Writes what is dirty, in the order of offsets, neighbours in one write, in whole blocks

@@ -201,9 +201,9 @@ int q2_image_trim(struct q2_image *img, struct q2_error *err)
     int ret = 0;
     if (img->corrupt)
         return refuse_corrupt(img, err);
-    if (q2_cache_full(img->refcount_cache))
+    if (q2_cache_wants_writing(img->refcount_cache))
         ret = q2_image_commit_all(img, err);
-    else if (q2_cache_full(img->l2_cache) || q2_alloc_free_is_due(img))
+    else if (q2_cache_wants_writing(img->l2_cache) || q2_alloc_free_is_due(img))
         ret = q2_image_commit(img, err);
     trim_caches(img);
     return ret;
