@@ -27,9 +27,10 @@ static const struct q2_option bench_options[] = {
     {"pattern", "", "BYTE", OPTION_PATTERN, "Requests", "what to write (default: 0)"},
     {"flush-interval", "", "N", OPTION_FLUSH_INTERVAL, "Requests",
      "writes between two flushes (default: none)"},
-    {"no-drain", "", NULL, OPTION_NO_DRAIN, "Requests", "no effect: flushes wait"},
-    {"aio", "i", "AIO", 'i', "Other", "threads, native or io_uring: no effect"},
-    {"native", "n", NULL, 'n', "Other", "no effect; the cache mode must be direct"},
+    {"no-drain", "", NULL, OPTION_NO_DRAIN, "Requests",
+     "flush beside the writes, not after them"},
+    {"aio", "i", "AIO", 'i', "Other", "threads, or a queue: native, io_uring"},
+    {"native", "n", NULL, 'n', "Other", "as -i native"},
     Q2_ROW_SHARE,
     Q2_ROW_QUIET,
     Q2_ROW_OBJECT,
@@ -44,7 +45,8 @@ struct settings {
 static int take_aio(struct settings *s, const char *value, struct q2_error *err)
 {
     s->native = !strcmp(value, "native");
-    if (s->native || !strcmp(value, "threads") || !strcmp(value, "io_uring"))
+    s->bench.deep = s->native || !strcmp(value, "io_uring");
+    if (s->bench.deep || !strcmp(value, "threads"))
         return 0;
     return q2_fail(err, -EINVAL, "Invalid aio option: %s", value);
 }
@@ -91,6 +93,9 @@ static int take_option(struct q2_command_line *line, int code, const char *value
         return take_aio(s, value, err);
     case 'n':
         s->native = true;
+        break;
+    case OPTION_NO_DRAIN:
+        b->no_drain = true;
         break;
     case 'w':
         b->write = true;
@@ -147,7 +152,7 @@ static int bench(const struct q2_command_line *line, struct q2_error *err)
     if (rc)
         return rc;
     b->step = b->step ? b->step : b->n_bytes;
-    b->direct = options.file.direct;
+    b->deep = b->deep || options.file.direct;
     q2_progress_start(&progress, line, false, 1);
     rc = q2_open_operand(line, line->operands[0], &options, &progress.monitor, &d, err);
     if (rc)

@@ -14,11 +14,13 @@ struct q2_bench {
     size_t n_bytes; // of each request, > 0
     uint8_t pattern;
     uint64_t flush_interval; // writes between two flushes; 0: no flush
-    bool direct;             // the page cache is left out: to wait is what takes the time
+    bool no_drain;           // other writes go on beside a flush, else it waits for them
+    bool deep; // as many at a time as depth says, whatever the number of processors: to
+               // wait is what takes the time
 };
 
 // Runs it; *seconds: how long it took. Writes that could touch the same cluster go out
-// one after the other. What was written is not flushed at the end.
+// one after the other. With flushes, the last one is behind the last write.
 int q2_bench_run(struct q2_disk *d, const struct q2_bench *b,
                  const struct q2_monitor *mon, double *seconds, struct q2_error *err);
 

@@ -10,6 +10,7 @@ EXTRA_DIST += \
 	tests/unit/test.h
 
 check_PROGRAMS += \
+	tests/unit/bench \
 	tests/unit/bitmap \
 	tests/unit/cache \
 	tests/unit/cluster_set \
