@@ -37,7 +37,7 @@ static const struct q2_option convert_options[] = {
     {"backing", "Bb", "FILE", 'B', "Target", "on top of FILE"},
     {"backing-format", "F", "FMT", 'F', "Target", "format of that FILE"},
     {"compress", "c", NULL, 'c', "Target", "compress (qcow2)"},
-    {"compression-level", "", "LEVEL", OPTION_LEVEL, "Target",
+    {"compression-level", "", "LEVEL", OPTION_LEVEL | Q2_OPTION_OURS, "Target",
      "with -c: fast, best, or 1 to 9"},
     {"sparse-size", "S", "SIZE", 'S', "Target", "zeros that make a hole (default: 4k)"},
     {"no-create", "n", NULL, 'n', "Target", "write into the image that is there"},

@@ -209,10 +209,10 @@ int q2_reopen_layer(const struct q2_image_name *name, struct q2_disk *top,
     overlay->backing = NULL; // its lock would be in the way
     q2_disk_close(layer);
     int rc = q2_open_image_name(&again, options, monitor, out, err);
-    if (rc)
-        q2_context(err, "Could not open '%s'", path);
-    else
+    if (!rc)
         overlay->backing = *out;
+    else if (rc != -EAGAIN) // of a lock, the hint names the file
+        q2_context(err, "Could not open '%s'", path);
     free(path);
     return rc;
 }

@@ -22,15 +22,56 @@ struct getopt_arrays {
     char letters[3 * MAX_OPTIONS];
 };
 
-static void build_arrays(const struct q2_option *rows, struct getopt_arrays *arrays)
+// The name in "--NAME" or "--NAME=VALUE"; its length is 0 where a word is neither.
+static size_t long_name(const char *word, const char **name)
 {
+    bool is_long = word[0] == '-' && word[1] == '-';
+    *name = is_long ? word + 2 : "";
+    return strcspn(*name, "=");
+}
+
+static bool begins(const char *name, const char *part, size_t n)
+{
+    return strncmp(name, part, n) == 0;
+}
+
+// Whether the n bytes at name abbreviate an option of QEMU's.
+static bool means_theirs(const struct q2_option *rows, const char *name, size_t n)
+{
+    for (; rows->name; rows++)
+        if (!(rows->code & Q2_OPTION_OURS) && begins(rows->name, name, n))
+            return true;
+    return begins("help", name, n);
+}
+
+// An option of ours steps aside where a word may be short for it or for one of QEMU's,
+// unless another word spells it out.
+static bool steps_aside(const struct q2_command_line *line, const struct q2_option *row)
+{
+    bool aside = false;
+    for (int i = 1; (row->code & Q2_OPTION_OURS) && i < line->argc; i++) {
+        const char *name;
+        size_t n = long_name(line->argv[i], &name);
+        if (n == 0 || !begins(row->name, name, n))
+            continue;
+        if (n == strlen(row->name))
+            return false;
+        aside = aside || means_theirs(line->command->options, name, n);
+    }
+    return aside;
+}
+
+static void build_arrays(const struct q2_command_line *line, struct getopt_arrays *arrays)
+{
+    const struct q2_option *rows = line->command->options;
     struct option *o = arrays->long_options;
     char *p = arrays->letters;
     *p++ = 'h';
     *o++ = (struct option){"help", no_argument, NULL, 'h'};
     for (int i = 0; i < MAX_OPTIONS && rows[i].name; i++) {
         int has_arg = rows[i].argument ? required_argument : no_argument;
-        *o++ = (struct option){rows[i].name, has_arg, NULL, ROW_BASE + i};
+        if (!steps_aside(line, &rows[i]))
+            *o++ = (struct option){rows[i].name, has_arg, NULL, ROW_BASE + i};
         for (const char *letter = rows[i].letters; *letter; letter++) {
             *p++ = *letter;
             if (has_arg == required_argument)
@@ -96,10 +137,11 @@ static int handle_one(struct q2_command_line *line, int c, q2_option_handler han
     }
     if (row->code == Q2_OPTION_UNSUPPORTED)
         return refuse(row, err);
-    int rc = q2_common_take(line, row->code, optarg, &taken, err);
-    if (row->code == Q2_OPTION_OBJECT) // other processes see the command line
+    int code = row->code & ~Q2_OPTION_OURS;
+    int rc = q2_common_take(line, code, optarg, &taken, err);
+    if (code == Q2_OPTION_OBJECT) // other processes see the command line
         q2_secret_wipe(optarg, strlen(optarg));
-    return rc || taken ? rc : handle(line, row->code, optarg, err);
+    return rc || taken ? rc : handle(line, code, optarg, err);
 }
 
 int q2_options_parse(struct q2_command_line *line, q2_option_handler handle,
@@ -109,7 +151,7 @@ int q2_options_parse(struct q2_command_line *line, q2_option_handler handle,
     char name[NAME_SIZE];
     int c;
 
-    build_arrays(line->command->options, &arrays);
+    build_arrays(line, &arrays);
     // getopt begins its messages with argv[0].
     format_called(line, name);
     line->argv[0] = name;

@@ -24,6 +24,9 @@ enum {
     Q2_OPTION_QUIET,
     Q2_OPTION_OBJECT,
     Q2_OPTION_FIRST_OWN, // the commands' own count from here
+    // Added to the code of an option that QEMU does not have: an abbreviation that is
+    // unambiguous there stays so.
+    Q2_OPTION_OURS = 1 << 16,
 };
 
 // What these say, the same for all commands.
@@ -39,19 +42,23 @@ struct q2_common_options {
     {                                                                     \
         "quiet", "q", NULL, Q2_OPTION_QUIET, "Other", "print errors only" \
     }
-#define Q2_ROW_PROGRESS                                                          \
-    {                                                                            \
-        "progress", "p", NULL, Q2_OPTION_PROGRESS, "Other", "show how far it is" \
+#define Q2_PROGRESS_ROW(code)                                      \
+    {                                                              \
+        "progress", "p", NULL, code, "Other", "show how far it is" \
     }
+#define Q2_ROW_PROGRESS Q2_PROGRESS_ROW(Q2_OPTION_PROGRESS)
+#define Q2_ROW_OUR_PROGRESS Q2_PROGRESS_ROW(Q2_OPTION_PROGRESS | Q2_OPTION_OURS)
 #define Q2_ROW_SHARE                                        \
     {                                                       \
         "force-share", "U", NULL, Q2_OPTION_SHARE, "Other", \
             "read beside a program that has it open"        \
     }
-#define Q2_ROW_OUTPUT                                                              \
-    {                                                                              \
-        "output", "", "FORM", Q2_OPTION_OUTPUT, "Other", "human (default) or json" \
+#define Q2_OUTPUT_ROW(code)                                            \
+    {                                                                  \
+        "output", "", "FORM", code, "Other", "human (default) or json" \
     }
+#define Q2_ROW_OUTPUT Q2_OUTPUT_ROW(Q2_OPTION_OUTPUT)
+#define Q2_ROW_OUR_OUTPUT Q2_OUTPUT_ROW(Q2_OPTION_OUTPUT | Q2_OPTION_OURS)
 #define Q2_ROW_FORMAT                                    \
     {                                                    \
         "format", "f", "FMT", Q2_OPTION_FORMAT, "Image", \

@@ -19,7 +19,7 @@ static const struct q2_option resize_options[] = {
     {"shrink", "", NULL, OPTION_SHRINK, "Size", "allow a smaller size: data is lost"},
     {"preallocation", "", "MODE", OPTION_PREALLOCATION, "Size",
      "how new space is backed: off, metadata, falloc, full"},
-    Q2_ROW_PROGRESS,
+    Q2_ROW_OUR_PROGRESS,
     Q2_ROW_QUIET,
     Q2_ROW_OBJECT,
     Q2_ROW_END,
@@ -58,14 +58,28 @@ static int take_option(struct q2_command_line *line, int code, const char *value
     return 0;
 }
 
-// "-16M" at the end is a size and no option.
+// "-16M" at the end, or behind a word that is no option (the file), is a size.
+static int find_negative_size(const struct q2_command_line *line)
+{
+    for (int i = 2; i < line->argc; i++) {
+        const char *word = line->argv[i];
+        bool last = i == line->argc - 1;
+        if (word[0] == '-' && isdigit((unsigned char)word[1]) &&
+            (last || line->argv[i - 1][0] != '-'))
+            return i;
+    }
+    return 0;
+}
+
 static void take_negative_size(struct q2_command_line *line, struct settings *s)
 {
-    const char *last = line->argv[line->argc - 1];
-    if (line->argc < 2 || last[0] != '-' || !isdigit((unsigned char)last[1]))
+    int at = find_negative_size(line);
+    if (!at)
         return;
-    s->size = last;
-    line->argv[--line->argc] = NULL;
+    s->size = line->argv[at];
+    for (int i = at; i < line->argc; i++) // the NULL at the end, too
+        line->argv[i] = line->argv[i + 1];
+    line->argc--;
 }
 
 static int parse_size(const char *text, uint64_t *n_bytes, struct q2_error *err)
@@ -152,7 +166,10 @@ static int resize_run(struct q2_command_line *line, struct q2_error *err)
     int rc = q2_options_parse(line, take_option, err);
     if (rc)
         return rc < 0;
-    if (line->n_operands != (s.size ? 1 : 2))
+    int n_wanted = s.size ? 1 : 2;
+    if (line->n_operands > n_wanted)
+        return q2_options_misuse(line, err, "Extra argument(s) in command line") < 0;
+    if (line->n_operands < n_wanted)
         return q2_options_misuse(line, err, "Expecting image file name and size") < 0;
     if (!s.size)
         s.size = line->operands[1];

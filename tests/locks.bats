@@ -62,12 +62,28 @@ refused_by_lock() {
     must qemu-img compare -U copy.qcow2 a.raw
     must qemu-img convert -U -O raw over.qcow2 got2.raw
     must qemu-img info -U --backing-chain over.qcow2
+    # A new overlay takes no more than its size, and the base's format.
+    for base in a.qcow2 over.qcow2; do
+        must qemu-img create -q -f qcow2 -b $base -F qcow2 new.qcow2
+        [ "$(qemu-img info -U --output=json new.qcow2 | json_value '["virtual-size"]')" = 2097152 ]
+    done
     # The writer filled the first sector with its pattern when it started, and has not
     # necessarily written it; the rest is as it was.
     must cmp -i 512 a.raw got.raw
     let_go
     must qemu-img info a.qcow2
     must qemu-img convert -O raw a.qcow2 got.raw
+}
+
+@test "a base that somebody reads is not committed to" {
+    must oracle create -q -f qcow2 base.qcow2 1M
+    must oracle create -q -f qcow2 -b base.qcow2 -F qcow2 over.qcow2
+    must oracle create -q -f qcow2 -b base.qcow2 -F qcow2 other.qcow2
+    hold_open other.qcow2
+    refused_by_lock 1 qemu-img commit over.qcow2
+    [ "$(cat err)" = "qemu-img: $(lock_message base.qcow2 '"write"')" ]
+    let_go
+    must qemu-img commit -q over.qcow2
 }
 
 @test "with qemu-io holding the image: nothing may be written to it" {
