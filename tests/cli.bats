@@ -9,7 +9,8 @@ setup() {
     q2_setup
 }
 
-COMMANDS='create info convert compare map'
+COMMANDS='amend bench bitmap check commit compare convert create dd info map measure rebase resize
+    snapshot'
 
 @test "the name in messages is the one the program was called by" {
     one_error 1 qcow2 info missing

@@ -45,6 +45,10 @@ alike() {
     alike chains
 }
 
+@test "sizes" {
+    alike sizes
+}
+
 @test "measure, dd, bench, and the program itself" {
     alike other
 }
