@@ -23,24 +23,53 @@ static void print_snapshot(const struct q2_finding *f)
     printf("' (table entry %d): ", f->snapshot);
 }
 
+static void print_loss(const struct q2_finding *f, uint64_t n_bytes)
+{
+    if (f->snapshot >= 0)
+        print_snapshot(f);
+    else
+        printf("    active state: ");
+    if (f->has & Q2_HAS_GUEST)
+        printf("%" PRIu64 " bytes at guest offset %" PRIu64 "\n", n_bytes,
+               f->guest_offset);
+    else
+        printf("all of it\n");
+}
+
+// The next loss from *I on, which becomes the index behind it.
+static const struct q2_finding *next_loss(const struct q2_plan *plan, size_t *i)
+{
+    while (*i < plan->healed.n) {
+        const struct q2_finding *f = &plan->healed.list[(*i)++];
+        if (f->lossy)
+            return f;
+    }
+    return NULL;
+}
+
+static bool continues(const struct q2_finding *f, uint64_t n_bytes,
+                      const struct q2_finding *next)
+{
+    return next && f->snapshot == next->snapshot && (f->has & Q2_HAS_GUEST) &&
+           (next->has & Q2_HAS_GUEST) && next->guest_offset == f->guest_offset + n_bytes;
+}
+
+// A file that was cut short loses clusters by the thousand: what lies side by side is one
+// line.
 void q2_output_losses(const struct q2_plan *plan)
 {
     if (plan->n_lossy == 0)
         return;
     printf("Guest data that cannot be brought back (it reads as zeros afterwards):\n\n");
-    for (size_t i = 0; i < plan->healed.n; i++) {
-        const struct q2_finding *f = &plan->healed.list[i];
-        if (!f->lossy)
-            continue;
-        if (f->snapshot >= 0)
-            print_snapshot(f);
-        else
-            printf("    active state: ");
-        if (f->has & Q2_HAS_GUEST)
-            printf("%" PRIu64 " bytes at guest offset %" PRIu64 "\n", f->guest_bytes,
-                   f->guest_offset);
-        else
-            printf("all of it\n");
+    size_t i = 0;
+    const struct q2_finding *f = next_loss(plan, &i);
+    while (f) {
+        uint64_t n_bytes = f->guest_bytes;
+        const struct q2_finding *next = next_loss(plan, &i);
+        for (; continues(f, n_bytes, next); next = next_loss(plan, &i))
+            n_bytes += next->guest_bytes;
+        print_loss(f, n_bytes);
+        f = next;
     }
     printf("\n");
 }

@@ -198,6 +198,23 @@ END
     must cmp -n $(((64 << 20) - 131072)) -i 131072:0 got.raw /dev/zero
 }
 
+@test "what is lost side by side is one line, and ends with the disk" {
+    qemu-img create -q -f qcow2 img.qcow2 1000k
+    qemu-io -f qcow2 -c 'write 0 192k' -c 'write 256k 64k' -c 'write 960k 40k' img.qcow2
+    truncate -s $((6 * 65536)) img.qcow2
+    must_exit 2 qemu-img check -r all --dry-run img.qcow2
+    qemu-img check -r all --dry-run img.qcow2 >out 2>err || true
+    grep '^    active state:' out | diff -u - <(
+        echo '    active state: 131072 bytes at guest offset 65536'
+        echo '    active state: 65536 bytes at guest offset 262144'
+        echo '    active state: 40960 bytes at guest offset 983040'
+    )
+    # A table maps 512 MiB.
+    truncate -s $((4 * 65536)) img.qcow2
+    qemu-img check -r all --dry-run img.qcow2 >out 2>err || true
+    grep -qx '    active state: 1024000 bytes at guest offset 0' out
+}
+
 @test "where QEMU finds the same, the output is the same" {
     local name code
     for name in compressed-copied-flag copied-flag-data copied-flag-l2-table header-field \

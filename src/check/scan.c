@@ -76,6 +76,16 @@ int q2_scan_grow(void **list, size_t *max, size_t n, size_t item, struct q2_erro
     return 0;
 }
 
+// A table may map more than the disk has: that is nobody's data. (How big it was at a
+// snapshot is not known everywhere.)
+static void end_with_disk(const struct q2_scan *s, struct q2_finding *f)
+{
+    uint64_t size = s->header.size;
+    if ((f->has & Q2_HAS_GUEST) && f->snapshot < 0 && f->guest_offset < size &&
+        f->guest_bytes > size - f->guest_offset)
+        f->guest_bytes = size - f->guest_offset;
+}
+
 size_t q2_scan_report(struct q2_scan *s, struct q2_findings *to,
                       const struct q2_finding *f)
 {
@@ -91,6 +101,7 @@ size_t q2_scan_report(struct q2_scan *s, struct q2_findings *to,
         return SIZE_MAX;
     to->list = list;
     to->list[to->n] = *f;
+    end_with_disk(s, &to->list[to->n]);
     return to->n++;
 }
 
