@@ -38,8 +38,9 @@ static int set_both(struct q2_image_name *name, const char *path, const char *fo
     return rc || !format ? rc : q2_image_name_set_format(name, format, err);
 }
 
-int q2_image_name_parse(const char *text, bool image_opts, const char *format,
-                        struct q2_image_name *out, struct q2_error *err)
+int q2_image_name_parse(const char *text, bool image_opts, const char *implied,
+                        const char *format, struct q2_image_name *out,
+                        struct q2_error *err)
 {
     struct q2_pairs pairs = {.list = NULL};
     int rc = 0;
@@ -55,7 +56,7 @@ int q2_image_name_parse(const char *text, bool image_opts, const char *format,
     if (format)
         rc = q2_pairs_add(&pairs, "driver", format, err);
     if (!rc)
-        rc = image_opts ? q2_pairs_add_list(&pairs, text, err)
+        rc = image_opts ? q2_pairs_add_list(&pairs, text, implied, err)
                         : q2_pairs_add_json(&pairs, text + 5, err);
     if (!rc)
         rc = q2_image_name_resolve(&pairs, out, err);

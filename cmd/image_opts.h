@@ -32,9 +32,11 @@ struct q2_image_name {
 };
 
 // What the words of the command line mean. format is -f's, NULL: none; it is refused
-// beside image_opts. The caller clears out, also after a failure.
-int q2_image_name_parse(const char *text, bool image_opts, const char *format,
-                        struct q2_image_name *out, struct q2_error *err);
+// beside image_opts. implied: see q2_pairs_add_list. The caller clears out, also after a
+// failure.
+int q2_image_name_parse(const char *text, bool image_opts, const char *implied,
+                        const char *format, struct q2_image_name *out,
+                        struct q2_error *err);
 
 void q2_image_name_clear(struct q2_image_name *name);
 

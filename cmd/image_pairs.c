@@ -55,9 +55,9 @@ static int add_switch(struct q2_pairs *pairs, const char *key, struct q2_error *
     return q2_pairs_add(pairs, off ? key + 2 : key, off ? "off" : "on", err);
 }
 
-// implied: as for q2_pairs_add_strict; NULL: items without a "=" are switches.
+// strict: no switches.
 static int add_items(struct q2_pairs *pairs, const char *text, const char *implied,
-                     struct q2_error *err)
+                     bool strict, struct q2_error *err)
 {
     const char *begin = text;
     int rc = 0;
@@ -71,10 +71,10 @@ static int add_items(struct q2_pairs *pairs, const char *text, const char *impli
         if (equals) {
             *equals = '\0';
             rc = q2_pairs_add(pairs, item, equals + 1, err);
-        } else if (!implied) {
-            rc = *item ? add_switch(pairs, item, err) : 0;
-        } else if (first && *item) {
+        } else if (first && implied && (*item || !strict)) {
             rc = q2_pairs_add(pairs, implied, item, err);
+        } else if (!strict) {
+            rc = *item ? add_switch(pairs, item, err) : 0;
         } else {
             rc = q2_fail(err, -EINVAL,
                          *item ? "Expected '=' after parameter '%s'"
@@ -87,15 +87,16 @@ static int add_items(struct q2_pairs *pairs, const char *text, const char *impli
     return rc;
 }
 
-int q2_pairs_add_list(struct q2_pairs *pairs, const char *text, struct q2_error *err)
+int q2_pairs_add_list(struct q2_pairs *pairs, const char *text, const char *implied,
+                      struct q2_error *err)
 {
-    return add_items(pairs, text, NULL, err);
+    return add_items(pairs, text, implied, false, err);
 }
 
 int q2_pairs_add_strict(struct q2_pairs *pairs, const char *text, const char *implied,
                         struct q2_error *err)
 {
-    return add_items(pairs, text, implied, err);
+    return add_items(pairs, text, implied, true, err);
 }
 
 // --- JSON ----------------------------------------------------------------------------

@@ -24,10 +24,12 @@ struct q2_pairs {
 // Appends a pair; copies both.
 int q2_pairs_add(struct q2_pairs *pairs, const char *key, const char *value,
                  struct q2_error *err);
-// Appends KEY=VALUE,...: a doubled comma stands for one; KEY alone is on, noKEY off.
-int q2_pairs_add_list(struct q2_pairs *pairs, const char *text, struct q2_error *err);
-// The same without switches: only the first item may be without a "=": it is the value
-// of the key implied.
+// Appends KEY=VALUE,...: a doubled comma stands for one; KEY alone is on, noKEY off. If
+// the first item is without a "=", it is the value of the key implied (NULL: it is as all
+// others).
+int q2_pairs_add_list(struct q2_pairs *pairs, const char *text, const char *implied,
+                      struct q2_error *err);
+// The same without switches: only the first item may be without a "=".
 int q2_pairs_add_strict(struct q2_pairs *pairs, const char *text, const char *implied,
                         struct q2_error *err);
 // Appends the members of a JSON object.

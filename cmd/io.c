@@ -126,7 +126,7 @@ static int open_given(struct q2_shell *shell, const struct settings *s, const ch
     struct q2_image_name name;
     const struct q2_common_options *c = s->common;
     const char *title = c->image_opts ? NULL : text;
-    if (!q2_image_name_parse(text, c->image_opts, c->format, &name, &err))
+    if (!q2_image_name_parse(text, c->image_opts, NULL, c->format, &name, &err))
         return q2_shell_open(shell, title, &name, &s->mode);
     q2_image_name_clear(&name);
     return q2_shell_cannot_open(shell, title, &err);

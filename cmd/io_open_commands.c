@@ -51,7 +51,7 @@ static int take_letter(struct opening *o, int letter, struct q2_error *err)
     case 'i':
         return q2_shell_mode_aio(&o->mode, optarg, err);
     case 'o':
-        return q2_pairs_add_list(&o->pairs, optarg, err);
+        return q2_pairs_add_list(&o->pairs, optarg, NULL, err);
     }
     return 1;
 }
@@ -63,7 +63,7 @@ static int resolve_name(struct opening *o, const char *path, struct q2_image_nam
     int rc = 0;
     *name = (struct q2_image_name){.path = NULL};
     if (path && !o->pairs.n)
-        return q2_image_name_parse(path, false, NULL, name, err);
+        return q2_image_name_parse(path, false, NULL, NULL, name, err);
     if (path && q2_pairs_take(&o->pairs, "file.", "filename"))
         return q2_fail(err, -EINVAL,
                        "Can't specify 'file' and 'filename' options at the same time");
@@ -136,7 +136,7 @@ static int take_reopen_letter(struct q2_shell *shell, struct reopening *r, int l
     } else if (letter == 'c') {
         rc = q2_shell_mode_cache(&r->mode, optarg, &err);
     } else if (letter == 'o') {
-        rc = q2_pairs_add_list(&r->pairs, optarg, &err);
+        rc = q2_pairs_add_list(&r->pairs, optarg, NULL, &err);
     } else {
         return 1;
     }

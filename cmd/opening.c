@@ -126,7 +126,7 @@ int q2_named_parse(const char *text, bool image_opts, const char *format,
     *name = (struct q2_image_name){.path = NULL};
     if (image_opts && format)
         return q2_fail(err, -EINVAL, "--image-opts and --format are mutually exclusive");
-    int rc = q2_image_name_parse(text, image_opts, format, name, err);
+    int rc = q2_image_name_parse(text, image_opts, "file", format, name, err);
     return rc ? q2_context(err, "Could not open '%s'", text) : 0;
 }
 
