@@ -157,6 +157,24 @@ reads_like() {
     [ "$(disk_bytes x.qcow2)" -ge $((4800 << 10)) ]
 }
 
+@test "space that does not suffice is given back, and the image stays as it was" {
+    local mode
+    for mode in full falloc; do
+        qemu-img create -q -f qcow2 x.qcow2 64M
+        qemu_io qcow2 x.qcow2 <<<'write -P 5 0 1M'
+        in_tmpfs 8m bash -c 'cp x.qcow2 small
+            qcow2 resize --preallocation='$mode' small/x.qcow2 128M; code=$?
+            df --output=avail small | tail -n 1 >free
+            cp small/x.qcow2 y.qcow2; exit $code'
+        [ "$(cat code)" -eq 1 ] || fail "exit $(cat code)"
+        message_has "No space left on device"
+        [ "$(cat free)" -gt 6000 ] || fail "$mode: $(cat free) KiB are free"
+        [ "$(stat -c %s y.qcow2)" -le $(($(stat -c %s x.qcow2) + 131072)) ]
+        clean y.qcow2
+        same x.qcow2 y.qcow2
+    done
+}
+
 @test "raw files: every size, and their preallocation" {
     truncate -s 1M x.raw
     must qemu-io -f raw -c 'write -P 3 0 1M' x.raw

@@ -54,6 +54,19 @@ static int clear_used(struct q2_io *io, uint64_t host_offset, uint64_t n_bytes,
                       false, err);
 }
 
+// Where the space does not suffice, what is left of it is needed to take back the rest.
+static void give_back(struct q2_disk *d, const struct q2_write *w)
+{
+    struct q2_error ignored = Q2_ERROR_INIT;
+    uint64_t host_offset = w->host_offset - w->head, file_size;
+    uint64_t n_bytes = w->head + w->n_bytes + w->tail;
+    if (!w->taken || q2_io_get_size(d->data, &file_size, &ignored) < 0 ||
+        host_offset >= file_size)
+        return;
+    q2_io_discard(d->data, host_offset, q2_min_u64(n_bytes, file_size - host_offset),
+                  &ignored);
+}
+
 static int back_with_space(struct q2_disk *d, const struct q2_write *w, bool clear,
                            enum q2_preallocation mode, const struct q2_monitor *mon,
                            struct q2_error *err)
@@ -95,10 +108,12 @@ static int preallocate(struct q2_disk *d, uint64_t from, bool clear,
             return ret;
         w.reserve = true;
         ret = back_with_space(d, &w, clear, mode, mon, err);
-        if (ret == 0)
+        if (ret == 0) {
             ret = d->ops->write_finish(d, &w, err);
-        else
+        } else {
+            give_back(d, &w);
             d->ops->write_cancel(d, &w);
+        }
         if (ret == 0)
             ret = write_encrypted_zeros(d, &w, err);
         if (ret < 0)

@@ -144,7 +144,9 @@ static int grow(struct q2_image *img, uint64_t size, enum q2_preallocation mode,
         ret = switch_size(img, size, err);
     if (ret < 0 && img->header.size != size) {
         d->size = old;
-        q2_image_unmap_behind(img, behind, &ignored);
+        if (q2_image_unmap_behind(img, behind, &ignored) == 0 &&
+            q2_disk_flush(d, &ignored) == 0)
+            q2_image_cut_file(img, &ignored);
         q2_data_file_cut(img, old, &ignored);
     }
     return ret;
