@@ -32,6 +32,7 @@ static const struct q2_io_ops file_ops = {
     .discard = q2_file_discard,
     .allocate = q2_file_allocate,
     .extent = q2_file_extent,
+    .copy = q2_file_copy,
     .disk_usage = q2_file_disk_usage,
     .close = file_close,
 };

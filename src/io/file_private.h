@@ -42,6 +42,8 @@ int q2_file_read(struct q2_io *io, uint64_t offset, void *buf, size_t n_bytes,
 int q2_file_write(struct q2_io *io, uint64_t offset, const void *buf, size_t n_bytes,
                   struct q2_error *err);
 int q2_file_flush(struct q2_io *io, struct q2_error *err);
+int q2_file_copy(struct q2_io *io, uint64_t offset, const struct q2_io *from,
+                 uint64_t from_offset, uint64_t n_bytes, struct q2_error *err);
 
 // space.c
 int q2_file_set_size(struct q2_io *io, uint64_t size, struct q2_error *err);

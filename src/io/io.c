@@ -184,6 +184,23 @@ int q2_io_extent(struct q2_io *io, uint64_t offset, uint64_t *n_bytes, bool *dat
     return io->ops->extent(io, offset, n_bytes, data, err);
 }
 
+int q2_io_copy(struct q2_io *io, uint64_t offset, const struct q2_io *from,
+               uint64_t from_offset, uint64_t n_bytes, struct q2_error *err)
+{
+    int ret = check_change(io, "write", offset, n_bytes, err);
+    if (ret == 0)
+        ret = check_range(from, "read", from_offset, n_bytes, err);
+    if (ret < 0 || n_bytes == 0)
+        return ret;
+    if (!io->ops->copy)
+        return q2_fail(err, -ENOTSUP, "'%s' takes no copies of ranges", io->name);
+
+    ret = io->ops->copy(io, offset, from, from_offset, n_bytes, err);
+    if (ret == 0)
+        size_seen(io, offset + n_bytes);
+    return ret;
+}
+
 int q2_io_disk_usage(struct q2_io *io, uint64_t *n_bytes, struct q2_error *err)
 {
     return io->ops->disk_usage(io, n_bytes, err);

@@ -43,6 +43,12 @@ struct q2_io_ops {
     // data.
     int (*extent)(struct q2_io *io, uint64_t offset, uint64_t *n_bytes, bool *data,
                   struct q2_error *err);
+    // Copies n_bytes inside another file to here, without a way through memory of ours:
+    // shares their space where the file system can. -ENOTSUP when it is not possible;
+    // after that or another failure the range's content is undefined. NULL: never
+    // possible.
+    int (*copy)(struct q2_io *io, uint64_t offset, const struct q2_io *from,
+                uint64_t from_offset, uint64_t n_bytes, struct q2_error *err);
     // Bytes of disk space the file takes (st_blocks * 512).
     int (*disk_usage)(struct q2_io *io, uint64_t *n_bytes, struct q2_error *err);
     // Releases everything, io itself too.
@@ -82,6 +88,9 @@ int q2_io_allocate(struct q2_io *io, uint64_t offset, uint64_t n_bytes,
                    struct q2_error *err);
 int q2_io_extent(struct q2_io *io, uint64_t offset, uint64_t *n_bytes, bool *data,
                  struct q2_error *err);
+// -ENOTSUP: not between these; copy by reading and writing.
+int q2_io_copy(struct q2_io *io, uint64_t offset, const struct q2_io *from,
+               uint64_t from_offset, uint64_t n_bytes, struct q2_error *err);
 int q2_io_disk_usage(struct q2_io *io, uint64_t *n_bytes, struct q2_error *err);
 // NULL is fine. A write that must be durable is flushed before, not here.
 void q2_io_close(struct q2_io *io);

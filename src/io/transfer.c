@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "io/direct.h"
+#include "io/file.h"
 #include "io/file_private.h"
 
 // Of one system call; the kernel would cut at a little less than 2 GiB.
@@ -106,5 +107,39 @@ int q2_file_flush(struct q2_io *io, struct q2_error *err)
     }
     if (failed)
         return q2_fail_errno(err, failed, "Could not flush '%s' to disk", io->name);
+    return 0;
+}
+
+// What the kernel says where such files, or their file systems, cannot.
+static bool is_unsupported(int code)
+{
+    return code == -EXDEV || code == -ENOSYS || code == -EOPNOTSUPP || code == -EINVAL ||
+           code == -EBADF || code == -ETXTBSY;
+}
+
+int q2_file_copy(struct q2_io *io, uint64_t offset, const struct q2_io *from,
+                 uint64_t from_offset, uint64_t n_bytes, struct q2_error *err)
+{
+    int source = q2_file_descriptor(from);
+    off_t in = (off_t)from_offset, out = (off_t)offset;
+
+    if (source < 0 || q2_file_of(io)->direct)
+        return q2_fail(err, -ENOTSUP, "'%s' takes no copy of '%s'", io->name, from->name);
+    while (n_bytes > 0) {
+        size_t n = (size_t)q2_min_u64(n_bytes, MAX_PIECE);
+        ssize_t done = copy_file_range(source, &in, q2_file_of(io)->fd, &out, n, 0);
+        int code = done < 0 ? -errno : 0;
+        if (code == -EINTR)
+            continue;
+        if (done == 0) // it ends here
+            code = -EIO;
+        if (code < 0)
+            return q2_fail_errno(err, is_unsupported(code) ? -ENOTSUP : code,
+                                 "Could not copy %" PRIu64 " bytes at offset %lld of "
+                                 "'%s' to offset %lld of '%s'",
+                                 n_bytes, (long long)in, from->name, (long long)out,
+                                 io->name);
+        n_bytes -= (uint64_t)done;
+    }
     return 0;
 }

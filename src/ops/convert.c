@@ -181,12 +181,14 @@ int q2_convert(struct q2_disk *const *sources, unsigned n_sources, struct q2_dis
                const struct q2_convert_options *options, const struct q2_monitor *mon,
                struct q2_error *err)
 {
+    atomic_bool offload_failed = false;
     struct pipeline p = {
         .job = {.sources = sources,
                 .n_sources = n_sources,
                 .target = target,
                 .options = options,
-                .mon = mon},
+                .mon = mon,
+                .offload_failed = &offload_failed},
         .err = err,
         .rate = {.bytes_per_second = options->rate_limit},
     };

@@ -19,7 +19,8 @@ struct q2_convert_options {
                          // everything
     unsigned n_threads;  // 0: as the processors suggest
     uint64_t rate_limit; // -r, bytes per second; 0: none
-    bool copy_range;     // -C: taken, of no effect in this version
+    bool copy_range;  // -C: data is copied from file to file where that is possible, and
+                      // not searched for zeros
     bool count_first; // progress tells the share of what is to be copied, which takes a
                       // look at the whole mapping before; else of the disk's size
 };

@@ -10,15 +10,15 @@
 
 #include "base/checked.h"
 #include "base/zero.h"
+#include "ops/convert_offload.h"
 
 // How finely unreadable parts are told from readable ones with salvage.
 #define SALVAGE_GRAIN 512U
 // Extents looked at for one uniform window.
 #define MAX_UNIFORM_EXTENTS 4096U
 
-// The source that holds offset, and the offset in it.
-static struct q2_disk *source_at(const struct q2_convert_job *job, uint64_t offset,
-                                 uint64_t *in_source)
+struct q2_disk *q2_segment_source(const struct q2_convert_job *job, uint64_t offset,
+                                  uint64_t *in_source)
 {
     unsigned i = 0;
     while (i + 1 < job->n_sources && offset >= job->sources[i]->size)
@@ -56,7 +56,7 @@ int q2_segment_status(const struct q2_convert_job *job, uint64_t offset,
     uint64_t in_source;
     unsigned depth;
     struct q2_extent e;
-    struct q2_disk *source = source_at(job, offset, &in_source);
+    struct q2_disk *source = q2_segment_source(job, offset, &in_source);
     max_bytes = q2_min_u64(max_bytes, source->size - in_source);
     if (o->target_has_backing && offset < o->target_backing_size)
         max_bytes = q2_min_u64(max_bytes, o->target_backing_size - offset);
@@ -157,12 +157,12 @@ static void salvage(const struct q2_convert_job *job, struct q2_disk *source,
     }
 }
 
-static int read_source(const struct q2_convert_job *job, uint64_t offset, uint8_t *buf,
-                       size_t n_bytes, struct q2_error *err)
+int q2_segment_read(const struct q2_convert_job *job, uint64_t offset, uint8_t *buf,
+                    size_t n_bytes, struct q2_error *err)
 {
     while (n_bytes > 0) {
         uint64_t in_source;
-        struct q2_disk *source = source_at(job, offset, &in_source);
+        struct q2_disk *source = q2_segment_source(job, offset, &in_source);
         size_t n = (size_t)q2_min_u64(n_bytes, source->size - in_source);
         int ret = q2_disk_read(source, in_source, buf, n, err);
         if (ret < 0 && !job->options->salvage)
@@ -176,13 +176,13 @@ static int read_source(const struct q2_convert_job *job, uint64_t offset, uint8_
     return 0;
 }
 
-// Splits data at its zeros.
+// Splits data at its zeros; data that was not read is taken as it is.
 static int add_data(const struct q2_convert_job *job, struct q2_window *w, size_t start,
                     size_t n_bytes, struct q2_error *err)
 {
     size_t grain = job->options->sparse_grain;
     w->n_data += n_bytes;
-    if (grain == 0)
+    if (grain == 0 || w->unread)
         return q2_segment_add(w, Q2_SEGMENT_DATA, start, n_bytes, err);
     while (n_bytes > 0) {
         bool zero;
@@ -205,7 +205,8 @@ static int read_segments(const struct q2_convert_job *job, struct q2_window *w,
         uint64_t n;
         int ret = q2_segment_status(job, w->start + at, w->n_bytes - at, &kind, &n, err);
         if (ret == 0 && kind == Q2_SEGMENT_DATA) {
-            ret = read_source(job, w->start + at, w->buf + at, (size_t)n, err);
+            if (!w->unread)
+                ret = q2_segment_read(job, w->start + at, w->buf + at, (size_t)n, err);
             if (ret == 0)
                 ret = add_data(job, w, at, (size_t)n, err);
         } else if (ret == 0) {
@@ -227,9 +228,9 @@ static int fill_skipped(const struct q2_convert_job *job, struct q2_window *w,
 {
     size_t start = q2_max_u64(s->start, from),
            end = q2_min_u64(s->start + s->n_bytes, to);
-    if (s->kind != Q2_SEGMENT_SKIP || start >= end)
+    if (s->kind != Q2_SEGMENT_SKIP || start >= end || w->unread)
         return 0;
-    return read_source(job, w->start + start, w->buf + start, end - start, err);
+    return q2_segment_read(job, w->start + start, w->buf + start, end - start, err);
 }
 
 // Cuts the segments at the target's grain: each is skipped, zero, or data.
@@ -307,6 +308,7 @@ int q2_window_read(const struct q2_convert_job *job, struct q2_window *w,
 {
     if (w->uniform)
         return 0;
+    w->unread = q2_offload_wanted(job);
     int ret = read_segments(job, w, err);
     if (ret == 0 && job->target->cluster_size > 0)
         ret = round_to_grain(job, w, err);

@@ -5,6 +5,14 @@
 
 #include "ops/convert_window.h"
 
+// The source that holds offset, and the offset in it.
+struct q2_disk *q2_segment_source(const struct q2_convert_job *job, uint64_t offset,
+                                  uint64_t *in_source);
+
+// Reads n_bytes at offset of the sources (with salvage: as far as they can be read).
+int q2_segment_read(const struct q2_convert_job *job, uint64_t offset, uint8_t *buf,
+                    size_t n_bytes, struct q2_error *err);
+
 // What the sources say of the range at offset: one kind, *n_bytes of it (> 0, at most
 // max_bytes), in one source.
 int q2_segment_status(const struct q2_convert_job *job, uint64_t offset,

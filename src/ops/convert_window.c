@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "base/checked.h"
+#include "ops/convert_offload.h"
 #include "ops/convert_segment.h"
 
 int q2_window_init(const struct q2_convert_job *job, struct q2_window *w,
@@ -208,6 +209,8 @@ static int write_placed(const struct q2_convert_job *job, struct q2_window *w,
         if (p->write.compressed_bytes > 0) {
             n = count_packed_run(w, i, &n_bytes);
             ret = q2_io_write(target->file, p->write.host_offset, p->data, n_bytes, err);
+        } else if (w->unread) {
+            ret = q2_offload_placed(job, w, p, err);
         } else {
             ret = q2_disk_write_data(target, &p->write, p->data,
                                      job->options->sparse_grain, err);

@@ -4,6 +4,7 @@
 #define Q2_OPS_CONVERT_WINDOW_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "image/codec.h"
 #include "ops/convert.h"
@@ -19,6 +20,7 @@ struct q2_convert_job {
     bool counted;                 // n_data is known
     uint64_t n_data;              // bytes that are to be copied
     size_t window_bytes;          // a multiple of every cluster size
+    atomic_bool *offload_failed;  // ranges cannot be copied from file to file
     pthread_mutex_t *report_lock; // the monitor is called by one thread at a time
 };
 
@@ -48,8 +50,9 @@ struct q2_window {
     enum q2_segment_kind kind;
     uint64_t n_data; // bytes to be copied, for the rate limit
 
-    uint8_t *buf;         // window_bytes; what is no data in it is zeros
-    uint8_t *packed;      // compressed clusters, one behind the other
+    bool unread;     // its data is copied from file to file, buf is for what cannot be
+    uint8_t *buf;    // window_bytes; what is no data in it is zeros
+    uint8_t *packed; // compressed clusters, one behind the other
     size_t *packed_bytes; // by cluster: 0: plain
     struct q2_compressor *compressor;
     struct q2_segment *segments;

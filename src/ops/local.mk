@@ -16,6 +16,7 @@ libqcow2_a_SOURCES += \
 	src/ops/commit.c src/ops/commit.h \
 	src/ops/compare.c src/ops/compare.h \
 	src/ops/convert.c src/ops/convert.h \
+	src/ops/convert_offload.c src/ops/convert_offload.h \
 	src/ops/convert_segment.c src/ops/convert_segment.h \
 	src/ops/convert_window.c src/ops/convert_window.h \
 	src/ops/create.c src/ops/create.h \

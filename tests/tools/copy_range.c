@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT
+// A library to be preloaded, instead of a file system that copies ranges in its own way.
+// COPY_RANGE_LOG names a file that gets a line for each call: the bytes that were copied,
+// or -1. With COPY_RANGE_FAIL N, call N (from 1) and all behind it fail with the error
+// COPY_RANGE_ERRNO; with COPY_RANGE_MOST N no call copies more than that.
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static long number(const char *name)
+{
+    const char *text = getenv(name);
+    return text ? atol(text) : 0;
+}
+
+static void log_call(ssize_t result)
+{
+    const char *name = getenv("COPY_RANGE_LOG");
+    FILE *f = name ? fopen(name, "a") : NULL;
+    if (!f)
+        return;
+    fprintf(f, "%zd\n", result);
+    fclose(f);
+}
+
+ssize_t copy_file_range(int in, off_t *in_offset, int out, off_t *out_offset, size_t n,
+                        unsigned flags)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static long n_calls;
+    ssize_t (*real)(int, off_t *, int, off_t *, size_t, unsigned);
+    *(void **)&real = dlsym(RTLD_NEXT, "copy_file_range");
+    size_t most = (size_t)number("COPY_RANGE_MOST");
+    pthread_mutex_lock(&lock);
+    long fail = number("COPY_RANGE_FAIL"), call = ++n_calls;
+    ssize_t done = -1;
+    int code = (int)number("COPY_RANGE_ERRNO");
+    if (fail == 0 || call < fail) {
+        done = real(in, in_offset, out, out_offset, most && n > most ? most : n, flags);
+        code = errno;
+    }
+    log_call(done);
+    pthread_mutex_unlock(&lock);
+    errno = code;
+    return done;
+}
