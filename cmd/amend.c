@@ -186,8 +186,9 @@ static int amend_with(struct q2_command_line *line, struct settings *s,
     s->help = q2_option_list_asks_help(s->lists);
     if (s->help && line->common.format)
         return print_help(line->common.format, err);
-    int rc = q2_options_one_image(line, err);
-    return rc ? rc : amend_image(line, s, err);
+    if (line->n_operands != 1) // without the hint, as QEMU
+        return q2_fail(err, -EINVAL, "Expecting one image file name");
+    return amend_image(line, s, err);
 }
 
 static int amend_run(struct q2_command_line *line, struct q2_error *err)

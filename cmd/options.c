@@ -118,14 +118,6 @@ int q2_options_misuse(const struct q2_command_line *line, struct q2_error *err,
     return try_help(line, err);
 }
 
-// Of the value no more than its kind is told: it may hold a passphrase.
-static int refuse(const struct q2_option *row, struct q2_error *err)
-{
-    const char *value = row->argument ? optarg : "";
-    return q2_fail(err, -ENOTSUP, "--%s%s%.*s is not supported yet by this version",
-                   row->name, row->argument ? " " : "", (int)strcspn(value, ",="), value);
-}
-
 static int handle_one(struct q2_command_line *line, int c, q2_option_handler handle,
                       struct q2_error *err)
 {
@@ -135,8 +127,6 @@ static int handle_one(struct q2_command_line *line, int c, q2_option_handler han
         q2_fail(err, -EINVAL, "%s", "");
         return try_help(line, err);
     }
-    if (row->code == Q2_OPTION_UNSUPPORTED)
-        return refuse(row, err);
     int code = row->code & ~Q2_OPTION_OURS;
     int rc = q2_common_take(line, code, optarg, &taken, err);
     if (code == Q2_OPTION_OBJECT) // other processes see the command line

@@ -12,9 +12,8 @@
 
 // Codes of options that have no letter.
 enum {
-    Q2_OPTION_UNSUPPORTED = 256, // refused by name
     // Taken for all commands, into q2_command_line.common: no handler sees them.
-    Q2_OPTION_FORMAT,
+    Q2_OPTION_FORMAT = 256,
     Q2_OPTION_IMAGE_OPTS,
     Q2_OPTION_CACHE,
     Q2_OPTION_SOURCE_CACHE,

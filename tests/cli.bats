@@ -43,6 +43,53 @@ COMMANDS='amend bench bitmap check commit compare convert create dd info map mea
     done
 }
 
+# says COMMAND HINT MESSAGE [ARGUMENT...]: one line, and the hint for the command or none.
+says() {
+    local command=$1 hint=$2 message=$3
+    shift 3
+    run --separate-stderr qemu-img "$command" "$@"
+    [ "$status" -eq 1 ] || return 1
+    [ -z "$output" ] || return 1
+    [ "${stderr_lines[0]}" = "qemu-img: $message" ] || fail "$command $*: $stderr" || return 1
+    case $hint in
+    hint) [ "${stderr_lines[1]}" = "Try 'qemu-img $command --help' for more information" ] ;;
+    none) [ "${#stderr_lines[@]}" -eq 1 ] ;;
+    esac || fail "$command $*: $stderr"
+}
+
+@test "too few and too many words, and where QEMU 10.2 gives the hint" {
+    local command one='Expecting one image file name'
+    for command in bench check commit info map snapshot; do
+        says $command hint "$one"
+        says $command hint "$one" a b
+    done
+    says rebase hint "$one" -b x
+    says rebase hint 'Must specify backing file (-b) or use unsafe mode (-u)' a
+    says amend hint 'Must specify options (-o)' a
+    says amend none "$one" -o compat=v3
+    says amend none "$one" -o compat=v3 a b
+    says create hint 'Expecting image file name'
+    says create hint 'Unexpected argument: b' a 1M b
+    says compare hint 'Expecting two image file names' a
+    says compare hint 'Expecting two image file names' a b c
+    says convert none 'Must specify image file name'
+    says convert none 'Must specify image file name' a
+    says resize hint 'Expecting image file name and size' a
+    says resize hint 'Extra argument(s) in command line' a 1M 2M
+    says snapshot hint "Cannot mix '-l', '-a', '-c', '-d'" -l -c x a
+    says bitmap none 'Need at least one of --add, --remove, --clear, --enable, --disable, or --merge' a b
+    says bitmap none 'Expecting filename and bitmap name' --add a
+    says bitmap none 'Expecting filename and bitmap name' --add a b c
+    says dd none 'Must specify both input and output files' if=a
+    says dd none 'unrecognized operand x' x
+    says measure none 'Either --size N or one filename must be specified.'
+    says measure none 'At most one filename argument is allowed.' a b
+    says measure none '--size N cannot be used together with a filename.' --size 1M a
+    for command in info map check measure; do
+        says $command hint "--output expects 'human' or 'json', not 'x'" --output x a
+    done
+}
+
 @test "compare exits as QEMU does for a wrong command line" {
     must_exit 1 qemu-img compare
     must_exit 1 qemu-img compare onlyone
