@@ -955,7 +955,7 @@ little_memory() {
     mv other.raw data.raw
     must_exit 2 with_bad_disk qemu-img check --read-data image.qcow2
     # What an image names is opened only as a plain path.
-    imgtool extension image.qcow2 data_file --data "$(printf 'nbd://a/' | xxd -p)"
+    imgtool extension image.qcow2 data_file --data 6e62643a2f2f612f # nbd://a/
     one_error 1 qemu-img check --read-data image.qcow2
     message_has "Unknown protocol 'nbd'"
 }
