@@ -65,12 +65,14 @@ INPUTS = {
 class Case:
     """name; the commands that are timed, in sum; the inputs that they read; the input that
     they change, as "x.qcow2", a new copy each time; the file whose size is told; lines for
-    the standard input of each command; the ratio of wall time that it should stay below."""
+    the standard input of each command; the ratio of wall time that it should stay below;
+    what is run instead of QEMU."""
 
     def __init__(self, name, commands, needs=(), changes=None, output=None, stdin=None,
-                 target=1.0):
+                 target=1.0, other=None):
         self.name, self.output, self.stdin = name, output, stdin
         self.commands = [commands] if isinstance(commands, str) else commands
+        self.others = [other] if other else self.commands
         self.needs, self.changes, self.target = needs, changes, target
 
 
@@ -116,6 +118,10 @@ CASES = [
          output="x.qcow2", target=1 / 20),
     Case("a snapshot applied, {big}", "{img} snapshot -a s0 x.qcow2", changes="big10.qcow2",
          target=1 / 20),
+    Case("a snapshot created beside ten, {big}", "{img} snapshot -c s x.qcow2",
+         changes="big10.qcow2", target=1 / 20),
+    Case("a snapshot deleted beside nine, {big}", "{img} snapshot -d s5 x.qcow2",
+         changes="big10.qcow2", target=1 / 20),
     Case("ten snapshots created, {fine}, 4k clusters", each_snapshot("c"),
          changes="fine.qcow2", output="x.qcow2", target=1 / 20),
     Case("ten snapshots deleted, {fine}, 4k clusters", each_snapshot("d"),
@@ -135,6 +141,11 @@ CASES = [
          changes="big.qcow2", output="x.qcow2", target=1 / 3),
     Case("convert raw to qcow2", "{img} convert -f raw -O qcow2 disk.raw out.qcow2",
          ["disk.raw"], output="out.qcow2", target=1 / 1.5),
+    Case("convert raw to qcow2, beside cp --sparse=always",
+         "{img} convert -f raw -O qcow2 disk.raw out.qcow2", ["disk.raw"],
+         output="out.qcow2", target=1.3, other="cp --sparse=always disk.raw out.qcow2"),
+    Case("convert -C raw to raw", "{img} convert -C -f raw -O raw disk.raw out.raw",
+         ["disk.raw"], output="out.raw"),
     Case("convert raw to qcow2, {random_mib} MiB random",
          "{img} convert -f raw -O qcow2 random.raw out.qcow2", ["random.raw"],
          output="out.qcow2", target=1 / 1.2),
@@ -153,6 +164,9 @@ CASES = [
          output="out.raw", target=1 / 4),
     Case("convert raw to qcow2, compressed (zstd)",
          "{img} convert -c -f raw -O qcow2 -o compression_type=zstd disk.raw out.qcow2",
+         ["disk.raw"], output="out.qcow2", target=1 / 3),
+    Case("convert raw to qcow2, compressed (zstd), fast",
+         "{img} convert -c {fast} -f raw -O qcow2 -o compression_type=zstd disk.raw out.qcow2",
          ["disk.raw"], output="out.qcow2", target=1 / 3),
     Case("convert compressed (zstd) to raw",
          "{img} convert -f qcow2 -O raw zstd.qcow2 out.raw", ["disk.raw", "zstd.qcow2"],
