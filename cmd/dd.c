@@ -107,7 +107,8 @@ static int dd_run(struct q2_command_line *line, struct q2_error *err)
 const struct q2_command q2_cmd_dd = {
     .name = "dd",
     .summary = "Copy a part of a disk, counted in blocks",
-    .operands = "[bs=SIZE] [skip=N] [count=N] if=INPUT of=OUTPUT",
+    .operands =
+        "[bs=SIZE] [skip=N] [count=N] [isize=SIZE] [osize=SIZE] if=INPUT of=OUTPUT",
     .options = dd_options,
     .examples = {"dd bs=1M count=100 if=disk.qcow2 of=start.raw",
                  "dd -O qcow2 bs=1G skip=2 if=disk.raw of=rest.qcow2"},
