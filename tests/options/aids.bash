@@ -13,14 +13,11 @@ absent() { [ ! -e "$1" ]; }
 
 oracle() { "${ORACLE:-/usr/bin/qemu-img}" "$@"; }
 
+# info FILE KEY VALUE: as it stands in the image's description.
+info() { oracle info -U --output=json "$1" | grep -qE "^ +\"$2\": \"?$3\"?,?$"; }
+
 # is FORMAT FILE: by its first bytes.
-is() { [ "$(oracle info -U --output=json "$2" | tell "['format']")" = "$1" ]; }
-
-# info FILE KEY VALUE: of the image's description.
-info() { [ "$(oracle info -U --output=json "$1" | tell "['$2']")" = "$3" ]; }
-
-# specific FILE KEY VALUE: of the part that is the format's own.
-specific() { [ "$(oracle info -U --output=json "$1" | tell "['format-specific']['data']['$2']")" = "$3" ]; }
+is() { info "$2" format "$1"; }
 
 # json EXPRESSION VALUE: of what was printed.
 json() { [ "$(tell "$1" <out)" = "$2" ]; }
@@ -33,8 +30,8 @@ equal() { oracle compare -q "$1" "$2"; }
 # sound FILE: QEMU finds nothing wrong.
 sound() { oracle check -q "$1"; }
 
-# holds BYTE OFFSET LENGTH FILE
-holds() { qemu-io -r -c "read -P $1 $2 $3" "$4" >/dev/null; }
+# holds BYTE OFFSET LENGTH FILE: as QEMU reads it.
+holds() { "$(dirname "${ORACLE:-/usr/bin/qemu-img}")/qemu-io" -r -c "read -P $1 $2 $3" "$4" >/dev/null; }
 
 # told FILE EXPRESSION VALUE: anything else of its description.
 told() { [ "$(oracle info -U --output=json "$1" | tell "$2")" = "$3" ]; }
