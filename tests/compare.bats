@@ -141,7 +141,7 @@ same_code() {
     must_exit 0 qemu-img compare over.qcow2 flat.qcow2
 }
 
-@test "exit codes: 0 identical, 1 different, 2 cannot open, 4 cannot read" {
+@test "exit codes: 0 identical, 1 different, 2 cannot open, 3 no mapping, 4 cannot read" {
     imgtool fill a.raw 1M --seed 58
     must oracle convert -O qcow2 a.raw a.qcow2
     cp a.raw b.raw
@@ -162,6 +162,17 @@ same_code() {
     one_error 4 qemu-img compare c.qcow2 b.raw
     message_has 'c.qcow2' '[0-9]{2}'
     one_error 4 qemu-img compare b.raw c.qcow2
+
+    # An L2 table that cannot be where the L1 table says.
+    imgtool poke a.qcow2 $(($(imgtool l1 a.qcow2 0 --where) + 6)) 02
+    one_error 3 qemu-img compare a.qcow2 b.raw
+    message_has '^qemu-img: Sector allocation test failed for a.qcow2' 'unaligned'
+    one_error 3 qemu-img compare -s b.raw a.qcow2
+    must_exit 3 oracle compare b.raw a.qcow2
+    must_exit 1 qemu-img map a.qcow2
+    qemu-img map a.qcow2 2>&1 | grep -q '^qemu-img: Could not read file metadata: '
+    one_error 1 qemu-img convert -O raw a.qcow2 x
+    message_has '^qemu-img: error while reading block status at offset 0: '
 }
 
 @test "-q says nothing, the exit code does" {

@@ -69,7 +69,8 @@ int q2_segment_status(const struct q2_convert_job *job, uint64_t offset,
         return 0;
     }
     if (ret < 0)
-        return ret;
+        return q2_context(err, "error while reading block status at offset %" PRIu64,
+                          in_source);
     *kind = kind_of(job, offset, &e);
     *n_bytes = q2_min_u64(e.n_bytes, max_bytes);
     return 0;

@@ -113,7 +113,7 @@ static int walk_range(struct walk *w, uint64_t start, uint64_t end,
         q2_monitor_progress(mon, at - start, end - start);
         int rc = chain_status(w, at, end - at, &next, err);
         if (rc)
-            return rc;
+            return q2_context(err, "Could not read file metadata");
         if (last.n_bytes && continues(&last, &next)) {
             last.n_bytes += next.n_bytes;
             continue;
