@@ -41,6 +41,7 @@ static int find_run(struct q2_disk *d, uint64_t start, uint64_t end, uint64_t *n
                     bool *allocated, struct q2_error *err)
 {
     struct q2_extent e;
+    *allocated = false;
     for (*n_bytes = 0; start + *n_bytes < end; *n_bytes += e.n_bytes) {
         uint64_t at = start + *n_bytes;
         int rc = q2_disk_status(d, at, end - at, &e, err);

@@ -175,7 +175,7 @@ static int look_up(const struct q2_crypt_names *n, struct choice *c, struct q2_e
 int q2_crypt_suite_choose(const struct q2_crypt_names *names, struct q2_luks_header *h,
                           struct q2_crypt_suite *out, struct q2_error *err)
 {
-    struct choice c;
+    struct choice c = {0};
     int ret = look_up(names, &c, err);
     if (ret < 0)
         return ret;
