@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 // The values that options take: sizes, numbers, cache modes, forms of output.
-#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -17,12 +16,18 @@ static int out_of_range(const char *name, uint64_t min, uint64_t max,
                    name, min, max);
 }
 
+// Since 8.0 QEMU takes these for numbers that are too small, if they have no suffix.
+static bool is_negative(const char *text)
+{
+    return text[0] == '-' && text[1] && !text[1 + strspn(text + 1, "0123456789")];
+}
+
 int q2_value_size_in(const char *name, const char *text, uint64_t min, uint64_t max,
                      uint64_t *value, struct q2_error *err)
 {
     uint64_t v;
     int rc = q2_size_parse(text, 1, NULL, &v);
-    if (rc == -ERANGE || (!rc && (v < min || v > max)))
+    if (rc == -ERANGE || (!rc && (v < min || v > max)) || is_negative(text))
         return out_of_range(name, min, max, err);
     if (rc)
         return q2_fail(err, -EINVAL, "Invalid %s specified: '%s'", name, text);

@@ -1,6 +1,8 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: MIT
 # measure: QEMU's numbers, to the byte; and what is made fits into them.
+#
+# shellcheck disable=SC2154 # message is set by the helpers
 
 load helpers
 load beside
@@ -89,5 +91,17 @@ sources() {
         said=$(qemu-img measure -O qcow2 -o "$options" images/a.qcow2 | sed -n 's/required size: //p')
         must qemu-img convert -O qcow2 -o "$options" images/a.qcow2 new.qcow2
         [ "$(stat -c %s new.qcow2)" -le "$said" ]
+    done
+}
+
+@test "a negative size is out of range, one with a suffix no number" {
+    local size
+    for size in -0 -1 -99999999999999999999; do
+        one_error 1 qemu-img measure --size $size
+        [ "$message" = "qemu-img: Invalid image size specified. Must be between 0 and 9223372036854775807." ]
+    done
+    for size in -1G -1.5 -.5k -x -; do
+        one_error 1 qemu-img measure --size $size
+        [ "$message" = "qemu-img: Invalid image size specified: '$size'" ]
     done
 }
