@@ -179,7 +179,7 @@ static int take_data_file(const struct tree *t, const char *above)
         return q2_fail_memory(t->err, sizeof(*t->out->data_file));
     const struct tree deeper = {t->pairs, t->out->data_file, t->err};
     int rc = take_file(&deeper, above, "data-file", 0);
-    if (!rc && t->out->data_file->runtime.windows.n)
+    if (!rc && q2_image_name_is_cut(t->out->data_file))
         rc = q2_fail(t->err, -ENOTSUP,
                      "A data file that is a part of another file is not supported");
     t->out->runtime.data_file = t->out->data_file->path;

@@ -57,6 +57,8 @@ int q2_image_name_add_part(struct q2_image_name *name, struct q2_pairs *pairs,
 // The same for a raw disk: without a part it is the whole.
 int q2_image_name_take_part(struct q2_image_name *name, struct q2_pairs *pairs,
                             const char *prefix, struct q2_error *err);
+// Whether it is less than all of its file.
+bool q2_image_name_is_cut(const struct q2_image_name *name);
 // What the image of that format is called where its file's name alone would not open it:
 // a passphrase or a part of the file is in its name then. *title (malloced) is NULL where
 // the file's name does.

@@ -94,11 +94,18 @@ static int take_next(struct q2_image_name *name, struct q2_pairs *pairs,
     return rc;
 }
 
-// Whether the last part is less than all of what it lies over.
-static bool cuts(const struct q2_image_name *name)
+// Whether the part is less than all of what it lies over.
+static bool cuts(const struct q2_named_part *part)
 {
-    const struct q2_named_part *last = &name->parts[name->runtime.windows.n - 1];
-    return last->offset.value || last->size.value;
+    return part->offset.value || part->size.value;
+}
+
+bool q2_image_name_is_cut(const struct q2_image_name *name)
+{
+    bool cut = false;
+    for (unsigned i = 0; i < name->runtime.windows.n; i++)
+        cut = cut || cuts(&name->parts[i]);
+    return cut;
 }
 
 int q2_image_name_add_part(struct q2_image_name *name, struct q2_pairs *pairs,
@@ -111,7 +118,7 @@ int q2_image_name_add_part(struct q2_image_name *name, struct q2_pairs *pairs,
     char **title = &name->parts[all->n - 1].title;
     rc = title_of(node_object(name, all->n), title, err);
     // A raw driver alone changes nothing that a message would have to tell.
-    if (!rc && cuts(name))
+    if (!rc && cuts(&name->parts[all->n - 1]))
         all->list[all->n - 1].name = *title;
     return rc;
 }
@@ -120,7 +127,7 @@ int q2_image_name_take_part(struct q2_image_name *name, struct q2_pairs *pairs,
                             const char *prefix, struct q2_error *err)
 {
     int rc = take_next(name, pairs, prefix, err);
-    name->is_part = !rc && cuts(name);
+    name->is_part = !rc && cuts(&name->parts[name->runtime.windows.n - 1]);
     if (!rc && !name->is_part)
         name->runtime.windows.n--;
     return rc;
