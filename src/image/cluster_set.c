@@ -5,6 +5,8 @@
 
 #include <stdlib.h>
 
+#include "base/checked.h"
+
 #define KIND_BITS 16U
 #define KIND_MASK ((UINT64_C(1) << KIND_BITS) - 1)
 // The slot is in use, even if no kind is left: cluster 0 would look empty else.
@@ -14,6 +16,7 @@
 struct q2_cluster_set {
     uint64_t *slots; // cluster << KIND_BITS | USED | kinds; 0: empty
     size_t n_slots, n_used;
+    uint64_t end; // no cluster from here on has ever had a kind
 };
 
 struct q2_cluster_set *q2_cluster_set_new(void)
@@ -58,7 +61,8 @@ static int grow(struct q2_cluster_set *s, struct q2_error *err)
         n_used++;
     }
     free(s->slots);
-    *s = (struct q2_cluster_set){.slots = slots, .n_slots = n, .n_used = n_used};
+    *s = (struct q2_cluster_set){
+        .slots = slots, .n_slots = n, .n_used = n_used, .end = s->end};
     return 0;
 }
 
@@ -74,6 +78,7 @@ int q2_cluster_set_add(struct q2_cluster_set *s, uint64_t cluster, unsigned kind
         s->n_used++;
     }
     *slot |= kinds;
+    s->end = q2_max_u64(s->end, cluster + 1);
     return 0;
 }
 
@@ -86,4 +91,13 @@ void q2_cluster_set_remove(struct q2_cluster_set *s, uint64_t cluster, unsigned 
 unsigned q2_cluster_set_get(const struct q2_cluster_set *s, uint64_t cluster)
 {
     return (unsigned)(*slot_of(s->slots, s->n_slots, cluster) & KIND_MASK & ~USED);
+}
+
+unsigned q2_cluster_set_all(const struct q2_cluster_set *s, uint64_t cluster, uint64_t n)
+{
+    uint64_t end = q2_min_u64(cluster + n, s->end);
+    unsigned kinds = 0;
+    for (uint64_t c = cluster; c < end; c++)
+        kinds |= q2_cluster_set_get(s, c);
+    return kinds;
 }

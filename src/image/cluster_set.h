@@ -18,5 +18,8 @@ int q2_cluster_set_add(struct q2_cluster_set *s, uint64_t cluster, unsigned kind
                        struct q2_error *err);
 void q2_cluster_set_remove(struct q2_cluster_set *s, uint64_t cluster, unsigned kinds);
 unsigned q2_cluster_set_get(const struct q2_cluster_set *s, uint64_t cluster);
+// The kinds of n clusters from there on together. Costs nothing where no cluster that far
+// has a kind.
+unsigned q2_cluster_set_all(const struct q2_cluster_set *s, uint64_t cluster, uint64_t n);
 
 #endif

@@ -43,7 +43,8 @@ static struct cache_sizes share_out(const struct q2_image *img, uint64_t both)
 static int set_caches(struct q2_image *img, const struct q2_runtime *r,
                       struct q2_error *err)
 {
-    struct cache_sizes size = {.l2 = Q2_L2_CACHE_BYTES,
+    struct cache_sizes size = {.l2 = img->unpublished ? Q2_NEW_L2_CACHE_BYTES
+                                                      : Q2_L2_CACHE_BYTES,
                                .refcount = Q2_REFCOUNT_CACHE_BYTES};
     int ret = check_sizes(r, err);
     if (ret < 0)

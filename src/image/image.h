@@ -34,6 +34,8 @@ enum q2_free_reason {
 
 // The metadata caches, unless asked for otherwise.
 #define Q2_L2_CACHE_BYTES (UINT64_C(32) << 20)
+// A new image is filled in order, and writing its tables waits for nothing.
+#define Q2_NEW_L2_CACHE_BYTES (UINT64_C(4) << 20)
 #define Q2_REFCOUNT_CACHE_BYTES (UINT64_C(8) << 20)
 
 // So many are kept for the next readers of compressed clusters.

@@ -205,9 +205,8 @@ static bool hit_inactive_l1(const struct q2_places *p, uint64_t start, uint64_t 
 static unsigned find_hits(const struct q2_image *img, uint64_t start, uint64_t end)
 {
     unsigned hit = hit_ranges(img, start, end);
-    uint64_t last = (end - 1) >> img->cluster_bits;
-    for (uint64_t c = start >> img->cluster_bits; c <= last; c++)
-        hit |= q2_cluster_set_get(img->places->tables, c);
+    uint64_t first = start >> img->cluster_bits, last = (end - 1) >> img->cluster_bits;
+    hit |= q2_cluster_set_all(img->places->tables, first, last - first + 1);
     if (hit_inactive_l1(img->places, start, end))
         hit |= Q2_OVERLAP_INACTIVE_L1;
     return hit;

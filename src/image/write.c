@@ -61,6 +61,8 @@ static uint64_t count_to_allocate(const struct q2_image *img, const struct span 
 {
     uint64_t n = 1;
     for (; n < s->n; n++) {
+        if (!img->extended_l2 && s->l2[s->index + n] == 0)
+            continue;
         struct q2_l2_entry e = q2_mapping_entry(img, s->l2, s->index + n);
         if (in_place(&e) || e.kind == Q2_CLUSTER_INVALID)
             break;
@@ -306,16 +308,45 @@ static struct q2_l2_entry reserved_entry(const struct q2_image *img,
     return e;
 }
 
+// Empty entries of n whole clusters that become data side by side, in one go. Returns how
+// many these are, from the first on; 0: these are no such ones.
+static uint64_t link_empty(struct q2_image *img, struct q2_table *t,
+                           const struct q2_write *w, uint64_t index, uint64_t n,
+                           uint64_t host_offset)
+{
+    uint64_t *l2 = t->data, count = 0;
+    struct q2_l2_entry empty = {0};
+    if (img->extended_l2 || (w->reserve && q2_image_is_encrypted(img)))
+        return 0;
+    while (count < n && l2[index + count] == 0)
+        count++;
+    if (count < 2)
+        return 0;
+    // The first one as always; the others differ from it by their place alone.
+    q2_mapping_set_entry(img, t, index,
+                         written_entry(w, &empty, host_offset, UINT32_MAX));
+    for (uint64_t i = 1; i < count; i++)
+        l2[index + i] = l2[index] + (i << img->cluster_bits);
+    q2_cache_mark_range(img->l2_cache, t, index * 8, count * 8);
+    return count;
+}
+
 static int link_clusters(struct q2_image *img, struct q2_table *t,
                          const struct q2_write *w, struct q2_error *err)
 {
     uint64_t index = q2_mapping_l2_index(img, w->guest_offset);
     uint64_t in_cluster = w->guest_offset & (img->cluster_size - 1);
     uint64_t from = in_cluster - w->head, to = in_cluster + w->n_bytes + w->tail;
-    uint64_t n = q2_div_round_up(to, img->cluster_size);
+    uint64_t n = q2_div_round_up(to, img->cluster_size),
+             n_whole = to >> img->cluster_bits;
     int ret = 0;
-    for (uint64_t i = 0; i < n && ret == 0; i++) {
+    for (uint64_t i = 0, done = 0; i < n && ret == 0; i += done) {
         uint64_t host_offset = w->host_offset - in_cluster + (i << img->cluster_bits);
+        bool whole = i << img->cluster_bits >= from && i < n_whole;
+        done = whole ? link_empty(img, t, w, index + i, n_whole - i, host_offset) : 0;
+        if (done > 0)
+            continue;
+        done = 1;
         struct q2_l2_entry old = q2_mapping_entry(img, t->data, index + i), e;
         if (w->reserve)
             e = reserved_entry(img, w, &old, host_offset);

@@ -49,6 +49,13 @@ static void test_against_array(void)
     for (unsigned at = 0; at < N; at++)
         same = same && q2_cluster_set_get(s, (uint64_t)at << 14) == model[at];
     ok(same, "as the array says");
+    for (unsigned i = 0; i < 100 && same; i++) {
+        unsigned at = (unsigned)test_random(&state) % (N + 4), n = 1 + i % 3, kinds = 0;
+        for (unsigned k = at; k < at + n && k < N; k++)
+            kinds |= model[k];
+        same = q2_cluster_set_all(s, (uint64_t)at << 14, (uint64_t)n << 14) == kinds;
+    }
+    ok(same, "ranges: all that is in them, over the end, too");
     q2_cluster_set_free(s);
 }
 
