@@ -205,3 +205,20 @@ uint64_t q2_refcount_next_used(const struct q2_refcount_format *f, const void *b
 {
     return find_next(f, block, index, limit, false);
 }
+
+uint64_t q2_refcount_run_end(const struct q2_refcount_format *f, const void *block,
+                             uint64_t index, uint64_t limit)
+{
+    uint64_t step = per_word(f), value = f->get(block, index), pattern = 0;
+
+    q2_refcount_fill(f, &pattern, 0, step, value);
+    while (index < limit) {
+        if (index % step == 0)
+            while (limit - index >= step && load_word(block, index / step) == pattern)
+                index += step;
+        if (index >= limit || f->get(block, index) != value)
+            break;
+        index++;
+    }
+    return index;
+}

@@ -30,4 +30,9 @@ uint64_t q2_refcount_next_zero(const struct q2_refcount_format *f, const void *b
 uint64_t q2_refcount_next_used(const struct q2_refcount_format *f, const void *block,
                                uint64_t index, uint64_t limit);
 
+// Index of the first entry from index on that differs from it; limit if none. index <
+// limit.
+uint64_t q2_refcount_run_end(const struct q2_refcount_format *f, const void *block,
+                             uint64_t index, uint64_t limit);
+
 #endif

@@ -88,17 +88,19 @@ static int block_for_update(struct q2_image *img, uint64_t cluster, uint64_t n,
     return 0;
 }
 
-// Whoever takes it next has it alone: no compressed data goes behind what was in it.
-static void cluster_freed(struct q2_image *img, uint64_t cluster)
+// Whoever takes them next has them alone: no compressed data goes behind what was there.
+static void clusters_freed(struct q2_image *img, uint64_t cluster, uint64_t n)
 {
+    uint64_t packed = img->compressed_next >> img->cluster_bits;
     if (cluster < img->free_hint)
         img->free_hint = cluster;
-    if (cluster == img->compressed_next >> img->cluster_bits)
+    if (packed >= cluster && packed - cluster < n)
         img->compressed_next = 0;
 }
 
-static int add_one(struct q2_image *img, void *block, uint64_t index, int delta,
-                   uint64_t cluster, struct q2_error *err)
+// n entries that are alike.
+static int add_run(struct q2_image *img, void *block, uint64_t index, uint64_t n,
+                   int delta, uint64_t cluster, struct q2_error *err)
 {
     uint64_t value = img->refcounts->get(block, index);
     if (delta > 0 ? value == img->refcounts->max : value == 0)
@@ -107,9 +109,9 @@ static int add_one(struct q2_image *img, void *block, uint64_t index, int delta,
             "'%s': refcount of host cluster %" PRIu64 " is %" PRIu64 " and cannot be %s",
             img->disk.path, cluster, value, delta > 0 ? "raised further" : "lowered");
     value = delta > 0 ? value + 1 : value - 1;
-    img->refcounts->set(block, index, value);
+    q2_refcount_fill(img->refcounts, block, index, n, value);
     if (value == 0)
-        cluster_freed(img, cluster);
+        clusters_freed(img, cluster, n);
     return 0;
 }
 
@@ -120,8 +122,12 @@ int q2_refcount_add(struct q2_image *img, uint64_t cluster, uint64_t n, int delt
         struct q2_table *t;
         uint64_t index, n_here;
         int ret = block_for_update(img, cluster, n, &t, &index, &n_here, err);
-        for (uint64_t i = 0; i < n_here && ret == 0; i++)
-            ret = add_one(img, t->data, index + i, delta, cluster + i, err);
+        for (uint64_t i = 0, run; i < n_here && ret == 0; i += run) {
+            run =
+                q2_refcount_run_end(img->refcounts, t->data, index + i, index + n_here) -
+                (index + i);
+            ret = add_run(img, t->data, index + i, run, delta, cluster + i, err);
+        }
         if (ret < 0)
             return ret;
         cluster += n_here;

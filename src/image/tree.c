@@ -235,12 +235,20 @@ static int visit_counts(struct q2_image *img, struct q2_counters *counters,
     return 0;
 }
 
+// Where the run of counts ends that are as the one at index, counted from there.
+static uint64_t run_length(const struct q2_image *img, const void *block, uint64_t index,
+                           uint64_t n)
+{
+    return block ? q2_refcount_run_end(img->refcounts, block, index, index + n) - index
+                 : n;
+}
+
 static int check_gain(struct q2_image *img, const void *block, uint64_t index,
                       uint64_t cluster, uint64_t n, uint64_t value, void *opaque,
                       struct q2_error *err)
 {
     (void)opaque;
-    for (uint64_t i = 0; i < n; i++) {
+    for (uint64_t i = 0; i < n; i += run_length(img, block, index + i, n - i)) {
         uint64_t count = block ? img->refcounts->get(block, index + i) : 0;
         if (count == 0)
             return q2_fail(err, -EIO,
@@ -262,7 +270,7 @@ static int check_loss(struct q2_image *img, const void *block, uint64_t index,
                       struct q2_error *err)
 {
     (void)opaque;
-    for (uint64_t i = 0; i < n; i++) {
+    for (uint64_t i = 0; i < n; i += run_length(img, block, index + i, n - i)) {
         uint64_t count = block ? img->refcounts->get(block, index + i) : 0;
         if (count < value)
             return q2_fail(err, -EIO,
@@ -383,10 +391,7 @@ static int note_single(struct q2_image *img, const void *block, uint64_t index,
     (void)value;
     for (uint64_t i = 0, run; i < n && block && ret == 0; i += run) {
         bool one = img->refcounts->get(block, index + i) == 1;
-        for (run = 1; i + run < n; run++) {
-            if ((img->refcounts->get(block, index + i + run) == 1) != one)
-                break;
-        }
+        run = run_length(img, block, index + i, n - i);
         if (one)
             ret = q2_counters_add(single, cluster + i, run, 1, err);
     }

@@ -81,6 +81,15 @@ static uint64_t plain_next(const struct q2_refcount_format *f, const void *block
     return index;
 }
 
+static uint64_t plain_run_end(const struct q2_refcount_format *f, const void *block,
+                              uint64_t index, uint64_t limit)
+{
+    uint64_t value = f->get(block, index);
+    while (index < limit && f->get(block, index) == value)
+        index++;
+    return index;
+}
+
 static bool searches_hold(const struct q2_refcount_format *f, uint64_t *seed)
 {
     uint8_t block[BLOCK];
@@ -99,6 +108,9 @@ static bool searches_hold(const struct q2_refcount_format *f, uint64_t *seed)
                 plain_next(f, block, index, limit, true) ||
             q2_refcount_next_used(f, block, index, limit) !=
                 plain_next(f, block, index, limit, false))
+            return false;
+        if (index < limit && q2_refcount_run_end(f, block, index, limit) !=
+                                 plain_run_end(f, block, index, limit))
             return false;
     }
     return true;
