@@ -13,6 +13,7 @@
 
 #include "base/checked.h"
 #include "base/pool.h"
+#include "ops/convert_offload.h"
 #include "ops/convert_segment.h"
 #include "ops/convert_window.h"
 
@@ -164,6 +165,9 @@ static int count_data(struct q2_convert_job *job, struct q2_error *err)
     return 0;
 }
 
+// Where the file system copies, it does so under the file's lock: two threads would
+// mostly wait for each other, and not asleep.
+//
 // Windows are not alike in what packing or unpacking them costs, and take their turn in
 // order: with more threads than processors some work while others wait for the slowest.
 static unsigned count_threads(const struct q2_convert_job *job)
@@ -172,6 +176,8 @@ static unsigned count_threads(const struct q2_convert_job *job)
     bool uneven = job->options->compress;
     for (unsigned i = 0; i < job->n_sources; i++)
         uneven |= job->sources[i]->cluster_size > 0;
+    if (n == 0 && q2_offload_wanted(job))
+        n = 1;
     if (n == 0)
         n = q2_pool_processors() * (uneven ? 2 : 1);
     return n;
