@@ -221,7 +221,7 @@ const struct q2_command q2_cmd_convert = {
     .operands = "SOURCE... TARGET",
     .options = convert_options,
     .examples = {"convert -O qcow2 disk.raw disk.qcow2",
-                 "convert -p -c -O qcow2 -l before-update disk.qcow2 small.qcow2"},
+                 "convert -p -c -O qcow2 -l before-update vm.qcow2 small.qcow2"},
     .writes = true,
     .run = convert_run,
 };

@@ -25,7 +25,8 @@ EXTRA_DIST += \
 	$(wildcard $(srcdir)/tests/damage/*.[cp]*) \
 	$(wildcard $(srcdir)/tests/differential/*.*) \
 	$(wildcard $(srcdir)/tests/transcripts/*.*) \
-	$(wildcard $(srcdir)/tests/options/*.*)
+	$(wildcard $(srcdir)/tests/options/*.*) \
+	$(wildcard $(srcdir)/tests/examples/*.*)
 
 Q2_TEST_ENV = QCOW2='$(abs_builddir)/qcow2' TEST_SRCDIR='$(abs_srcdir)/tests'
 if ASAN
