@@ -7,7 +7,10 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/vfs.h>
 #include <unistd.h>
+
+#include <linux/magic.h>
 
 #include "io/file_private.h"
 #include "io/lock.h"
@@ -69,6 +72,25 @@ static bool set_flags(int fd, bool direct)
     return false;
 }
 
+// File systems that have no way of their own: the kernel reads and writes for them, one
+// thread at a time and no faster than we do.
+static bool has_own_copy(int fd)
+{
+    static const unsigned long plain[] = {
+        EXT4_SUPER_MAGIC,  TMPFS_MAGIC,       RAMFS_MAGIC,
+        MSDOS_SUPER_MAGIC, EXFAT_SUPER_MAGIC, F2FS_SUPER_MAGIC,
+    };
+    struct statfs st;
+
+    if (fstatfs(fd, &st) < 0)
+        return true;
+    for (size_t i = 0; i < sizeof(plain) / sizeof(*plain); i++) {
+        if ((unsigned long)st.f_type == plain[i])
+            return false;
+    }
+    return true;
+}
+
 static int check_type(int fd, const char *path, struct stat *st, struct q2_error *err)
 {
     if (fstat(fd, st) < 0)
@@ -102,6 +124,7 @@ static int wrap(int fd, const char *path, const struct q2_file_options *options,
     f->io.name = name;
     f->io.writable = options->writable;
     f->io.sparse_growth = S_ISREG(st.st_mode);
+    f->io.copies = options->writable && has_own_copy(fd);
     f->fd = fd;
     f->kind = S_ISREG(st.st_mode)   ? Q2_FILE_REGULAR
               : S_ISBLK(st.st_mode) ? Q2_FILE_BLOCK

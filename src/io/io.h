@@ -62,6 +62,7 @@ struct q2_io {
     bool writable;
     bool sparse_growth; // bytes added by growing read as zeros (regular files, memory)
     bool new_content;   // made empty by us: everything in it was written through this io
+    bool copies; // asked to copy, the system below may do better than to read and write
     // Largest size seen so far (0 at first), kept by the functions below: a read that
     // ends below it need not ask for the size.
     _Atomic uint64_t known_size;

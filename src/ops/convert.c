@@ -187,7 +187,7 @@ int q2_convert(struct q2_disk *const *sources, unsigned n_sources, struct q2_dis
                const struct q2_convert_options *options, const struct q2_monitor *mon,
                struct q2_error *err)
 {
-    atomic_bool offload_failed = false;
+    atomic_bool offload_failed = !target->data || !target->data->copies;
     struct pipeline p = {
         .job = {.sources = sources,
                 .n_sources = n_sources,
