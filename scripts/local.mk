@@ -6,6 +6,7 @@ EXTRA_DIST += \
 	scripts/bench \
 	scripts/bench_cases.py \
 	scripts/bench_growth.py \
+	scripts/bench_page.py \
 	scripts/check-code \
 	scripts/check-layers \
 	scripts/check-library \

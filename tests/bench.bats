@@ -12,9 +12,23 @@ bench() {
     python3 "$BATS_TEST_DIRNAME/../scripts/bench" --quick --runs 1 --qemu-img "$ORACLE" "$@"
 }
 
+# Of the table that are whole.
+rows() {
+    grep -cE '^\| .*(\| [0-9.-]+ ){13}\|$' table.md
+}
+
 @test "cases run, by both programs, and are recorded" {
     must bench --only '^(info|a snapshot applied, 32G|resize)' --record table.md
-    [ "$(grep -cE '^\| .*(\| [0-9.-]+ ){13}\|$' table.md)" -eq 4 ] || fail "$(cat table.md)"
+    [ "$(rows)" -eq 4 ] || fail "$(cat table.md)"
+    # A page that is there gets the rows that were run, in their places; all else stays.
+    printf '\n## Of others\n\n| case | words |\n' >>table.md
+    sed -i -E 's/^(\| (info|resize)[^|]*\|).*/\1 old |/' table.md
+    must bench --only '^info' --record table.md
+    [ "$(rows)" -eq 2 ] || fail "$(cat table.md)"
+    [ "$(grep -c ' old |$' table.md)" -eq 2 ]
+    grep -q 'measured again: info of 32G$' table.md
+    grep -qx '## Of others' table.md
+    grep -qx '| case | words |' table.md
 }
 
 @test "a case whose command fails is told, and is no row" {
