@@ -183,7 +183,7 @@ static int read_and_tell(struct q2_shell *shell, const struct q2_shell_command *
                          struct request *r)
 {
     struct q2_error err = Q2_ERROR_INIT;
-    uint8_t *buf = malloc(r->report.n_bytes + 1);
+    uint8_t *buf = malloc(q2_to_size(r->report.n_bytes + 1));
     if (!buf)
         q2_fail_memory(&err, r->report.n_bytes);
     q2_shell_start(&r->report);

@@ -120,13 +120,13 @@ static int fill_from(const char *path, uint8_t *buf, size_t n_bytes)
     if (failed || !n)
         return file_says(path, failed ? "file could not be read" : "file is empty");
     for (; n < n_bytes; n *= 2)
-        memcpy(buf + n, buf, q2_min_u64(n, n_bytes - n));
+        memcpy(buf + n, buf, q2_min_size(n, n_bytes - n));
     return 0;
 }
 
 static int fill(const struct q2_shell_writing *r, uint8_t **buf)
 {
-    size_t n_bytes = (size_t)r->report.n_bytes;
+    size_t n_bytes = q2_to_size(r->report.n_bytes);
     *buf = NULL;
     if (r->zeroes)
         return 0;

@@ -5,6 +5,7 @@
 #define Q2_BASE_CHECKED_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 static inline bool q2_add_u64(uint64_t a, uint64_t b, uint64_t *out)
@@ -58,6 +59,23 @@ static inline uint64_t q2_min_u64(uint64_t a, uint64_t b)
 }
 
 static inline uint64_t q2_max_u64(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+// For memory. Where a size_t is narrower, what does not fit becomes the largest one,
+// which no allocation grants.
+static inline size_t q2_to_size(uint64_t v)
+{
+    return v < SIZE_MAX ? (size_t)v : SIZE_MAX;
+}
+
+static inline size_t q2_min_size(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static inline size_t q2_max_size(size_t a, size_t b)
 {
     return a > b ? a : b;
 }

@@ -11,8 +11,6 @@
 
 #include "base/checked.h"
 
-__extension__ typedef unsigned __int128 u128;
-
 // More digits than this do not change any size below 2^64 but its last byte.
 #define FRACTION_DIGITS 19
 
@@ -94,6 +92,19 @@ static uint64_t suffix_unit(char c)
     return hit ? UINT64_C(1) << (10 * (hit - suffixes)) : 0;
 }
 
+// numerator * unit / denominator, rounded to the nearest; unit is a power of two. Digit
+// by binary digit, as the product may have more than 64.
+static uint64_t scale_fraction(const struct number *n, uint64_t unit)
+{
+    uint64_t d = n->denominator, rest = n->numerator, quotient = 0;
+    for (; unit > 1; unit /= 2) {
+        bool one = rest >= d - rest;
+        quotient = 2 * quotient + one;
+        rest = one ? rest - (d - rest) : 2 * rest;
+    }
+    return quotient + (rest >= d - d / 2);
+}
+
 // integer * unit + fraction * unit, rounded to the nearest byte.
 static int scale(const struct number *n, uint64_t unit, uint64_t *value)
 {
@@ -101,10 +112,7 @@ static int scale(const struct number *n, uint64_t unit, uint64_t *value)
     if (has_fraction && unit == 1)
         return -EINVAL;
 
-    u128 scaled = (u128)n->numerator * unit;
-    uint64_t fraction = (uint64_t)(scaled / n->denominator);
-    if (scaled % n->denominator >= n->denominator - n->denominator / 2)
-        fraction++;
+    uint64_t fraction = scale_fraction(n, unit);
 
     uint64_t whole;
     if (!q2_mul_u64(n->integer, unit, &whole) || !q2_add_u64(whole, fraction, value))

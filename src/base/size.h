@@ -11,8 +11,8 @@
 
 // Parses what qemu-img takes for a size: decimal digits, an optional fraction (only with
 // a suffix), or 0x hex digits (no fraction, no suffix but those that cannot be hex); a
-// suffix b B k K m M g G t T p P e E, powers of 1024; none means default_unit bytes (1,
-// or 1024 …). Returns 0, -EINVAL (not such a number, or anything behind it), -ERANGE
+// suffix b B k K m M g G t T p P e E, powers of 1024; none means default_unit bytes (a
+// power of two). Returns 0, -EINVAL (not such a number, or anything behind it), -ERANGE
 // (does not fit in 64 bits). *end (if end is not NULL) is set to the first byte not read,
 // and then trailing text is not an error.
 int q2_size_parse(const char *text, uint64_t default_unit, const char **end,

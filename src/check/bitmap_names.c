@@ -17,7 +17,7 @@ struct named {
 
 static int compare_text(const struct named *x, const struct named *y)
 {
-    int order = memcmp(x->text, y->text, q2_min_u64(x->n_bytes, y->n_bytes));
+    int order = memcmp(x->text, y->text, q2_min_size(x->n_bytes, y->n_bytes));
     return order ? order : (x->n_bytes > y->n_bytes) - (x->n_bytes < y->n_bytes);
 }
 
@@ -51,7 +51,7 @@ static uint8_t find_letter(const struct named *list, size_t n, const struct name
 static void report(struct q2_scan *s, const struct q2_directory *d, const struct named *x,
                    const char *name, uint8_t letter)
 {
-    size_t last = x->at + x->n_bytes - 1, word = q2_align_down(last, 8);
+    size_t last = x->at + x->n_bytes - 1, word = last & ~(size_t)7;
     uint8_t bytes[8];
     memcpy(bytes, d->bytes + word, sizeof(bytes));
     bytes[last - word] = letter;

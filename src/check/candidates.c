@@ -343,7 +343,7 @@ static int add_sizes(struct q2_io *io, struct q2_candidates *c,
             ret = q2_candidates_add(c, r, "size", 24, 8, sn.disk_size, err);
         *found |= fits;
         q2_snapshot_clear(&sn);
-        at += q2_align_up(used, 8);
+        at += q2_to_size(q2_align_up(used, 8));
         if (at >= sizeof(buf))
             break;
     }

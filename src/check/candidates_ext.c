@@ -80,7 +80,7 @@ static int add_bitmap_counts(struct q2_io *io, struct q2_candidates *c,
     struct q2_directory d = {.n = q2_load_be32(data),
                              .n_bytes = (size_t)q2_min_u64(there, MAX_DIRECTORY)};
     size_t end;
-    d.bytes = malloc(q2_max_u64(d.n_bytes, 1));
+    d.bytes = malloc(q2_to_size(q2_max_u64(d.n_bytes, 1)));
     if (!d.bytes)
         return q2_fail_memory(err, d.n_bytes);
     int ret = q2_io_read(io, offset, d.bytes, d.n_bytes, err);

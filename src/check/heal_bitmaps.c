@@ -28,13 +28,13 @@ static int renew_table(struct q2_plan *p, const struct q2_scan *s,
         return q2_fail(err, -EFBIG,
                        "New bitmap tables would be larger than %" PRIu64 " bytes",
                        MAX_NEW_BYTES);
-    uint8_t *table = calloc(1, n_bytes);
+    uint8_t *table = calloc(1, q2_to_size(n_bytes));
     int ret = table ? q2_plan_place(p, n_bytes >> s->cluster_bits, &place, err)
                     : q2_fail_memory(err, n_bytes);
     for (uint64_t at = 0; at < f->size && ret == 0; at += 8)
         q2_store_be64(table + at, Q2_BITMAP_ALL_ONES);
     if (ret == 0)
-        ret = q2_io_write(p->overlay, place, table, n_bytes, err);
+        ret = q2_io_write(p->overlay, place, table, q2_to_size(n_bytes), err);
     if (ret == 0)
         ret = q2_io_flush(p->overlay, err);
     free(table);

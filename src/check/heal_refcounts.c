@@ -35,7 +35,7 @@ static int heal_block(struct q2_plan *p, struct q2_scan *s, uint64_t first,
     high = q2_align_up(high, 512);
     *changed = true;
     return q2_io_write(p->overlay, host_offset + low, (uint8_t *)t->data + low,
-                       high - low, err);
+                       q2_to_size(high - low), err);
 }
 
 int q2_heal_refcounts(struct q2_plan *p, struct q2_scan *s, enum q2_repair_mode mode,
@@ -176,7 +176,7 @@ static int write_blocks(struct q2_plan *p, const struct rebuild *b, struct q2_er
 
 static int write_table(struct q2_plan *p, const struct rebuild *b, struct q2_error *err)
 {
-    size_t n_bytes = (size_t)b->table_clusters << b->s->cluster_bits;
+    size_t n_bytes = q2_to_size((uint64_t)b->table_clusters << b->s->cluster_bits);
     uint8_t *table = calloc(1, n_bytes);
     if (!table)
         return q2_fail_memory(err, n_bytes);

@@ -109,7 +109,7 @@ static int encode(const struct q2_scan *s, const bool *lost, uint8_t **out,
         if (!lost[i])
             *n_bytes += q2_snapshot_bytes(&s->snapshots[i]);
     }
-    uint8_t *buf = calloc(1, q2_align_up(*n_bytes + 1, s->cluster_size));
+    uint8_t *buf = calloc(1, q2_to_size(q2_align_up(*n_bytes + 1, s->cluster_size)));
     if (!buf)
         return q2_fail_memory(err, *n_bytes);
     size_t at = 0;
@@ -134,7 +134,7 @@ static int write_table(struct q2_plan *p, const struct q2_scan *s, const uint8_t
         ret = q2_plan_place(p, q2_div_round_up(n_bytes, s->cluster_size), &offset, err);
         if (ret == 0)
             ret = q2_io_write(p->overlay, offset, table,
-                              q2_align_up(n_bytes, s->cluster_size), err);
+                              q2_to_size(q2_align_up(n_bytes, s->cluster_size)), err);
         if (ret == 0)
             ret = q2_io_flush(p->overlay, err);
     }

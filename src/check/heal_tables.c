@@ -221,7 +221,7 @@ static int write_part(const struct lost *l, const uint8_t *table, uint64_t n_byt
                       struct q2_error *err)
 {
     int ret = q2_io_write(l->p->overlay, l->table + q2_scan_l2_bytes(l->s, l->first),
-                          table, n_bytes, err);
+                          table, q2_to_size(n_bytes), err);
     if (ret == 0)
         ret = q2_io_flush(l->p->overlay, err);
     return ret == 0 && l->f->problem == Q2_PROBLEM_L2_CUT
@@ -235,7 +235,7 @@ static int write_table(const struct lost *l, struct q2_error *err)
     uint64_t n_bytes = q2_scan_l2_bytes(l->s, l->n);
     struct q2_l2_words rest = {0};
     int ret = l->nothing_else ? 0 : filler(l->p, l->s, &rest, err);
-    uint8_t *table = ret == 0 ? malloc(n_bytes) : NULL;
+    uint8_t *table = ret == 0 ? malloc(q2_to_size(n_bytes)) : NULL;
     if (ret == 0 && !table)
         ret = q2_fail_memory(err, n_bytes);
     for (uint64_t i = 0; i < l->n && table; i++) {
@@ -243,7 +243,8 @@ static int write_table(const struct lost *l, struct q2_error *err)
         store_words(l->s, table, i, q2_words_empty(w) ? rest : w);
     }
     if (ret == 0)
-        ret = l->part ? write_part(l, table, n_bytes, err) : write_new(l, table, err);
+        ret = l->part ? write_part(l, table, q2_to_size(n_bytes), err)
+                      : write_new(l, table, err);
     free(table);
     return ret;
 }
@@ -261,7 +262,7 @@ int q2_heal_lost_table(struct q2_plan *p, struct q2_scan *s, const struct q2_fin
     if (p->n_tables >= MAX_TABLES)
         return 0;
     p->n_tables++;
-    l.entries = calloc(l.n, sizeof(*l.entries));
+    l.entries = calloc(q2_to_size(l.n), sizeof(*l.entries));
     if (!l.entries)
         return q2_fail_memory(err, l.n * sizeof(*l.entries));
     if (l.part) {

@@ -38,7 +38,7 @@ bool q2_directory_entry_at(const struct q2_directory *d, size_t at,
     size_t name_bytes = q2_load_be16(p + AT_NAME_BYTES),
            length = FIXED_BYTES + name_bytes;
     *e = (struct q2_directory_entry){.at = at,
-                                     .n_bytes = q2_align_up(length, 8),
+                                     .n_bytes = (unsigned)q2_align_up(length, 8),
                                      .name_at = at + FIXED_BYTES,
                                      .name_bytes = name_bytes};
     // No program has extra data yet.

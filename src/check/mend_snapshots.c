@@ -69,7 +69,8 @@ static size_t entry_bytes(const struct window *w, const uint8_t *p, size_t n,
     size_t id = q2_load_be16(p + AT_ID_BYTES), name = q2_load_be16(p + AT_NAME_BYTES);
     if (extra > Q2_MAX_SNAPSHOT_EXTRA_BYTES || (w->s->header.version >= 3 && extra < 16))
         return 0;
-    size_t length = FIXED_BYTES + extra + id + name, padded = q2_align_up(length, 8);
+    size_t length = FIXED_BYTES + extra + id + name,
+           padded = q2_to_size(q2_align_up(length, 8));
     uint64_t l1 = q2_load_be64(p);
     if (padded > n || l1 == 0 || !q2_is_aligned(l1, w->s->cluster_size) ||
         !all_zero(p + length, padded - length))

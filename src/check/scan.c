@@ -221,7 +221,7 @@ bool q2_scan_are_ones(const struct q2_scan *s, const struct q2_table *t, uint64_
     const uint8_t *bytes = t->data;
     uint64_t bits = n << s->format->order, begin = i << s->format->order;
     return (bits | begin) % 8 == 0 && bits / 8 <= sizeof(s->ones) &&
-           memcmp(bytes + begin / 8, s->ones, bits / 8) == 0;
+           memcmp(bytes + begin / 8, s->ones, q2_to_size(bits / 8)) == 0;
 }
 
 int q2_scan_stored_ones(struct q2_scan *s, uint64_t cluster, uint64_t n, bool *yes,

@@ -134,10 +134,11 @@ static int read_directory(struct q2_scan *s, struct q2_directory *d, bool *usabl
                           struct q2_error *err)
 {
     const struct q2_header *h = &s->header;
-    *d = (struct q2_directory){.n = h->nb_bitmaps, .n_bytes = h->bitmap_directory_size};
+    *d = (struct q2_directory){.n = h->nb_bitmaps,
+                               .n_bytes = q2_to_size(h->bitmap_directory_size)};
     // A disk without bytes has no bitmaps: its size is wrong.
     *usable = h->bitmap_directory_offset != 0 && h->size > 0 &&
-              q2_scan_in_file(s, h->bitmap_directory_offset, d->n_bytes);
+              q2_scan_in_file(s, h->bitmap_directory_offset, h->bitmap_directory_size);
     if (!*usable)
         return 0;
     // What is a hole has no entries.
@@ -210,13 +211,13 @@ static int read_table(struct q2_scan *s, struct table *t, uint64_t n,
     if (ret < 0)
         return ret;
     t->n = q2_div_round_up(end - t->offset, 8);
-    t->entries = calloc(q2_max_u64(t->n, 1), 8);
+    t->entries = calloc(q2_to_size(q2_max_u64(t->n, 1)), 8);
     if (!t->entries)
         return q2_fail_memory(err, t->n * 8);
-    ret = q2_io_read(s->io, t->offset, t->entries, t->n * 8, err);
+    ret = q2_io_read(s->io, t->offset, t->entries, q2_to_size(t->n * 8), err);
     if (ret < 0)
         return q2_context(err, "Could not read a bitmap table");
-    q2_table_decode(t->entries, t->entries, t->n);
+    q2_table_decode(t->entries, t->entries, q2_to_size(t->n));
     return 0;
 }
 

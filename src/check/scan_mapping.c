@@ -253,8 +253,9 @@ static void plan_work(struct q2_scan *s, size_t n_tables)
 
 static int scan_links(struct q2_scan *s, const struct links *k, struct q2_error *err)
 {
-    size_t most = q2_max_u64(READ_BYTES / s->cluster_size, 1);
-    uint64_t *buf = malloc(q2_min_u64(most, q2_max_u64(k->n, 1)) * s->cluster_size);
+    size_t most = q2_to_size(q2_max_u64(READ_BYTES / s->cluster_size, 1));
+    uint64_t *buf =
+        malloc(q2_to_size(q2_min_u64(most, q2_max_u64(k->n, 1)) * s->cluster_size));
     if (!buf)
         return q2_fail_memory(err, most * s->cluster_size);
     int ret = 0;

@@ -22,8 +22,8 @@ int q2_scan_load_refcount_table(struct q2_scan *s, struct q2_error *err)
 {
     uint64_t offset = s->header.refcount_table_offset;
     uint64_t there = offset < s->file_size ? s->file_size - offset : 0;
-    size_t n = (size_t)(q2_min_u64(table_bytes(s), q2_align_up(there, 8)) / 8);
-    s->refcount_table = calloc(q2_max_u64(n, 1), 8);
+    size_t n = q2_to_size(q2_min_u64(table_bytes(s), q2_align_up(there, 8)) / 8);
+    s->refcount_table = calloc(q2_to_size(q2_max_u64(n, 1)), 8);
     if (!s->refcount_table)
         return q2_fail_memory(err, n * 8);
     int ret = q2_io_read(s->io, offset, s->refcount_table, n * 8, err);

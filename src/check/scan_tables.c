@@ -31,8 +31,8 @@ static int read_l1(struct q2_scan *s, struct q2_scan_l1 *l1, struct q2_error *er
     int ret = q2_scan_data_end(s, l1->offset, (uint64_t)l1->n_entries * 8, &end, err);
     if (ret < 0)
         return ret;
-    size_t n_bytes = (size_t)q2_align_up(end - l1->offset, 8);
-    l1->entries = calloc(q2_max_u64(n_bytes / 8, 1), 8);
+    size_t n_bytes = q2_to_size(q2_align_up(end - l1->offset, 8));
+    l1->entries = calloc(q2_to_size(q2_max_u64(n_bytes / 8, 1)), 8);
     if (!l1->entries)
         return q2_fail_memory(err, n_bytes);
     ret = q2_io_read(s->io, l1->offset, l1->entries, n_bytes, err);

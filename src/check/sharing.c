@@ -110,7 +110,7 @@ int q2_scan_shared_l2(struct q2_scan *s, uint64_t entry_offset, uint64_t guest_o
         if (table == 0)
             continue;
         ret = q2_io_read(s->io, table + (entry_offset - own), words,
-                         q2_scan_l2_bytes(s, 1), err);
+                         q2_to_size(q2_scan_l2_bytes(s, 1)), err);
         if (ret == 0) {
             q2_table_decode(words, words, s->l2_words);
             ret = is_missed(s, q2_scan_words(s, words, 0), &yes, err);

@@ -205,7 +205,7 @@ static int check_whole(const struct undo *u, const char *path, struct q2_error *
 {
     if (u->n_bytes < HEADER_BYTES + 4 || memcmp(u->bytes, MAGIC, 8) != 0)
         return q2_fail(err, -EINVAL, "'%s' is no undo file", path);
-    uLong crc = crc32_z(crc32(0, NULL, 0), u->bytes, u->n_bytes - 4);
+    uLong crc = crc32_z(crc32(0, NULL, 0), u->bytes, q2_to_size(u->n_bytes - 4));
     if (q2_load_be32(u->bytes + 8) != UNDO_VERSION)
         return q2_fail(err, -EINVAL, "'%s' is an undo file of unknown version %" PRIu32,
                        path, q2_load_be32(u->bytes + 8));
@@ -224,8 +224,8 @@ static int load(const char *path, struct undo *u, struct q2_error *err)
         return ret;
     ret = q2_io_get_size(io, &u->n_bytes, err);
     if (ret == 0) {
-        u->bytes = malloc(u->n_bytes > 0 ? u->n_bytes : 1);
-        ret = u->bytes ? q2_io_read(io, 0, u->bytes, u->n_bytes, err)
+        u->bytes = malloc(q2_to_size(q2_max_u64(u->n_bytes, 1)));
+        ret = u->bytes ? q2_io_read(io, 0, u->bytes, q2_to_size(u->n_bytes), err)
                        : q2_fail_memory(err, u->n_bytes);
     }
     q2_io_close(io);

@@ -144,7 +144,8 @@ void q2_refcount_fill(const struct q2_refcount_format *f, void *block, uint64_t 
         char *start = (char *)block + first * sizeof(uint64_t);
         for (uint64_t have = 1, n_words = last - first; have < n_words;) {
             uint64_t more = have < n_words - have ? have : n_words - have;
-            memcpy(start + have * sizeof(uint64_t), start, more * sizeof(uint64_t));
+            memcpy(start + have * sizeof(uint64_t), start,
+                   (size_t)more * sizeof(uint64_t));
             have += more;
         }
         index = last * step;

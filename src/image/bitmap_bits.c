@@ -77,7 +77,7 @@ static void fill_bits(uint8_t *bits, uint64_t first, uint64_t end, bool value)
         uint64_t in_byte = first & 7, n = q2_min_u64(8 - in_byte, end - first);
         if (in_byte == 0 && end - first >= 8) {
             n = q2_align_down(end - first, 8);
-            memset(bits + first / 8, value ? 0xff : 0, n / 8);
+            memset(bits + first / 8, value ? 0xff : 0, q2_to_size(n / 8));
         } else {
             uint8_t mask = (uint8_t)(((1U << n) - 1) << in_byte);
             bits[first / 8] =
@@ -155,7 +155,7 @@ static int set_pieces(struct q2_live_bitmap *b, uint64_t n, struct q2_error *err
 {
     for (uint64_t i = n; i < b->n_pieces; i++)
         put_piece(b, i, NULL);
-    uint8_t **pieces = realloc(b->pieces, (n > 0 ? n : 1) * sizeof(*pieces));
+    uint8_t **pieces = realloc(b->pieces, q2_to_size(q2_max_u64(n, 1) * sizeof(*pieces)));
     if (!pieces)
         return q2_fail_memory(err, n * sizeof(*pieces));
     // Beyond what the disk had, a piece of an earlier, larger one means nothing.
@@ -187,7 +187,7 @@ int q2_bits_open(struct q2_image *img, struct q2_live_bitmap *b, uint64_t disk_s
 {
     uint64_t n =
         q2_bitmap_table_entries(disk_size, b->entry.granularity_bits, img->cluster_bits);
-    b->pieces = calloc(n > 0 ? n : 1, sizeof(*b->pieces));
+    b->pieces = calloc(q2_to_size(q2_max_u64(n, 1)), sizeof(*b->pieces));
     if (!b->pieces)
         return q2_fail_memory(err, n * sizeof(*b->pieces));
     b->n_pieces = n;

@@ -31,13 +31,14 @@ int q2_bitmaps_read_directory(struct q2_io *io, const struct q2_header *h,
     if (!q2_add_u64(h->bitmap_directory_offset, n_bytes, &end) || end > file_size)
         return q2_fail(err, -EINVAL,
                        "The bitmap directory lies beyond the end of the file");
-    uint8_t *buf = malloc(n_bytes);
+    uint8_t *buf = malloc(q2_to_size(n_bytes));
     struct q2_bitmap *list = calloc(h->nb_bitmaps, sizeof(*list));
     ret = buf && list ? 0 : q2_fail_memory(err, n_bytes);
     if (ret == 0)
-        ret = q2_io_read(io, h->bitmap_directory_offset, buf, n_bytes, err);
+        ret = q2_io_read(io, h->bitmap_directory_offset, buf, q2_to_size(n_bytes), err);
     if (ret == 0)
-        ret = q2_bitmap_directory_decode(buf, n_bytes, h->nb_bitmaps, list, err);
+        ret = q2_bitmap_directory_decode(buf, q2_to_size(n_bytes), h->nb_bitmaps, list,
+                                         err);
     free(buf);
     if (ret < 0) {
         free(list);
@@ -98,10 +99,11 @@ int q2_bitmaps_read_table(struct q2_image *img, struct q2_live_bitmap *b,
         ret = q2_fail(err, -EINVAL, "it lies beyond the end of the file");
     if (ret < 0)
         return ret;
-    b->table = malloc(n_bytes);
+    b->table = malloc(q2_to_size(n_bytes));
     if (!b->table)
         return q2_fail_memory(err, n_bytes);
-    ret = q2_io_read(img->disk.file, b->entry.table_offset, b->table, n_bytes, err);
+    ret = q2_io_read(img->disk.file, b->entry.table_offset, b->table, q2_to_size(n_bytes),
+                     err);
     if (ret == 0) {
         q2_table_decode(b->table, b->table, b->entry.table_size);
         ret = check_table(img, b, file_size, err);
@@ -330,7 +332,7 @@ uint8_t *q2_bitmaps_encode(const struct q2_bitmaps *all, uint64_t *n_bytes)
     uint64_t at = 0;
     for (unsigned i = 0; i < all->n; i++)
         at += q2_bitmap_bytes(&all->list[i].entry);
-    uint8_t *buf = calloc(1, q2_align_up(at, 512) + 512);
+    uint8_t *buf = calloc(1, q2_to_size(q2_align_up(at, 512) + 512));
     *n_bytes = at;
     at = 0;
     for (unsigned i = 0; buf && i < all->n; i++) {
@@ -353,7 +355,7 @@ static int write_marks(struct q2_image *img, struct q2_error *err)
     if (ret == 0)
         ret = q2_overlap_check(img, Q2_OVERLAP_BITMAP_DIRECTORY, offset, n_bytes, err);
     if (ret == 0)
-        ret = q2_io_write(img->disk.file, offset, buf, n_bytes, err);
+        ret = q2_io_write(img->disk.file, offset, buf, q2_to_size(n_bytes), err);
     if (ret == 0)
         ret = q2_io_flush(img->disk.file, err);
     free(buf);

@@ -48,7 +48,9 @@ static int place(struct q2_image *img, const void *bytes, uint64_t n_bytes,
 {
     uint64_t n = q2_div_round_up(n_bytes, img->cluster_size);
     int ret = q2_alloc_exact(img, n, what, offset, err);
-    return ret < 0 ? ret : q2_io_write(img->disk.file, *offset, bytes, n_bytes, err);
+    return ret < 0
+               ? ret
+               : q2_io_write(img->disk.file, *offset, bytes, q2_to_size(n_bytes), err);
 }
 
 // A piece's new entry; *placed: it names a new cluster.
@@ -70,7 +72,7 @@ static int place_piece(struct q2_image *img, const struct q2_live_bitmap *b, uin
 static int place_table(struct q2_image *img, struct placed *p, struct q2_error *err)
 {
     uint64_t n_bytes = q2_align_up((uint64_t)p->n * 8, SECTOR);
-    uint8_t *buf = calloc(1, n_bytes);
+    uint8_t *buf = calloc(1, q2_to_size(n_bytes));
     if (!buf)
         return q2_fail_memory(err, n_bytes);
     q2_table_encode(p->table, buf, p->n);
@@ -172,11 +174,11 @@ static int find_sector(struct job *j, bool *found, uint64_t *at, struct q2_error
     *found = false;
     if (!img->header.has_bitmaps || n != j->n_bytes)
         return 0;
-    j->old = malloc(n);
+    j->old = malloc(q2_to_size(n));
     if (!j->old)
         return q2_fail_memory(err, n);
-    int ret =
-        q2_io_read(img->disk.file, img->header.bitmap_directory_offset, j->old, n, err);
+    int ret = q2_io_read(img->disk.file, img->header.bitmap_directory_offset, j->old,
+                         q2_to_size(n), err);
     if (ret < 0)
         return ret;
     for (first = 0; first < n && j->old[first] == j->directory[first];)
@@ -199,7 +201,7 @@ static int write_in_place(struct job *j, uint64_t at, struct q2_error *err)
     if (ret < 0)
         return ret;
     j->switching = true;
-    ret = q2_io_write(img->disk.file, offset, j->directory + at, n, err);
+    ret = q2_io_write(img->disk.file, offset, j->directory + at, q2_to_size(n), err);
     return ret < 0 ? ret : q2_io_flush(img->disk.file, err);
 }
 

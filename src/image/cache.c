@@ -280,9 +280,10 @@ static void encode(const struct q2_cache *c, const struct slot *s, uint64_t from
 {
     const uint8_t *data = s->table.data;
     if (c->form == Q2_CACHE_ENTRIES)
-        q2_table_encode((const uint64_t *)s->table.data + from / 8, to, n_bytes / 8);
+        q2_table_encode((const uint64_t *)s->table.data + from / 8, to,
+                        (size_t)n_bytes / 8);
     else
-        memcpy(to, data + from, n_bytes);
+        memcpy(to, data + from, (size_t)n_bytes);
 }
 
 // Encodes and writes what is dirty in n neighbouring tables, and between, with one call.
@@ -296,7 +297,7 @@ static int write_run(struct q2_cache *c, struct q2_io *io, struct slot **run, si
         uint64_t to = i == n - 1 ? end : table + c->cluster_size;
         encode(c, run[i], from - table, to - from, buf + (from - start));
     }
-    int ret = q2_io_write(io, start, buf, end - start, err);
+    int ret = q2_io_write(io, start, buf, (size_t)(end - start), err);
     if (ret < 0)
         return ret;
     for (size_t i = 0; i < n; i++)
@@ -308,8 +309,9 @@ static int write_run(struct q2_cache *c, struct q2_io *io, struct slot **run, si
 static int write_sorted(struct q2_cache *c, struct q2_io *io, struct slot **dirty,
                         size_t n, struct q2_error *err)
 {
-    uint64_t longest = q2_min_u64(write_end(c, dirty[n - 1]) - write_start(dirty[0]),
-                                  q2_max_u64(WRITE_RUN_BYTES, c->cluster_size));
+    size_t longest =
+        q2_to_size(q2_min_u64(write_end(c, dirty[n - 1]) - write_start(dirty[0]),
+                              q2_max_u64(WRITE_RUN_BYTES, c->cluster_size)));
     uint8_t *buf;
     if (posix_memalign((void **)&buf, 4096, longest) != 0)
         return q2_fail_memory(err, longest);

@@ -31,12 +31,12 @@ static int write_span(struct q2_image *img, const uint64_t *table, uint64_t n_en
     uint64_t first = q2_align_down(span->first, 64);
     uint64_t end = q2_min_u64(q2_align_up(span->end, 64), n_entries);
     uint64_t padded = q2_align_up(end, 64); // the table's last sector is zero-padded
-    uint8_t *buf = calloc(padded - first, 8);
+    uint8_t *buf = calloc(q2_to_size(padded - first), 8);
     if (!buf)
         return q2_fail_memory(err, (padded - first) * 8);
-    q2_table_encode(table + first, buf, end - first);
+    q2_table_encode(table + first, buf, q2_to_size(end - first));
     int ret = q2_io_write(img->disk.file, table_offset + first * 8, buf,
-                          (padded - first) * 8, err);
+                          q2_to_size((padded - first) * 8), err);
     free(buf);
     if (ret == 0)
         *span = (struct q2_dirty_span){0};

@@ -52,7 +52,7 @@ static int set_legacy(struct q2_crypt *c, const struct q2_secret *passphrase,
     int ret = key_new(c, err);
     if (ret == 0)
         memcpy(c->key, passphrase->data,
-               q2_min_u64(passphrase->n_bytes, c->suite.key_bytes));
+               q2_min_size(passphrase->n_bytes, c->suite.key_bytes));
     return ret;
 }
 

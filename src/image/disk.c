@@ -145,7 +145,8 @@ static int check_probed_raw(const struct q2_disk *d, uint64_t guest_offset,
     uint8_t start[512] = {0};
     if (!d->probed_raw || guest_offset >= sizeof(start))
         return 0;
-    memcpy(start + guest_offset, buf, q2_min_u64(n_bytes, sizeof(start) - guest_offset));
+    memcpy(start + guest_offset, buf,
+           q2_to_size(q2_min_u64(n_bytes, sizeof(start) - guest_offset)));
     if (!q2_probe_magic(start, sizeof(start)))
         return 0;
     return q2_fail(

@@ -254,7 +254,7 @@ static int place_skeleton(struct q2_image *img, struct q2_error *err)
     img->header.refcount_table_offset = img->cluster_size;
     img->header.refcount_table_clusters = 1;
     img->refcount_table_size = img->cluster_size / 8;
-    img->refcount_table = calloc(img->refcount_table_size, 8);
+    img->refcount_table = calloc(q2_to_size(img->refcount_table_size), 8);
     if (!img->refcount_table)
         return q2_fail_memory(err, img->cluster_size);
     int ret =
@@ -270,7 +270,7 @@ static int place_skeleton(struct q2_image *img, struct q2_error *err)
     uint64_t n_entries =
         q2_image_l1_entries(img->disk.size, img->cluster_bits, img->l2_bits);
     uint64_t n_clusters = q2_div_round_up(n_entries * 8, img->cluster_size);
-    img->l1 = calloc(n_entries > 0 ? n_entries : 1, 8);
+    img->l1 = calloc(q2_to_size(q2_max_u64(n_entries, 1)), 8);
     if (!img->l1)
         return q2_fail_memory(err, n_entries * 8);
     if (n_entries == 0)

@@ -13,11 +13,11 @@
 static int write_table(struct q2_image *img, uint64_t offset, uint64_t n_bytes,
                        struct q2_error *err)
 {
-    uint8_t *buf = calloc(1, n_bytes);
+    uint8_t *buf = calloc(1, q2_to_size(n_bytes));
     if (!buf)
         return q2_fail_memory(err, n_bytes);
     q2_table_encode(img->l1, buf, img->l1_size);
-    int ret = q2_io_write(img->disk.file, offset, buf, n_bytes, err);
+    int ret = q2_io_write(img->disk.file, offset, buf, q2_to_size(n_bytes), err);
     free(buf);
     return ret;
 }
@@ -59,10 +59,10 @@ int q2_image_grow_l1(struct q2_image *img, uint64_t n_entries, struct q2_error *
                        "'%s': an L1 table of %" PRIu64 " entries would be too large",
                        img->disk.path, n_entries);
     uint64_t n_bytes = q2_align_up(n_entries * 8, img->cluster_size);
-    uint64_t *l1 = realloc(img->l1, n_bytes);
+    uint64_t *l1 = realloc(img->l1, q2_to_size(n_bytes));
     if (!l1)
         return q2_fail_memory(err, n_bytes);
-    memset(l1 + img->l1_size, 0, n_bytes - (uint64_t)img->l1_size * 8);
+    memset(l1 + img->l1_size, 0, q2_to_size(n_bytes - (uint64_t)img->l1_size * 8));
     img->l1 = l1;
     // What the new table will say must be true in the file.
     int ret = q2_image_commit_all(img, err);

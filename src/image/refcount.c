@@ -217,11 +217,11 @@ struct growth {
 static int prepare_growth(struct q2_image *img, const struct growth *g,
                           struct q2_error *err)
 {
-    uint64_t *table = realloc(img->refcount_table, g->n_entries * 8);
+    uint64_t *table = realloc(img->refcount_table, q2_to_size(g->n_entries * 8));
     if (!table)
         return q2_fail_memory(err, g->n_entries * 8);
     memset(table + img->refcount_table_size, 0,
-           (g->n_entries - img->refcount_table_size) * 8);
+           q2_to_size((g->n_entries - img->refcount_table_size) * 8));
     img->refcount_table = table;
     for (uint64_t i = 0; i < g->n_blocks; i++) {
         int ret = new_block(img, g->first_block + i, g->at + i, err);

@@ -170,7 +170,7 @@ static int write_durably(struct q2_image *img, uint64_t offset, const uint8_t *b
 {
     if (n_bytes == 0)
         return 0;
-    int ret = q2_io_write(img->disk.file, offset, bytes, n_bytes, err);
+    int ret = q2_io_write(img->disk.file, offset, bytes, q2_to_size(n_bytes), err);
     return ret < 0 ? ret : q2_io_flush(img->disk.file, err);
 }
 
@@ -185,11 +185,11 @@ static int write_detour(struct q2_image *img, const struct plan *p, uint64_t bas
 {
     uint8_t first[SECTOR] = {0};
     uint64_t n_bytes = q2_align_up(p->body_bytes, SECTOR);
-    uint8_t *body = calloc(1, n_bytes);
+    uint8_t *body = calloc(1, q2_to_size(n_bytes));
     if (!body)
         return q2_fail_memory(err, n_bytes);
-    memcpy(body, p->new + p->header_length, p->body_bytes);
-    memcpy(first, p->new, p->header_length);
+    memcpy(body, p->new + p->header_length, q2_to_size(p->body_bytes));
+    memcpy(first, p->new, q2_to_size(p->header_length));
     store_skip(first + p->header_length, base - p->header_length - EXTENSION_HEAD_BYTES);
     if (p->backing_offset)
         q2_store_be64(first + AT_BACKING_FILE_OFFSET,
@@ -206,7 +206,7 @@ static int wipe(struct q2_image *img, uint64_t from, uint64_t end, struct q2_err
 {
     if (from >= end)
         return 0;
-    uint8_t *zeros = calloc(1, end - from);
+    uint8_t *zeros = calloc(1, q2_to_size(end - from));
     if (!zeros)
         return q2_fail_memory(err, end - from);
     int ret = write_durably(img, from, zeros, end - from, err);

@@ -23,7 +23,7 @@ static int load_entry(struct q2_image *img, uint64_t offset, unsigned index,
     struct q2_error why = Q2_ERROR_INIT; // of the last try alone
     int ret = -ENODATA;
     for (size_t n = 0, want = 256; ret == -ENODATA && n < most; n = want, want *= 8) {
-        want = q2_min_u64(want, most);
+        want = q2_min_size(want, most);
         ret = q2_io_read(img->disk.file, offset + n, buf + n, want - n, &why);
         if (ret == 0)
             ret = q2_snapshot_decode(buf, want, index, out, used, &why);

@@ -281,14 +281,14 @@ static uint64_t snapshot_table_bytes(const struct q2_image *img)
 static int write_snapshots(struct q2_image *img, uint64_t offset, uint64_t n_bytes,
                            struct q2_error *err)
 {
-    uint8_t *buf = calloc(1, n_bytes), *at = buf;
+    uint8_t *buf = calloc(1, q2_to_size(n_bytes)), *at = buf;
     if (!buf)
         return q2_fail_memory(err, n_bytes);
     for (unsigned i = 0; i < img->n_snapshots; i++) {
         q2_snapshot_encode(&img->snapshots[i], at);
         at += q2_snapshot_bytes(&img->snapshots[i]);
     }
-    int ret = q2_io_write(img->disk.file, offset, buf, n_bytes, err);
+    int ret = q2_io_write(img->disk.file, offset, buf, q2_to_size(n_bytes), err);
     free(buf);
     if (ret == 0)
         ret = q2_image_commit_all(img, err); // its refcounts

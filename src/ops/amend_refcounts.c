@@ -324,7 +324,7 @@ static int build_blocks(struct rebuild *r, uint8_t *buf, size_t room,
 
 static int write_blocks(struct rebuild *r, struct q2_error *err)
 {
-    size_t room = q2_max_u64(1, WRITE_BYTES >> r->img->cluster_bits);
+    size_t room = q2_to_size(q2_max_u64(1, WRITE_BYTES >> r->img->cluster_bits));
     uint8_t *buf;
     if (posix_memalign((void **)&buf, 4096, room << r->img->cluster_bits) != 0)
         return q2_fail_memory(err, room << r->img->cluster_bits);
@@ -336,14 +336,15 @@ static int write_blocks(struct rebuild *r, struct q2_error *err)
 static int write_table(struct rebuild *r, uint64_t **out, struct q2_error *err)
 {
     uint64_t n_bytes = r->table_clusters << r->img->cluster_bits;
-    uint64_t *table = calloc(1, n_bytes);
-    uint8_t *encoded = malloc(n_bytes);
+    uint64_t *table = calloc(1, q2_to_size(n_bytes));
+    uint8_t *encoded = malloc(q2_to_size(n_bytes));
     int ret = table && encoded ? 0 : q2_fail_memory(err, n_bytes);
     if (ret == 0) {
         for (size_t i = 0; i < r->indexes.n; i++)
             table[r->indexes.values[i]] = r->places.values[i];
-        q2_table_encode(table, encoded, n_bytes / 8);
-        ret = q2_io_write(r->img->disk.file, r->table_offset, encoded, n_bytes, err);
+        q2_table_encode(table, encoded, q2_to_size(n_bytes / 8));
+        ret = q2_io_write(r->img->disk.file, r->table_offset, encoded,
+                          q2_to_size(n_bytes), err);
     }
     if (ret == 0)
         ret = q2_io_flush(r->img->disk.file, err);

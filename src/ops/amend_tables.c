@@ -92,9 +92,9 @@ static int add_range(struct q2_amend_tables *t, uint64_t start, uint64_t end,
                        : q2_min_u64(n_bytes & ~UINT64_C(7), end - start);
         n_bytes = q2_max_u64(n_bytes, 8);
         if (data || n_bytes == 8) {
-            ret = q2_io_read(io, start, piece, n_bytes, err);
+            ret = q2_io_read(io, start, piece, q2_to_size(n_bytes), err);
             if (ret == 0) {
-                q2_table_decode(piece, piece, n_bytes / 8);
+                q2_table_decode(piece, piece, q2_to_size(n_bytes / 8));
                 ret = add_entries(t, piece, n_bytes / 8, err);
             }
         }
@@ -191,8 +191,9 @@ static size_t run_length(const struct q2_amend_tables *t, size_t i, size_t max)
 int q2_amend_visit_tables(const struct q2_amend_tables *t,
                           const struct q2_amend_visitor *v, struct q2_error *err)
 {
-    size_t room = q2_max_u64(1, RUN_BYTES >> t->img->cluster_bits);
-    uint8_t *buf = malloc(q2_min_u64(room, q2_max_u64(t->n, 1)) << t->img->cluster_bits);
+    size_t room = q2_to_size(q2_max_u64(1, RUN_BYTES >> t->img->cluster_bits));
+    uint8_t *buf =
+        malloc(q2_to_size(q2_min_u64(room, q2_max_u64(t->n, 1)) << t->img->cluster_bits));
     int ret = buf ? 0 : q2_fail_memory(err, RUN_BYTES);
     for (size_t i = 0; i < t->n && ret == 0;) {
         size_t n = run_length(t, i, room);

@@ -309,7 +309,7 @@ static int expand_table(struct expansion *e, uint64_t host_offset, const uint8_t
         ret = q2_cache_add(img->l2_cache, host_offset, &t, err);
     if (ret < 0)
         return ret;
-    q2_table_decode(raw, t->data, q2_image_l2_entries(img));
+    q2_table_decode(raw, t->data, q2_to_size(q2_image_l2_entries(img)));
     ret = expand_entries(e, t->data, refs, err);
     if (ret == 0 && ++e->n_changed << img->cluster_bits >= BATCH_BYTES)
         ret = commit(e, err);

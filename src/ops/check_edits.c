@@ -138,7 +138,7 @@ static int sort_blocks(struct matcher *m, struct q2_error *err)
     const struct q2_scan *after = &m->plan->after;
     if (!after->refcount_table || after->refcount_table_size == 0)
         return 0;
-    m->n_blocks = (size_t)after->refcount_table_size;
+    m->n_blocks = q2_to_size(after->refcount_table_size);
     m->blocks = malloc(m->n_blocks * sizeof(*m->blocks));
     if (!m->blocks)
         return q2_fail_memory(err, m->n_blocks * sizeof(*m->blocks));

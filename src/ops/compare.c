@@ -194,7 +194,7 @@ int q2_compare(struct q2_disk *a, struct q2_disk *b, bool strict,
     struct comparison c = {
         .sides = {{.disk = a}, {.disk = b}},
         .size = q2_max_u64(a->size, b->size),
-        .step = q2_max_u64(q2_disk_read_step(a), q2_disk_read_step(b)),
+        .step = q2_max_size(q2_disk_read_step(a), q2_disk_read_step(b)),
         .strict = strict,
         .mon = mon,
         .err = err,

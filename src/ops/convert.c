@@ -140,7 +140,7 @@ static int settle_sizes(struct q2_convert_job *job, struct q2_error *err)
     }
     for (unsigned i = 0; i < job->n_sources; i++)
         job->window_bytes =
-            q2_max_u64(job->window_bytes, q2_disk_read_step(job->sources[i]));
+            q2_max_size(job->window_bytes, q2_disk_read_step(job->sources[i]));
     if (job->target->size < job->size)
         return q2_fail(err, -EINVAL, "Output file is smaller than input file");
     return 0;

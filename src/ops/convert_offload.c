@@ -38,10 +38,10 @@ static int pass_through(const struct q2_convert_job *job, struct q2_window *w,
                         struct q2_error *err)
 {
     uint8_t *buf = w->buf + (guest_offset - w->start);
-    int ret = q2_segment_read(job, guest_offset, buf, n_bytes, err);
-    return ret < 0
-               ? ret
-               : q2_disk_store(job->target, guest_offset, host_offset, buf, n_bytes, err);
+    size_t n = (size_t)n_bytes; // it is part of the window
+    int ret = q2_segment_read(job, guest_offset, buf, n, err);
+    return ret < 0 ? ret
+                   : q2_disk_store(job->target, guest_offset, host_offset, buf, n, err);
 }
 
 // What the sources say in one piece of the range at guest_offset, n_bytes at most: *done.

@@ -137,7 +137,7 @@ static void salvage(const struct q2_convert_job *job, struct q2_disk *source,
     struct q2_error why = Q2_ERROR_INIT, first = Q2_ERROR_INIT;
     size_t n_bad = 0, bad_at = 0;
     for (size_t at = 0; at <= n_bytes; at += SALVAGE_GRAIN) {
-        size_t n = q2_min_u64(SALVAGE_GRAIN, n_bytes - at);
+        size_t n = q2_min_size(SALVAGE_GRAIN, n_bytes - at);
         bool bad = n > 0 && q2_disk_read(source, in_source + at, buf + at, n, &why) < 0;
         if (bad) {
             memset(buf + at, 0, n);
@@ -216,7 +216,7 @@ static int read_segments(const struct q2_convert_job *job, struct q2_window *w,
         }
         if (ret < 0)
             return ret;
-        at += n;
+        at += (size_t)n;
     }
     return 0;
 }
@@ -227,8 +227,8 @@ static int fill_skipped(const struct q2_convert_job *job, struct q2_window *w,
                         const struct q2_segment *s, size_t from, size_t to,
                         struct q2_error *err)
 {
-    size_t start = q2_max_u64(s->start, from),
-           end = q2_min_u64(s->start + s->n_bytes, to);
+    size_t start = q2_max_size(s->start, from),
+           end = q2_min_size(s->start + s->n_bytes, to);
     if (s->kind != Q2_SEGMENT_SKIP || start >= end || w->unread)
         return 0;
     return q2_segment_read(job, w->start + start, w->buf + start, end - start, err);
@@ -249,10 +249,10 @@ static int round_to_grain(const struct q2_convert_job *job, struct q2_window *w,
         while (old[i].start + old[i].n_bytes <= at)
             i++;
         enum q2_segment_kind kind = old[i].kind;
-        size_t end = q2_min_u64(w->n_bytes, at + grain);
+        size_t end = q2_to_size(q2_min_u64(w->n_bytes, at + grain));
         size_t reach = old[i].start + old[i].n_bytes;
         if (reach >= end) { // as many as the segment holds
-            end = reach == w->n_bytes ? reach : q2_align_down(reach, grain);
+            end = reach == w->n_bytes ? reach : (size_t)q2_align_down(reach, grain);
         } else {
             size_t k = i + 1;
             bool mixed = false;
@@ -295,7 +295,7 @@ static void compress_segment(const struct q2_convert_job *job, struct q2_window 
 static void compress_window(const struct q2_convert_job *job, struct q2_window *w)
 {
     size_t end = (size_t)w->n_bytes;
-    size_t padded = q2_align_up(end, job->target->cluster_size);
+    size_t padded = (size_t)q2_align_up(end, job->target->cluster_size);
     uint8_t *packed = w->packed;
     memset(w->buf + end, 0, padded - end);
     for (size_t i = 0; i < w->n_segments; i++) {

@@ -92,7 +92,7 @@ static int place_packed(struct q2_disk *target, struct q2_window *w, size_t star
         size_t length = w->packed_bytes[at / cluster];
         struct q2_write write;
         if (length == 0) {
-            ret = place_plain(target, w, at, q2_min_u64(cluster, end - at), err);
+            ret = place_plain(target, w, at, q2_min_size(cluster, end - at), err);
             continue;
         }
         ret = target->ops->write_begin_compressed(target, w->start + at, length, &write,
@@ -129,9 +129,9 @@ static int place_parts(struct q2_disk *target, struct q2_window *w, size_t i,
     size_t cluster = target->cluster_size, start = w->segments[i].start;
     size_t end = start + w->segments[i].n_bytes, first = start, last = end;
     if (behind > q2_align_down(start, cluster))
-        first = q2_min_u64(q2_align_up(start, cluster), end);
+        first = q2_min_size((size_t)q2_align_up(start, cluster), end);
     if (next_data(w, i) < q2_align_up(end, cluster))
-        last = q2_max_u64(q2_align_down(end, cluster), first);
+        last = q2_max_size((size_t)q2_align_down(end, cluster), first);
     int ret = put(target, w, start, first, err);
     if (ret == 0)
         ret = place_plain(target, w, first, last - first, err);

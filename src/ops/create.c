@@ -155,7 +155,7 @@ static int make_header(const struct q2_create_options *o, struct q2_header *h,
 static int check_header_fits(struct q2_header *h, struct q2_error *err)
 {
     size_t used;
-    void *buf = malloc(q2_header_cluster_size(h));
+    void *buf = malloc(q2_to_size(q2_header_cluster_size(h)));
     if (!buf)
         return q2_fail_memory(err, q2_header_cluster_size(h));
     int ret = q2_header_encode(h, buf, &used, err);

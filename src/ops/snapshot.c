@@ -232,10 +232,11 @@ static int read_l1(const struct q2_image *img, const struct q2_snapshot *s,
                        " is too large, not aligned, or beyond the end of the file",
                        s->l1_size, s->l1_table_offset);
     // One to spare: the active L1 table is never NULL.
-    uint64_t *l1 = calloc(n_entries + 1, 8);
+    uint64_t *l1 = calloc(q2_to_size(n_entries + 1), 8);
     if (!l1)
         return q2_fail_memory(err, (n_entries + 1) * 8);
-    int ret = q2_io_read(img->disk.file, s->l1_table_offset, l1, n_bytes, err);
+    int ret =
+        q2_io_read(img->disk.file, s->l1_table_offset, l1, q2_to_size(n_bytes), err);
     if (ret < 0) {
         free(l1);
         return q2_context(err, "Failed to load snapshot: Could not read its L1 table");

@@ -51,8 +51,8 @@ uint64_t q2_switch_snapshots_bytes(const struct q2_image *img)
 
 static int alloc_placed(struct q2_placed *p, uint64_t n_bytes, struct q2_error *err)
 {
-    p->n_bytes = n_bytes;
-    p->bytes = n_bytes > 0 ? calloc(1, n_bytes) : NULL;
+    p->n_bytes = q2_to_size(n_bytes);
+    p->bytes = n_bytes > 0 ? calloc(1, p->n_bytes) : NULL;
     return n_bytes > 0 && !p->bytes ? q2_fail_memory(err, n_bytes) : 0;
 }
 
