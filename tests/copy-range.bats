@@ -15,8 +15,8 @@ setup() {
 # ways to fail are set by the caller, as variables.
 with_range() {
     local library=$BATS_FILE_TMPDIR/copy_range.so
-    [ -e "$library" ] || must "${CC:-cc}" -D_GNU_SOURCE -shared -fPIC -O1 -o "$library" \
-        "$BATS_TEST_DIRNAME/tools/copy_range.c" -ldl -lpthread || return 1
+    [ -e "$library" ] || must "${QCOW2_CC:-${CC:-cc}}" -D_GNU_SOURCE -shared -fPIC -O1 \
+        -o "$library" "$BATS_TEST_DIRNAME/tools/copy_range.c" -ldl -lpthread || return 1
     rm -f ranges
     ASAN_OPTIONS="${ASAN_OPTIONS:-}:verify_asan_link_order=0" LD_PRELOAD=$library \
         COPY_RANGE_LOG=ranges "$@"

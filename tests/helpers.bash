@@ -3,6 +3,7 @@
 # and images to work on.
 #
 #   QCOW2          the program under test (absolute path)
+#   QCOW2_CC       compiles what is preloaded into it (default: $CC, cc)
 #   ORACLE         qemu-img, by absolute path; qemu-io is found through PATH
 #   Q2_TEST_SHORT  1: fewer rows in the matrices, none left out of the suite
 #
@@ -310,8 +311,8 @@ no_slow() {
 with_signal() {
     local call=$1 at=$2 signal=$3 library=$BATS_FILE_TMPDIR/raise.so
     shift 3
-    [ -e "$library" ] || must "${CC:-cc}" -D_GNU_SOURCE -shared -fPIC -O1 -o "$library" \
-        "$BATS_TEST_DIRNAME/tools/raise.c" -ldl || return 1
+    [ -e "$library" ] || must "${QCOW2_CC:-${CC:-cc}}" -D_GNU_SOURCE -shared -fPIC -O1 \
+        -o "$library" "$BATS_TEST_DIRNAME/tools/raise.c" -ldl || return 1
     code=0
     ASAN_OPTIONS="${ASAN_OPTIONS:-}:verify_asan_link_order=0" LD_PRELOAD=$library \
         RAISE_FILE=${signal_file:-image.qcow2} RAISE_CALL=$call RAISE_AT=$at \

@@ -28,7 +28,8 @@ EXTRA_DIST += \
 	$(wildcard $(srcdir)/tests/options/*.*) \
 	$(wildcard $(srcdir)/tests/examples/*.*)
 
-Q2_TEST_ENV = QCOW2='$(abs_builddir)/qcow2' TEST_SRCDIR='$(abs_srcdir)/tests'
+Q2_TEST_ENV = QCOW2='$(abs_builddir)/qcow2' TEST_SRCDIR='$(abs_srcdir)/tests' \
+	Q2_TEST_HARDENING='$(Q2_HARDENING)'
 if ASAN
 Q2_TEST_ENV += Q2_TEST_ASAN=1
 endif

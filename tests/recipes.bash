@@ -102,7 +102,7 @@ take_snapshot() { # NAME
 # Reads of the 4 KiB at this host offset fail under with_bad_disk.
 make_unreadable() { # HOST-OFFSET
     export BAD_OFFSET=$1
-    must "${CC:-gcc}" -D_GNU_SOURCE -shared -fPIC -O1 \
+    must "${QCOW2_CC:-${CC:-cc}}" -D_GNU_SOURCE -shared -fPIC -O1 \
         -o eio.so "$BATS_TEST_DIRNAME/tools/eio.c" -ldl
 }
 

@@ -27,7 +27,7 @@ def build_recorder(folder):
     """The library that is preloaded."""
     source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "recorder.c")
     target = os.path.join(folder, "recorder.so")
-    compiler = os.environ.get("CC", "cc").split()
+    compiler = (os.environ.get("QCOW2_CC") or os.environ.get("CC", "cc")).split()
     subprocess.run([*compiler, "-D_GNU_SOURCE", "-shared", "-fPIC", "-O", "-o", target,
                     source, "-ldl"], check=True)
     return target

@@ -30,12 +30,12 @@ static void log_call(ssize_t result)
     fclose(f);
 }
 
-ssize_t copy_file_range(int in, off_t *in_offset, int out, off_t *out_offset, size_t n,
+ssize_t copy_file_range(int in, off64_t *in_offset, int out, off64_t *out_offset, size_t n,
                         unsigned flags)
 {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     static long n_calls;
-    ssize_t (*real)(int, off_t *, int, off_t *, size_t, unsigned);
+    ssize_t (*real)(int, off64_t *, int, off64_t *, size_t, unsigned);
     *(void **)&real = dlsym(RTLD_NEXT, "copy_file_range");
     size_t most = (size_t)number("COPY_RANGE_MOST");
     pthread_mutex_lock(&lock);

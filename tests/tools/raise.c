@@ -23,9 +23,9 @@ static int number(const char *name)
 static int is_the_file(int fd)
 {
     const char *name = getenv("RAISE_FILE");
-    struct stat wanted;
-    struct stat st;
-    return name && stat(name, &wanted) == 0 && fstat(fd, &st) == 0 &&
+    struct stat64 wanted;
+    struct stat64 st;
+    return name && stat64(name, &wanted) == 0 && fstat64(fd, &st) == 0 &&
            st.st_dev == wanted.st_dev && st.st_ino == wanted.st_ino;
 }
 
@@ -42,17 +42,17 @@ static void called(const char *name, int fd)
         raise(number("RAISE_SIGNAL"));
 }
 
-static ssize_t read_at(int fd, void *buf, size_t n_bytes, off_t offset)
+static ssize_t read_at(int fd, void *buf, size_t n_bytes, off64_t offset)
 {
-    ssize_t (*real)(int, void *, size_t, off_t);
+    ssize_t (*real)(int, void *, size_t, off64_t);
     *(void **)&real = dlsym(RTLD_NEXT, "pread64");
     called("pread", fd);
     return real(fd, buf, n_bytes, offset);
 }
 
-static ssize_t write_at(int fd, const void *buf, size_t n_bytes, off_t offset)
+static ssize_t write_at(int fd, const void *buf, size_t n_bytes, off64_t offset)
 {
-    ssize_t (*real)(int, const void *, size_t, off_t);
+    ssize_t (*real)(int, const void *, size_t, off64_t);
     *(void **)&real = dlsym(RTLD_NEXT, "pwrite64");
     called("pwrite", fd);
     return real(fd, buf, n_bytes, offset);
@@ -63,7 +63,7 @@ ssize_t pread(int fd, void *buf, size_t n_bytes, off_t offset)
     return read_at(fd, buf, n_bytes, offset);
 }
 
-ssize_t pread64(int fd, void *buf, size_t n_bytes, off_t offset)
+ssize_t pread64(int fd, void *buf, size_t n_bytes, off64_t offset)
 {
     return read_at(fd, buf, n_bytes, offset);
 }
@@ -73,7 +73,7 @@ ssize_t pwrite(int fd, const void *buf, size_t n_bytes, off_t offset)
     return write_at(fd, buf, n_bytes, offset);
 }
 
-ssize_t pwrite64(int fd, const void *buf, size_t n_bytes, off_t offset)
+ssize_t pwrite64(int fd, const void *buf, size_t n_bytes, off64_t offset)
 {
     return write_at(fd, buf, n_bytes, offset);
 }
