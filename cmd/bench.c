@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cmd/choices.h"
 #include "cmd/opening.h"
 #include "cmd/options.h"
 #include "cmd/progress.h"
@@ -44,11 +45,12 @@ struct settings {
 
 static int take_aio(struct settings *s, const char *value, struct q2_error *err)
 {
-    s->native = !strcmp(value, "native");
-    s->bench.deep = s->native || !strcmp(value, "io_uring");
-    if (s->bench.deep || !strcmp(value, "threads"))
-        return 0;
-    return q2_fail(err, -EINVAL, "Invalid aio option: %s", value);
+    const struct q2_choice *c = q2_choice_find(q2_choices_aio, value);
+    if (!c)
+        return q2_fail(err, -EINVAL, "Invalid aio option: %s", value);
+    s->native = c->value == Q2_AIO_NATIVE;
+    s->bench.deep = c->value != Q2_AIO_THREADS;
+    return 0;
 }
 
 static int take_size(const char *name, const char *value, uint64_t min, size_t *n_bytes,

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "cmd/choices.h"
 #include "cmd/opening.h"
 #include "disk/header.h"
 
@@ -51,14 +52,12 @@ const struct q2_option q2_check_options[] = {
 static int take_repair(struct q2_command_line *line, struct q2_check_settings *s,
                        const char *value, struct q2_error *err)
 {
+    const struct q2_choice *c = q2_choice_find(q2_choices_repair, value);
     s->request.repair = true;
-    if (strcmp(value, "leaks") == 0)
-        s->request.mode = Q2_REPAIR_MODE_LEAKS;
-    else if (strcmp(value, "all") == 0)
-        s->request.mode = Q2_REPAIR_MODE_ALL;
-    else
+    if (!c)
         return q2_options_misuse(
             line, err, "--repair (-r) expects 'leaks' or 'all', not '%s'", value);
+    s->request.mode = (enum q2_repair_mode)c->value;
     return 0;
 }
 

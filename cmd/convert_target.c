@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "cmd/choices.h"
 #include "cmd/convert.h"
 #include "cmd/opening.h"
 #include "image/chain.h"
@@ -64,16 +65,12 @@ static int set_level(const struct q2_conversion *c, struct q2_error *err)
         return 0;
     if (!copy->compress)
         return q2_fail(err, -EINVAL, "A compression level requires use of -c flag");
-    if (!strcmp(text, "fast"))
-        copy->level = Q2_LEVEL_FAST;
-    else if (!strcmp(text, "best"))
-        copy->level = Q2_LEVEL_BEST;
-    else if (text[0] >= '1' && text[0] <= '9' && !text[1])
-        copy->level = text[0] - '0';
-    else
+    const struct q2_choice *level = q2_choice_find(q2_choices_level, text);
+    if (!level)
         return q2_fail(err, -EINVAL,
                        "Invalid compression level '%s': it is fast, best, or 1 to 9",
                        text);
+    copy->level = level->value;
     return 0;
 }
 

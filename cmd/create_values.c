@@ -5,57 +5,40 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "cmd/choices.h"
 #include "cmd/create_options.h"
 #include "cmd/objects.h"
 
 #define SECTOR 512U
 
-struct choice {
-    const char *name;
-    unsigned value;
-};
-
-static const struct choice versions[] = {
-    {"0.10", 2}, {"v2", 2}, {"1.1", 3}, {"v3", 3}, {NULL, 0}};
-static const struct choice preallocations[] = {{"off", Q2_PREALLOC_OFF},
-                                               {"metadata", Q2_PREALLOC_METADATA},
-                                               {"falloc", Q2_PREALLOC_FALLOC},
-                                               {"full", Q2_PREALLOC_FULL},
-                                               {NULL, 0}};
-
-static int choose(const char *parameter, const char *text, const struct choice *choices,
+static int choose(const char *parameter, const char *text, const struct q2_choice *list,
                   unsigned *value, struct q2_error *err)
 {
-    if (!text)
-        return 0;
-    for (; choices->name; choices++) {
-        if (!strcmp(text, choices->name)) {
-            *value = choices->value;
-            return 0;
-        }
-    }
-    return q2_fail(err, -EINVAL, "Parameter '%s' does not accept value '%s'", parameter,
-                   text);
+    const struct q2_choice *c = text ? q2_choice_find(list, text) : NULL;
+    if (text && !c)
+        return q2_fail(err, -EINVAL, "Parameter '%s' does not accept value '%s'",
+                       parameter, text);
+    if (c)
+        *value = (unsigned)c->value;
+    return 0;
 }
 
 static int resolve_names(const struct q2_new_image *image, struct q2_create_options *out,
                          struct q2_error *err)
 {
-    static const struct choice formats[] = {{"raw", 0}, {"qcow2", 0}, {NULL, 0}};
-    static const struct choice compressions[] = {
-        {"zlib", Q2_COMPRESSION_ZLIB}, {"zstd", Q2_COMPRESSION_ZSTD}, {NULL, 0}};
     unsigned version = out->version, preallocation = out->preallocation,
              compression = out->compression, ignored = 0;
-    int rc = choose("version", image->text[Q2_KEY_COMPAT], versions, &version, err);
+    int rc =
+        choose("version", image->text[Q2_KEY_COMPAT], q2_choices_compat, &version, err);
     if (!rc)
-        rc = choose("backing-fmt", image->text[Q2_KEY_BACKING_FORMAT], formats, &ignored,
-                    err);
+        rc = choose("backing-fmt", image->text[Q2_KEY_BACKING_FORMAT], q2_choices_format,
+                    &ignored, err);
     if (!rc)
-        rc = choose("preallocation", image->text[Q2_KEY_PREALLOCATION], preallocations,
-                    &preallocation, err);
+        rc = choose("preallocation", image->text[Q2_KEY_PREALLOCATION],
+                    q2_choices_preallocation, &preallocation, err);
     if (!rc)
         rc = choose("compression-type", image->text[Q2_KEY_COMPRESSION_TYPE],
-                    compressions, &compression, err);
+                    q2_choices_compression, &compression, err);
     out->version = version;
     out->preallocation = (enum q2_preallocation)preallocation;
     out->compression = (enum q2_compression)compression;
@@ -69,9 +52,9 @@ static int resolve_measured(const struct q2_new_image *image,
     const char *version = image->text[Q2_KEY_COMPAT];
     const char *mode = image->text[Q2_KEY_PREALLOCATION];
     unsigned preallocation = out->preallocation, number = out->version;
-    if (choose("", version, versions, &number, err))
+    if (choose("", version, q2_choices_compat, &number, err))
         return q2_fail(err, -EINVAL, "Invalid compatibility level: '%s'", version);
-    if (choose("", mode, preallocations, &preallocation, err))
+    if (choose("", mode, q2_choices_preallocation, &preallocation, err))
         return q2_fail(err, -EINVAL, "invalid parameter value: %s", mode);
     out->version = number;
     out->preallocation = (enum q2_preallocation)preallocation;

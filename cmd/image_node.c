@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cmd/choices.h"
+
 // Where in the tree of options a node's are: "" or "file." or "backing.file." …
 #define MAX_PREFIX 256
 #define MAX_DEPTH 8
@@ -39,11 +41,11 @@ static int take_aio(const struct tree *t, const char *prefix)
 {
     const struct q2_pair *p = q2_pairs_take(t->pairs, prefix, "aio");
     const char *value = p ? p->value : "threads";
-    if (!value || (strcmp(value, "threads") != 0 && strcmp(value, "native") != 0 &&
-                   strcmp(value, "io_uring") != 0))
+    const struct q2_choice *c = value ? q2_choice_find(q2_choices_aio, value) : NULL;
+    if (!c)
         return q2_fail(t->err, -EINVAL, "invalid parameter value: %s",
                        value ? value : "null");
-    t->out->native_aio = t->out->native_aio || !strcmp(value, "native");
+    t->out->native_aio = t->out->native_aio || c->value == Q2_AIO_NATIVE;
     return 0;
 }
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "cmd/choices.h"
 #include "cmd/image_opts.h"
 #include "cmd/objects.h"
 #include "cmd/options.h"
@@ -36,11 +37,11 @@ static int take_discard(struct q2_pairs *pairs, const char *prefix,
     const char *value = p && p->value ? p->value : "";
     if (!p)
         return 0;
-    bool on = !strcmp(value, "unmap") || !strcmp(value, "on");
-    if (!on && strcmp(value, "ignore") != 0 && strcmp(value, "off") != 0)
+    const struct q2_choice *c = q2_choice_find(q2_choices_discard, value);
+    if (!c)
         return q2_fail(err, -EINVAL, "Invalid discard option");
     out->discard_set = true;
-    out->runtime.discard_unmap = on;
+    out->runtime.discard_unmap = c->value;
     return 0;
 }
 

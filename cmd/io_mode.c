@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "cmd/choices.h"
 #include "cmd/io.h"
 #include "cmd/options.h"
 
@@ -22,17 +23,18 @@ int q2_shell_mode_cache(struct q2_shell_mode *mode, const char *value,
 int q2_shell_mode_discard(struct q2_shell_mode *mode, const char *value,
                           struct q2_error *err)
 {
-    mode->discard = !strcmp(value, "unmap") || !strcmp(value, "on");
-    if (!mode->discard && strcmp(value, "ignore") != 0 && strcmp(value, "off") != 0)
+    const struct q2_choice *c = q2_choice_find(q2_choices_discard, value);
+    if (!c)
         return q2_fail(err, -EINVAL, "Invalid discard option: %s", value);
+    mode->discard = c->value;
     return 0;
 }
 
 int q2_shell_mode_aio(struct q2_shell_mode *mode, const char *value, struct q2_error *err)
 {
-    mode->native_aio = !strcmp(value, "native");
-    if (!mode->native_aio && strcmp(value, "threads") != 0 &&
-        strcmp(value, "io_uring") != 0)
+    const struct q2_choice *c = q2_choice_find(q2_choices_aio, value);
+    if (!c)
         return q2_fail(err, -EINVAL, "Invalid aio option: %s", value);
+    mode->native_aio = c->value == Q2_AIO_NATIVE;
     return 0;
 }

@@ -14,6 +14,8 @@ qcow2_SOURCES += \
 	cmd/check_output.h \
 	cmd/check_plan.c \
 	cmd/check_plan.h \
+	cmd/choices.c \
+	cmd/choices.h \
 	cmd/command.h \
 	cmd/common_options.c \
 	cmd/commit.c \

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "cmd/choices.h"
 #include "cmd/opening.h"
 #include "cmd/options.h"
 #include "cmd/progress.h"
@@ -34,14 +35,11 @@ struct settings {
 static int parse_preallocation(const char *text, enum q2_preallocation *mode,
                                struct q2_error *err)
 {
-    static const char *const names[] = {"off", "metadata", "falloc", "full"};
-    for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        if (strcmp(text, names[i]))
-            continue;
-        *mode = (enum q2_preallocation)i;
-        return 0;
-    }
-    return q2_fail(err, -EINVAL, "Invalid preallocation mode '%s'", text);
+    const struct q2_choice *c = q2_choice_find(q2_choices_preallocation, text);
+    if (!c)
+        return q2_fail(err, -EINVAL, "Invalid preallocation mode '%s'", text);
+    *mode = (enum q2_preallocation)c->value;
+    return 0;
 }
 
 static int take_option(struct q2_command_line *line, int code, const char *value,

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "cmd/choices.h"
 #include "cmd/options.h"
 
 static int out_of_range(const char *name, uint64_t min, uint64_t max,
@@ -68,15 +69,11 @@ int q2_value_parameter_size(const char *key, const char *text, uint64_t *value,
 int q2_value_parameter_switch(const char *key, const char *text, bool *on,
                               struct q2_error *err)
 {
-    static const char *const words[2][4] = {{"off", "no", "false", "n"},
-                                            {"on", "yes", "true", "y"}};
-    for (size_t i = 0; text && i < 8; i++) {
-        if (strcmp(text, words[i / 4][i % 4]) != 0)
-            continue;
-        *on = i >= 4;
-        return 0;
-    }
-    return q2_fail(err, -EINVAL, "Parameter '%s' expects 'on' or 'off'", key);
+    const struct q2_choice *c = text ? q2_choice_find(q2_choices_switch, text) : NULL;
+    if (!c)
+        return q2_fail(err, -EINVAL, "Parameter '%s' expects 'on' or 'off'", key);
+    *on = c->value;
+    return 0;
 }
 
 char *q2_value_next_item(const char **list)
@@ -97,32 +94,24 @@ char *q2_value_next_item(const char **list)
 int q2_value_output(const struct q2_command_line *line, const char *text, bool *json,
                     struct q2_error *err)
 {
-    *json = !strcmp(text, "json");
-    if (!*json && strcmp(text, "human"))
+    const struct q2_choice *c = q2_choice_find(q2_choices_output, text);
+    if (!c)
         return q2_options_misuse(line, err,
                                  "--output expects 'human' or 'json', not '%s'", text);
+    *json = c->value;
     return 0;
 }
 
 int q2_value_cache(const char *text, bool source, struct q2_file_options *options,
                    struct q2_error *err)
 {
-    static const struct {
-        const char *name;
-        bool direct, sync_writes, no_flush;
-    } modes[] = {
-        {"none", true, false, false},         {"off", true, false, false},
-        {"writeback", false, false, false},   {"directsync", true, true, false},
-        {"writethrough", false, true, false}, {"unsafe", false, false, true},
-    };
-    for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
-        if (strcmp(text ? text : "writeback", modes[i].name))
-            continue;
-        options->direct = modes[i].direct;
-        options->sync_writes = modes[i].sync_writes;
-        options->no_flush = modes[i].no_flush;
-        return 0;
-    }
-    return q2_fail(err, -EINVAL, "Invalid %scache option: %s", source ? "source " : "",
-                   text);
+    const struct q2_choice *c =
+        q2_choice_find(q2_choices_cache, text ? text : "writeback");
+    if (!c)
+        return q2_fail(err, -EINVAL, "Invalid %scache option: %s",
+                       source ? "source " : "", text);
+    options->direct = c->value & Q2_CACHE_DIRECT;
+    options->sync_writes = c->value & Q2_CACHE_SYNC_WRITES;
+    options->no_flush = c->value & Q2_CACHE_NO_FLUSH;
+    return 0;
 }

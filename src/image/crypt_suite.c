@@ -113,6 +113,27 @@ static int assemble(const struct cipher *cipher, int mode, enum q2_ivgen ivgen,
     return ivgen == Q2_IVGEN_ESSIV ? choose_essiv(cipher, ivgen_hash, out, err) : 0;
 }
 
+// Those that can be used: of the ciphers, not all that are known.
+static const char *cipher_name(size_t i)
+{
+    for (const struct cipher *c = ciphers; c < ciphers + N_CIPHERS; c++)
+        if (c->algorithm && i-- == 0)
+            return c->option;
+    return NULL;
+}
+
+const char *q2_crypt_suite_name(enum q2_crypt_parameter parameter, size_t i)
+{
+    const struct name *list = parameter == Q2_CIPHER_MODE ? modes
+                              : parameter == Q2_IVGEN_ALG ? ivgens
+                                                          : hashes;
+    if (parameter == Q2_CIPHER_ALG)
+        return cipher_name(i);
+    while (list->name && i-- > 0)
+        list++;
+    return list->name;
+}
+
 // --- new images ----------------------------------------------------------------------
 
 static int choose(const struct name *list, const char *parameter, const char *text,

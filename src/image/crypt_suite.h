@@ -31,6 +31,10 @@ struct q2_crypt_names {
     const char *hash_alg; // "sha256"
 };
 
+// The name number i that such a parameter may have; NULL: there are no more.
+enum q2_crypt_parameter { Q2_CIPHER_ALG, Q2_CIPHER_MODE, Q2_IVGEN_ALG, Q2_HASH_ALG };
+const char *q2_crypt_suite_name(enum q2_crypt_parameter parameter, size_t i);
+
 // Fills header's names and key length, too.
 int q2_crypt_suite_choose(const struct q2_crypt_names *names,
                           struct q2_luks_header *header, struct q2_crypt_suite *out,
