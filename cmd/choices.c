@@ -28,13 +28,17 @@ const struct q2_choice q2_choices_cache[] = {
     {"unsafe", Q2_CACHE_NO_FLUSH},
     END};
 const struct q2_choice q2_choices_compat[] = {
-    {"0.10", 2}, {"v2", 2}, {"1.1", 3}, {"v3", 3}, END};
+    {"v2", 2}, {"v3", 3}, {"0.10", 2}, {"1.1", 3}, END};
 const struct q2_choice q2_choices_compression[] = {
     {"zlib", Q2_COMPRESSION_ZLIB}, {"zstd", Q2_COMPRESSION_ZSTD}, END};
+const struct q2_choice q2_choices_dd[] = {{"if", Q2_DD_IF},       {"of", Q2_DD_OF},
+                                          {"bs", Q2_DD_BS},       {"count", Q2_DD_COUNT},
+                                          {"skip", Q2_DD_SKIP},   {"isize", Q2_DD_ISIZE},
+                                          {"osize", Q2_DD_OSIZE}, END};
 const struct q2_choice q2_choices_discard[] = {
     {"unmap", 1}, {"on", 1}, {"ignore", 0}, {"off", 0}, END};
-const struct q2_choice q2_choices_encryption[] = {{"luks", 0}, {"aes", 0}, END};
-const struct q2_choice q2_choices_format[] = {{"raw", 0}, {"qcow2", 0}, END};
+const struct q2_choice q2_choices_encryption[] = {{"luks", 0}, {"aes", 1}, END};
+const struct q2_choice q2_choices_format[] = {{"raw", 0}, {"qcow2", 1}, END};
 const struct q2_choice q2_choices_keyslot[] = {{"active", 1}, {"inactive", 0}, END};
 const struct q2_choice q2_choices_level[] = {{"fast", Q2_LEVEL_FAST},
                                              {"best", Q2_LEVEL_BEST},

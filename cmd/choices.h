@@ -6,7 +6,7 @@
 
 struct q2_choice {
     const char *name; // NULL ends a list
-    int value;
+    int value;        // completion offers the first name of each
 };
 
 // What a cache mode is made of.
@@ -15,13 +15,25 @@ enum { Q2_CACHE_DIRECT = 1, Q2_CACHE_SYNC_WRITES = 2, Q2_CACHE_NO_FLUSH = 4 };
 // How requests reach the kernel.
 enum q2_aio { Q2_AIO_THREADS, Q2_AIO_NATIVE, Q2_AIO_IO_URING };
 
+// What dd takes, each before a "=".
+enum q2_dd_operand {
+    Q2_DD_IF,
+    Q2_DD_OF,
+    Q2_DD_BS,
+    Q2_DD_COUNT,
+    Q2_DD_SKIP,
+    Q2_DD_ISIZE,
+    Q2_DD_OSIZE
+};
+
 extern const struct q2_choice q2_choices_aio[];           // enum q2_aio
 extern const struct q2_choice q2_choices_cache[];         // Q2_CACHE_...
 extern const struct q2_choice q2_choices_compat[];        // the format's version
 extern const struct q2_choice q2_choices_compression[];   // enum q2_compression
+extern const struct q2_choice q2_choices_dd[];            // enum q2_dd_operand
 extern const struct q2_choice q2_choices_discard[];       // 1: unmap
-extern const struct q2_choice q2_choices_encryption[];    // of no meaning
-extern const struct q2_choice q2_choices_format[];        // of no meaning
+extern const struct q2_choice q2_choices_encryption[];    // just a number
+extern const struct q2_choice q2_choices_format[];        // just a number
 extern const struct q2_choice q2_choices_keyslot[];       // 1: active
 extern const struct q2_choice q2_choices_level[];         // as struct q2_convert_options
 extern const struct q2_choice q2_choices_output[];        // 1: JSON

@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <string.h>
 
+#include "cmd/choices.h"
 #include "cmd/options.h"
 
 static const struct q2_option dd_options[] = {
@@ -52,27 +53,25 @@ static int take_osize(struct q2_dd_settings *s, const char *value, struct q2_err
 static int take_operand(struct q2_dd_settings *s, const char *name, size_t n,
                         const char *value, struct q2_error *err)
 {
-    static const char *const names[] = {"if",   "of",    "bs",   "count",
-                                        "skip", "isize", "osize"};
-    unsigned i = 0;
-    while (i < 7 && (strlen(names[i]) != n || strncmp(names[i], name, n) != 0))
-        i++;
-    switch (i) {
-    case 0:
+    const struct q2_choice *c = q2_choices_dd;
+    while (c->name && (strlen(c->name) != n || strncmp(c->name, name, n) != 0))
+        c++;
+    switch (c->name ? c->value : -1) {
+    case Q2_DD_IF:
         s->input = value;
         return 0;
-    case 1:
+    case Q2_DD_OF:
         s->output = value;
         return 0;
-    case 2:
+    case Q2_DD_BS:
         return q2_value_size_in("bs", value, 1, INT_MAX, &s->blocks.block, err);
-    case 3:
+    case Q2_DD_COUNT:
         return take_count(s, value, err);
-    case 4:
+    case Q2_DD_SKIP:
         return q2_value_size("skip", value, &s->blocks.skip, err);
-    case 5:
+    case Q2_DD_ISIZE:
         return take_isize(s, value, err);
-    case 6:
+    case Q2_DD_OSIZE:
         return take_osize(s, value, err);
     }
     return q2_fail(err, -EINVAL, "unrecognized operand %.*s", (int)n, name);

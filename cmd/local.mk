@@ -20,6 +20,11 @@ qcow2_SOURCES += \
 	cmd/common_options.c \
 	cmd/commit.c \
 	cmd/compare.c \
+	cmd/complete.c \
+	cmd/complete.h \
+	cmd/complete_image.c \
+	cmd/complete_keys.c \
+	cmd/complete_values.c \
 	cmd/convert.c \
 	cmd/convert.h \
 	cmd/convert_run.c \

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "cmd/command.h"
+#include "cmd/complete.h"
 #include "cmd/objects.h"
 #include "cmd/options.h"
 #include "cmd/output.h"
@@ -23,6 +24,11 @@ static const struct q2_command *const commands[] = {
 };
 
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
+
+static const struct option long_options[] = {{"help", no_argument, NULL, 'h'},
+                                             {"version", no_argument, NULL, 'V'},
+                                             {"trace", required_argument, NULL, 'T'},
+                                             {NULL, 0, NULL, 0}};
 
 static void print_version(const char *program)
 {
@@ -106,6 +112,12 @@ static int run_line(struct q2_command_line *line, struct q2_error *err)
     return status;
 }
 
+static int run_completion(int argc, char **argv)
+{
+    const struct q2_program all = {commands, N_COMMANDS, long_options};
+    return q2_complete(&all, argc, argv);
+}
+
 static int run_command(const char *program, int argc, char **argv, struct q2_error *err)
 {
     for (size_t i = 0; i < N_COMMANDS; i++) {
@@ -115,6 +127,8 @@ static int run_command(const char *program, int argc, char **argv, struct q2_err
             .program = program, .command = commands[i], .argc = argc, .argv = argv};
         return run_line(&line, err);
     }
+    if (!strcmp(argv[0], Q2_COMPLETE_COMMAND))
+        return run_completion(argc, argv);
     return misuse(program, err, "Command not found: ", argv[0]);
 }
 
@@ -131,10 +145,6 @@ static int run_io(const char *program, int argc, char **argv, struct q2_error *e
 
 static int run(const char *program, int argc, char **argv, struct q2_error *err)
 {
-    static const struct option long_options[] = {{"help", no_argument, NULL, 'h'},
-                                                 {"version", no_argument, NULL, 'V'},
-                                                 {"trace", required_argument, NULL, 'T'},
-                                                 {NULL, 0, NULL, 0}};
     argv[0] = (char *)program; // getopt's messages begin with it
     if (!strcmp(program, "qemu-io"))
         return run_io(program, argc, argv, err);
