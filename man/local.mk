@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-# The manual: the program, and a page for each command.
+# The manual: the program, a page for each command, and the format.
 
 dist_man_MANS += \
 	man/qcow2.1 \
+	man/qcow2.5 \
 	man/qcow2-amend.1 \
 	man/qcow2-bench.1 \
 	man/qcow2-bitmap.1 \

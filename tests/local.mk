@@ -26,7 +26,8 @@ EXTRA_DIST += \
 	$(wildcard $(srcdir)/tests/differential/*.*) \
 	$(wildcard $(srcdir)/tests/transcripts/*.*) \
 	$(wildcard $(srcdir)/tests/options/*.*) \
-	$(wildcard $(srcdir)/tests/examples/*.*)
+	$(wildcard $(srcdir)/tests/examples/*.*) \
+	$(wildcard $(srcdir)/tests/format/*.*)
 
 Q2_TEST_ENV = QCOW2='$(abs_builddir)/qcow2' TEST_SRCDIR='$(abs_srcdir)/tests' \
 	Q2_TEST_HARDENING='$(Q2_HARDENING)'

@@ -62,7 +62,7 @@ option_lines() {
 }
 
 @test "the pages are clean roff" {
-    for file in "$man"/*.1; do
+    for file in "$man"/*.[1-8]; do
         run groff -t -man -Tutf8 -ww -z "$file"
         [ "$status" -eq 0 ]
         [ -z "$output" ] || fail "$file: $output"
