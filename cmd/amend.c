@@ -20,7 +20,7 @@ static const struct q2_option amend_options[] = {
     Q2_ROW_FORMAT,
     {"cache", "t", "MODE", Q2_OPTION_CACHE, "Image", "cache mode (default: writeback)"},
     Q2_ROW_IMAGE_OPTS,
-    {"force", "", NULL, OPTION_FORCE, "Other", "allow unsafe changes of encryption"},
+    {"force", "", NULL, OPTION_FORCE, "Image", "allow unsafe changes of encryption"},
     Q2_ROW_PROGRESS,
     Q2_ROW_QUIET,
     Q2_ROW_OBJECT,

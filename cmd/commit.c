@@ -14,7 +14,7 @@ static const struct q2_option commit_options[] = {
     Q2_ROW_IMAGE_OPTS,
     {"cache", "t", "MODE", Q2_OPTION_CACHE, "Image", "cache mode (default: writeback)"},
     {"base", "b", "BASE", 'b', "Commit",
-     "into this layer of the chain, not the next; as with -d"},
+     "into this layer below, not the next; as with -d"},
     {"drop", "d", NULL, 'd', "Commit", "leave FILE as it is"},
     {"rate-limit", "r", "RATE", 'r', "Commit", "bytes per second"},
     Q2_ROW_PROGRESS,

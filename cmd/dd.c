@@ -12,9 +12,9 @@
 static const struct q2_option dd_options[] = {
     {"format", "f", "FMT", Q2_OPTION_FORMAT, "Input", "raw or qcow2 (default: probed)"},
     {"image-opts", "", NULL, Q2_OPTION_IMAGE_OPTS, "Input", "INPUT is KEY=VALUE,..."},
-    Q2_ROW_SHARE,
     {"output-format", "O", "FMT", 'O', "Output", "raw (default) or qcow2"},
     {"skip-create", "n", NULL, 'n', "Output", "write into the image that is there"},
+    Q2_ROW_SHARE,
     Q2_ROW_OBJECT,
     Q2_ROW_END,
 };

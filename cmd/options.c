@@ -12,6 +12,7 @@
 
 #define MAX_OPTIONS 64
 #define HELP_COLUMN 29
+#define HELP_WIDTH 79
 #define NAME_SIZE 256
 
 // What getopt returns for the row i, so that two rows may share a code.
@@ -195,13 +196,27 @@ static void print_group(const struct q2_option *first)
             print_row(row);
 }
 
+// The words behind the name, on as many lines as they need.
+static void print_usage(const char *name, const char *words)
+{
+    int indent = printf("Usage: %s [OPTION]...", name), column = indent;
+    size_t n;
+    for (; *words; words += n + (words[n] == ' ')) {
+        n = strcspn(words, " ");
+        if (column + 1 + (int)n > HELP_WIDTH)
+            column = printf("\n%*s", indent, "") - 1;
+        column += printf(" %.*s", (int)n, words);
+    }
+    printf("\n       %s --help\n", name);
+}
+
 void q2_options_print_help(const struct q2_command_line *line)
 {
     const struct q2_command *command = line->command;
     char name[NAME_SIZE];
     format_called(line, name);
-    printf("Usage: %s [OPTION]... %s\n       %s --help\n%s.\n", name, command->operands,
-           name, command->summary);
+    print_usage(name, command->operands);
+    printf("%s.\n", command->summary);
     for (const struct q2_option *row = command->options; row->name; row++)
         if (row->help && group_begins(command->options, row))
             print_group(row);

@@ -19,7 +19,7 @@ static const struct q2_option resize_options[] = {
     Q2_ROW_IMAGE_OPTS,
     {"shrink", "", NULL, OPTION_SHRINK, "Size", "allow a smaller size: data is lost"},
     {"preallocation", "", "MODE", OPTION_PREALLOCATION, "Size",
-     "how new space is backed: off, metadata, falloc, full"},
+     "of new space: off, metadata, falloc, full"},
     Q2_ROW_OUR_PROGRESS,
     Q2_ROW_QUIET,
     Q2_ROW_OBJECT,

@@ -50,6 +50,20 @@ option_lines() {
     done
 }
 
+@test "the help of each command fits a screen, in groups, and shows two examples" {
+    for command in $(commands); do
+        "$QCOW2" "$command" --help >help
+        [ "$(wc -l <help)" -le 45 ] || fail "$command: $(wc -l <help) lines"
+        [ "$(wc -L <help)" -le 79 ] || fail "$command: a line of $(wc -L <help) columns"
+        # Headings, rows below them, and nothing that stands outside of a group.
+        [ "$(sed -n '/^Examples:$/,$p' help | wc -l)" -eq 3 ] || fail "$command: examples"
+        sed -n '/^$/,$p' help | grep -vE '^$|^[A-Z][a-z ]+:$|^  ' >other || true
+        [ ! -s other ] || fail "$command: $(cat other)"
+        # A group that is longer has to be looked through.
+        awk -v RS= 'NF && split($0, rows, "\n") > 17 { exit 1 }' help || fail "$command: a long group"
+    done
+}
+
 @test "the page of create names every property that -o help lists" {
     page qcow2-create >in.page
     for format in qcow2 raw; do
