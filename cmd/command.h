@@ -51,5 +51,6 @@ extern const struct q2_command q2_cmd_measure;
 extern const struct q2_command q2_cmd_rebase;
 extern const struct q2_command q2_cmd_resize;
 extern const struct q2_command q2_cmd_snapshot;
+extern const struct q2_command q2_cmd_vet;
 
 #endif

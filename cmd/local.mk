@@ -82,4 +82,5 @@ qcow2_SOURCES += \
 	cmd/snapshot.c \
 	cmd/streams.c \
 	cmd/streams.h \
-	cmd/values.c
+	cmd/values.c \
+	cmd/vet.c

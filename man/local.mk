@@ -19,4 +19,5 @@ dist_man_MANS += \
 	man/qcow2-measure.1 \
 	man/qcow2-rebase.1 \
 	man/qcow2-resize.1 \
-	man/qcow2-snapshot.1
+	man/qcow2-snapshot.1 \
+	man/qcow2-vet.1

@@ -10,7 +10,7 @@ setup() {
 }
 
 COMMANDS='amend bench bitmap check commit compare convert create dd info map measure rebase resize
-    snapshot'
+    snapshot vet'
 
 @test "the name in messages is the one the program was called by" {
     one_error 1 qcow2 info missing

@@ -111,6 +111,10 @@ holds_to_table() {
     holds_to_table snapshot
 }
 
+@test "vet" {
+    holds_to_table vet
+}
+
 @test "before the command" {
     holds_to_table qemu-img
 }

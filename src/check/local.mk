@@ -33,4 +33,5 @@ libqcow2_a_SOURCES += \
 	src/check/scan_tables.c \
 	src/check/sharing.c \
 	src/check/suspects.c \
-	src/check/undo.c src/check/undo.h
+	src/check/undo.c src/check/undo.h \
+	src/check/uses.c src/check/uses.h

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "check/uses.h"
 
 // Refcount blocks are mostly asked for in order; the larger cache is for images in which
 // they are read again and again.
@@ -359,6 +360,7 @@ static void restart(struct q2_scan *s)
                             .bounds = s->bounds,
                             .mon = s->mon,
                             .read_data = s->read_data,
+                            .uses = s->uses,
                             .inflate = s->inflate,
                             .no_hollow_tables = s->no_hollow_tables,
                             .disbelieved = s->disbelieved,
@@ -370,6 +372,8 @@ static void restart(struct q2_scan *s)
     s->hunted = NULL;
     q2_scan_clear(s);
     *s = fresh;
+    if (s->uses)
+        q2_scan_uses_reset(s->uses);
 }
 
 // Could any damaged entry's value not be found?
@@ -508,6 +512,13 @@ int q2_scan_run(struct q2_scan *s, struct q2_io *io, const struct q2_scan_data *
                 const struct q2_monitor *mon, struct q2_error *err)
 {
     *s = (struct q2_scan){.io = io, .mon = mon, .read_data = data};
+    return run(s, false, err);
+}
+
+int q2_scan_run_uses(struct q2_scan *s, struct q2_io *io, struct q2_scan_uses *uses,
+                     const struct q2_monitor *mon, struct q2_error *err)
+{
+    *s = (struct q2_scan){.io = io, .mon = mon, .uses = uses};
     return run(s, false, err);
 }
 

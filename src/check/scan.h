@@ -75,11 +75,14 @@ struct q2_scan_bounds {
     struct q2_counters *appended;      // by host cluster
 };
 
+struct q2_scan_uses; // uses.h
+
 struct q2_scan {
     struct q2_io *io;
     const struct q2_scan_bounds *bounds; // NULL: all of the file counts
     const struct q2_monitor *mon;
     const struct q2_scan_data *read_data; // NULL: no data is read
+    struct q2_scan_uses *uses;            // NULL: nobody asks
     bool keep_packed; // some that do not inflate stay as they are: only their data is
                       // broken
     bool inflate;     // try all compressed clusters: some entry leads astray
@@ -167,12 +170,16 @@ struct q2_scan {
 // All data is to be read, too.
 struct q2_scan_data {
     struct q2_io *file; // of an image with an external data file; NULL: it is not read
+    bool compressed_only;
 };
 
 // Scans the image in io; data NULL: its metadata. On success the caller clears the scan;
 // on failure (the header cannot be used, memory, I/O) it is cleared.
 int q2_scan_run(struct q2_scan *s, struct q2_io *io, const struct q2_scan_data *data,
                 const struct q2_monitor *mon, struct q2_error *err);
+// The metadata, and what the active state uses.
+int q2_scan_run_uses(struct q2_scan *s, struct q2_io *io, struct q2_scan_uses *uses,
+                     const struct q2_monitor *mon, struct q2_error *err);
 // The header alone. The caller clears it.
 int q2_scan_header(struct q2_io *io, struct q2_header *header, struct q2_error *err);
 // The same, and when anything is wrong (or with inflate) every compressed cluster is

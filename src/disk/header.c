@@ -78,6 +78,17 @@ static void load_v3_fields(const uint8_t *p, struct q2_header *h)
         h->compression_type = p[Q2_AT_COMPRESSION_TYPE];
 }
 
+void q2_header_peek(const void *buf, size_t n_bytes, struct q2_header *out)
+{
+    const struct q2_header_view v = {buf, n_bytes};
+    uint8_t fields[Q2_HEADER_V3_BYTES];
+
+    q2_header_view_copy(&v, 0, fields, sizeof(fields));
+    load_fields(fields, out);
+    if (out->version >= 3)
+        load_v3_fields(fields, out);
+}
+
 static int check_identity(const uint8_t *p, const struct q2_header *h,
                           struct q2_error *err)
 {

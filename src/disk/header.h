@@ -115,6 +115,10 @@ bool q2_header_probe(const void *buf, size_t n_bytes);
 // cannot be read at all gives 104.
 size_t q2_header_bytes_needed(const void *buf, size_t n_bytes);
 
+// The fields as they stand, nothing in them checked or owned; buf: the start of a file.
+// For saying more of a header than that it cannot be used.
+void q2_header_peek(const void *buf, size_t n_bytes, struct q2_header *out);
+
 // Decodes the first cluster (buf; less when the file is shorter) and validates what the
 // header alone can tell: every field, alignment, limits, unknown incompatible features by
 // name, extensions, the backing file's name. Does not look at the file's size. *out is

@@ -30,4 +30,8 @@ libqcow2_a_SOURCES += \
 	src/ops/resize.c src/ops/resize.h \
 	src/ops/snapshot.c src/ops/snapshot.h \
 	src/ops/snapshot_switch.c src/ops/snapshot_switch.h \
-	src/ops/stream_out.c src/ops/stream_out.h
+	src/ops/stream_out.c src/ops/stream_out.h \
+	src/ops/vet.c src/ops/vet.h src/ops/vet_private.h \
+	src/ops/vet_formats.c \
+	src/ops/vet_qcow2.c \
+	src/ops/vet_reasons.def

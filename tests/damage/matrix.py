@@ -4,6 +4,7 @@
 
   matrix.py run [--image NAME] [--only TEXT] [--every N] ...   all damages, and the table
   matrix.py cut [--image NAME] [--only TEXT] [--every N] ...   repairs cut short anywhere
+  matrix.py vet [--image NAME] [--only TEXT] [--every N] ...   does vet reject what is damaged?
   matrix.py make DAMAGE FILE                                   one damaged image, by its name
   matrix.py list [--image NAME] [--only TEXT]                  the damages' names
 
@@ -30,6 +31,7 @@ from images import FEATURES, IMAGES, THINNED, build, outside
 from judge import CLASSES, read_file, write_file
 from powercut import CutJudge, build_recorder
 from qcow2format import Layout
+from vetting import VetJudge
 
 QCOW2 = os.path.abspath(os.environ.get("QCOW2", "qcow2"))
 ORACLE = os.environ.get("ORACLE", "qemu-img")
@@ -93,11 +95,17 @@ class Worker:
         seconds = time.monotonic() - start
         return job, verdict, why, judge.theirs(damage) if cls.qemu else None, seconds
 
-
     @classmethod
     def cut(cls, job):
         name, index = job
         return job, *cls.judge(name).cuts(cls.bases[name].damages[index])
+
+    @classmethod
+    def vet(cls, job):
+        name, index = job
+        base = cls.bases[name]
+        judge = VetJudge(QCOW2, ORACLE, cls.judge(name).folder, base.layout)
+        return job, *judge.judge(base.damages[index])
 
 
 def short(counter):
@@ -185,6 +193,22 @@ def cut(args, folder):
     return 0 if n_cut and not bad else 1
 
 
+def vet(args, folder):
+    jobs = prepare(args, folder)
+    found, bad = collections.Counter(), []
+    with multiprocessing.get_context("fork").Pool(args.jobs) as pool:
+        for (name, index), wrong, new, why in pool.imap(Worker.vet, jobs):
+            found[wrong, new] += 1
+            if why:
+                bad.append("BAD: %s: %s" % (Worker.bases[name].damages[index].name, why))
+    for (wrong, new), n in sorted(found.items()):
+        print("found by %-8s %-8s %5d" % (wrong or "nobody",
+                                          "rejected" if new else "accepted", n))
+    for line in bad:
+        print(line)
+    return 0 if sum(found.values()) > len(bad) and not bad else 1
+
+
 def run(args, folder):
     jobs = prepare(args, folder)
     Worker.qemu = not args.no_qemu
@@ -230,7 +254,7 @@ def command_line():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawTextHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, function in (("run", run), ("cut", cut), ("list", list_names)):
+    for name, function in (("run", run), ("cut", cut), ("vet", vet), ("list", list_names)):
         p = commands.add_parser(name)
         p.set_defaults(function=function)
         p.add_argument("--image", action="append", choices=list(IMAGES))
