@@ -42,7 +42,7 @@ static int hint_allowable(struct q2_error *err)
 {
     char list[512] = "";
     size_t n = 0;
-    for (int i = 0; i < Q2_N_VET_REASONS; i++) {
+    for (unsigned i = 0; i < Q2_N_VET_REASONS; i++) {
         const struct q2_vet_reason_info *info = q2_vet_reason_info(i);
         if (info->allow == Q2_VET_ALLOW_ASKED && n < sizeof(list))
             n += (size_t)snprintf(list + n, sizeof(list) - n, " %s", info->id);
@@ -52,7 +52,7 @@ static int hint_allowable(struct q2_error *err)
 
 static int allow_one(struct q2_vet_request *r, const char *id, struct q2_error *err)
 {
-    for (int i = 0; i < Q2_N_VET_REASONS; i++) {
+    for (unsigned i = 0; i < Q2_N_VET_REASONS; i++) {
         const struct q2_vet_reason_info *info = q2_vet_reason_info(i);
         if (strcmp(info->id, id) != 0)
             continue;

@@ -263,3 +263,16 @@ page_qcow2_resize() {
 page_qcow2_snapshot() {
     image vm.qcow2
 }
+
+page_qcow2_vet() {
+    image upload.qcow2
+    image mine.qcow2
+    with_snapshots mine.qcow2 before
+    qcow2 create -q -f qcow2 -u -b /etc/passwd -F raw other.qcow2 16M
+    imgtool field other.qcow2 incompatible_features 1
+}
+
+page_help_vet() {
+    image upload.qcow2
+    raw upload.img
+}
