@@ -9,6 +9,7 @@
 #include "disk/header.h"
 #include "image/codec.h"
 #include "ops/create.h"
+#include "ops/vet.h"
 
 #define END     \
     {           \
@@ -58,6 +59,15 @@ const struct q2_choice q2_choices_preallocation[] = {{"off", Q2_PREALLOC_OFF},
                                                      {"falloc", Q2_PREALLOC_FALLOC},
                                                      {"full", Q2_PREALLOC_FULL},
                                                      END};
+// Those that may be allowed.
+#define REASON_ASKED(id, slug) {slug, Q2_VET_##id},
+#define REASON_NEVER(id, slug)
+#define Q2_VET_REASON(id, slug, allow, message) REASON_##allow(id, slug)
+const struct q2_choice q2_choices_reasons[] = {
+#include "ops/vet_reasons.def"
+    END};
+#undef Q2_VET_REASON
+
 const struct q2_choice q2_choices_repair[] = {
     {"leaks", Q2_REPAIR_MODE_LEAKS}, {"all", Q2_REPAIR_MODE_ALL}, END};
 const struct q2_choice q2_choices_switch[] = {{"on", 1}, {"off", 0},  {"yes", 1},

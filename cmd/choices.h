@@ -38,6 +38,7 @@ extern const struct q2_choice q2_choices_keyslot[];       // 1: active
 extern const struct q2_choice q2_choices_level[];         // as struct q2_convert_options
 extern const struct q2_choice q2_choices_output[];        // 1: JSON
 extern const struct q2_choice q2_choices_preallocation[]; // enum q2_preallocation
+extern const struct q2_choice q2_choices_reasons[];       // enum q2_vet_reason
 extern const struct q2_choice q2_choices_repair[];        // enum q2_repair_mode
 extern const struct q2_choice q2_choices_switch[];        // 1: on
 

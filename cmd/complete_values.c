@@ -54,6 +54,8 @@ void q2_complete_value(const struct q2_completion *c, const struct q2_option *ro
         q2_complete_object(c, start);
     else if (is_named(row, "SNAPSHOT"))
         q2_complete_snapshots(c, start, true);
+    else if (is_named(row, "REASONS"))
+        q2_complete_list(c, q2_choices_reasons, q2_complete_item(c, start));
     else if (!strcmp(row->name, "delete"))
         q2_complete_snapshots(c, start, false);
     else if (!strcmp(row->name, "merge"))

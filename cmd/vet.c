@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cmd/check_output.h"
+#include "cmd/choices.h"
 #include "cmd/options.h"
 #include "cmd/output.h"
 #include "cmd/progress.h"
@@ -38,32 +39,19 @@ static const struct q2_option vet_options[] = {
 
 // --- options ---------------------------------------------------------------------------
 
-static int hint_allowable(struct q2_error *err)
+static int allow_one(struct q2_vet_request *r, const char *id, struct q2_error *err)
 {
     char list[512] = "";
     size_t n = 0;
-    for (unsigned i = 0; i < Q2_N_VET_REASONS; i++) {
-        const struct q2_vet_reason_info *info = q2_vet_reason_info(i);
-        if (info->allow == Q2_VET_ALLOW_ASKED && n < sizeof(list))
-            n += (size_t)snprintf(list + n, sizeof(list) - n, " %s", info->id);
+    const struct q2_choice *choice = q2_choice_find(q2_choices_reasons, id);
+    if (choice) {
+        r->allow[choice->value] = true;
+        return 0;
     }
+    for (choice = q2_choices_reasons; choice->name && n < sizeof(list); choice++)
+        n += (size_t)snprintf(list + n, sizeof(list) - n, " %s", choice->name);
+    q2_fail(err, -EINVAL, "--allow does not take '%s'", id);
     return q2_hint(err, "What can be allowed:%s", list);
-}
-
-static int allow_one(struct q2_vet_request *r, const char *id, struct q2_error *err)
-{
-    for (unsigned i = 0; i < Q2_N_VET_REASONS; i++) {
-        const struct q2_vet_reason_info *info = q2_vet_reason_info(i);
-        if (strcmp(info->id, id) != 0)
-            continue;
-        if (info->allow == Q2_VET_ALLOW_ASKED)
-            r->allow[i] = true;
-        else
-            q2_fail(err, -EINVAL, "'%s' cannot be allowed", id);
-        return err->code ? hint_allowable(err) : 0;
-    }
-    q2_fail(err, -EINVAL, "--allow knows no reason '%s'", id);
-    return hint_allowable(err);
 }
 
 static int take_allowed(struct q2_vet_request *r, const char *value, struct q2_error *err)

@@ -39,6 +39,7 @@ qcow2 create -f qcow2 --object secret,id=key0,file=x -o encrypt.key-secret=ke|en
 qcow2 amend -o lazy_refcounts=of|lazy_refcounts=off
 qcow2 resize --preallocation fa|falloc
 qcow2 io -d ig|ignore
+qcow2 vet --allow snapshots,enc|snapshots,encryption
 qcow2 bench -i io|io_uring
 qcow2 measure --output=hu|--output=human
 qcow2 snapshot vm.qcow2 -d bef|before upgrade
