@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# The manual: the program, a page for each command, and the format.
+# The manual: the program, a page for each command, the format, and a guide.
 
 dist_man_MANS += \
 	man/qcow2.1 \
@@ -18,6 +18,7 @@ dist_man_MANS += \
 	man/qcow2-map.1 \
 	man/qcow2-measure.1 \
 	man/qcow2-rebase.1 \
+	man/qcow2-repair.7 \
 	man/qcow2-resize.1 \
 	man/qcow2-snapshot.1 \
 	man/qcow2-vet.1

@@ -47,25 +47,6 @@ recipe() { # FOLDER-NAME
     run_recipes "${folders[@]/#/$RECIPES/}"
 }
 
-@test "the examples of the manual do what they say" {
-    local page=$BATS_TEST_DIRNAME/../man/qcow2-check.1 line code n=0
-    base
-    imgtool l2 image.qcow2 4k ^0x10000000000
-    mv image.qcow2 disk.qcow2
-    while read -r line; do
-        code=0
-        # shellcheck disable=SC2086
-        $line >out 2>err || code=$?
-        n=$((n + 1))
-        case $line in
-        *--undo-file*) [ "$code" -eq 0 ] ;;
-        *--undo*) [ "$code" -eq 0 ] && [ ! -s err ] ;;
-        *) [ "$code" -eq 2 ] ;;
-        esac || fail "exit $code: $line: $(cat err)"
-    done < <(sed -n '/^\.SH EXAMPLES/,/^\.SH SEE/{s/\\-/-/g;/^qcow2 /p;}' "$page")
-    [ "$n" -eq 8 ]
-}
-
 # --- the damages of the recordings, whose text stands in tests/transcripts ---------------
 
 # The image of the transcripts, as it stood there: one snapshot.

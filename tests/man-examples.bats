@@ -22,11 +22,11 @@ examples() {
 }
 
 @test "every page of a command has two examples of it at least" {
-    for page in "$man"/qcow2-*.1; do
-        command=$(basename "$page" .1)
-        n=$(examples --list "$page" | grep -c "qcow2 ${command#qcow2-}\>")
+    examples --count "$man"/qcow2-*.1 >counts
+    grep -q 'qcow2-create.1 ' counts
+    while read -r page n; do
         [ "$n" -ge 2 ] || fail "$page: $n examples"
-    done
+    done <counts
 }
 
 @test "every example of --help runs" {

@@ -66,6 +66,15 @@ break_image() { # FILE
     imgtool l2 "$1" 2M 0x8000000100000000
 }
 
+# Somebody has the image open for writing, until the example has ended.
+in_use() { # FILE
+    mkfifo "$BIN/hold"
+    qcow2 io "$1" <>"$BIN/hold" >"$BIN/said" 2>&1 &
+    echo "$!" >"$BIN/user.pid"
+    echo 'write 0 512' >"$BIN/hold"
+    until grep -q wrote "$BIN/said"; do sleep 0.05; done
+}
+
 # program NAME LINE...: a program that does these lines.
 program() {
     local name=$1
@@ -275,4 +284,66 @@ page_qcow2_vet() {
 page_help_vet() {
     image upload.qcow2
     raw upload.img
+}
+
+# --- qcow2-repair ---------------------------------------------------------------------
+
+page_repair() {
+    page_qcow2_check
+}
+
+page_repair_locked() {
+    image disk.qcow2
+    in_use disk.qcow2
+}
+
+page_repair_dirty() {
+    image disk.qcow2
+    imgtool refcount disk.qcow2 "$(($(imgtool l2 disk.qcow2 64k) & 0xfffffffffffe00))" 0
+    imgtool field disk.qcow2 incompatible_features 1
+}
+
+page_repair_leaks() {
+    page_qcow2_check_leak
+}
+
+page_repair_corrupt() {
+    image disk.qcow2
+    imgtool l2 disk.qcow2 2M 0x8000000000000000
+    imgtool field disk.qcow2 incompatible_features 2
+}
+
+page_repair_lost() {
+    image disk.qcow2
+    cp disk.qcow2 backup.qcow2
+    break_image disk.qcow2
+}
+
+page_repair_truncated() {
+    image disk.qcow2
+    truncate -s 400k disk.qcow2
+}
+
+page_repair_field() {
+    image disk.qcow2
+    imgtool field disk.qcow2 l1_table_offset 0x70000
+}
+
+page_repair_header() {
+    image disk.qcow2
+    cp disk.qcow2 older.qcow2
+    io disk.qcow2 'write -P 5 12M 64k'
+    dd if=/dev/zero of=disk.qcow2 bs=512 count=1 conv=notrunc status=none
+}
+
+page_repair_spoiled() {
+    image disk.qcow2 -c
+    imgtool spoil disk.qcow2
+}
+
+page_repair_moved() {
+    image base.qcow2
+    overlay disk.qcow2 base.qcow2
+    mkdir images
+    mv base.qcow2 images
 }

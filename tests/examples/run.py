@@ -13,12 +13,13 @@ in a comment before it:  .\\" files: NAME  or, without one, by the page (page_qc
 .\\" files: same  goes on where the block before it has ended.
 
     run.py PROGRAM PAGE...      prints what is wrong; the last line says how many were run
-    run.py --list PAGE...       prints the commands
+    run.py --count PAGE...      prints how many examples of its command a page has: PAGE N
 """
 
 import concurrent.futures
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -116,36 +117,54 @@ def shell(script, env, folder):
     return done.returncode, done.stdout
 
 
+def end_user(folder):
+    """Who has an image open for an example is not needed any more."""
+    pid = os.path.join(folder, "bin", "user.pid")
+    if os.path.exists(pid):
+        with open(pid, encoding="ascii") as f:
+            os.kill(int(f.read()), signal.SIGTERM)
+
+
 def play(program, chain):
     """Runs blocks that share a folder. Returns (number of commands, what is wrong)."""
-    first, count = chain[0], 0
     with tempfile.TemporaryDirectory(prefix="examples.") as folder:
         env = environment(program, folder)
-        name = "page_" + first.files.replace("-", "_")
-        code, said = shell(f". {HERE}/files.bash && {name}", env, folder)
-        if code:
-            return 0, f"{first.page}:{first.line}: {name} of files.bash: exit {code}\n{said}"
-        for block in chain:
-            commands = block.commands()
-            for i, (command, shown) in enumerate(commands):
-                asks = i + 1 < len(commands) and commands[i + 1][0] == "echo $?"
-                before = code
-                code, said = shell(f"(exit {before}); {command}", env, folder)
-                count += 1
-                if code and not asks:
-                    return count, f"{block.page}:{block.line}: $ {command}\nexit {code}\n{said}"
-                said += "\n" if said and not said.endswith("\n") else ""
-                if shown and not re.fullmatch(pattern_of(shown), masked(said)):
-                    return count, (f"{block.page}:{block.line}: $ {command}\nshown:\n" +
-                                   "\n".join(shown) + f"\nprinted:\n{said}")
+        try:
+            return play_in(folder, env, chain)
+        finally:
+            end_user(folder)
+
+
+def play_in(folder, env, chain):
+    """The same, in a folder."""
+    first, count = chain[0], 0
+    name = "page_" + first.files.replace("-", "_")
+    code, said = shell(f". {HERE}/files.bash && {name}", env, folder)
+    if code:
+        return 0, f"{first.page}:{first.line}: {name} of files.bash: exit {code}\n{said}"
+    for block in chain:
+        commands = block.commands()
+        for i, (command, shown) in enumerate(commands):
+            asks = i + 1 < len(commands) and commands[i + 1][0] == "echo $?"
+            before = code
+            code, said = shell(f"(exit {before}); {command}", env, folder)
+            count += 1
+            if code and not asks:
+                return count, f"{block.page}:{block.line}: $ {command}\nexit {code}\n{said}"
+            said += "\n" if said and not said.endswith("\n") else ""
+            if shown and not re.fullmatch(pattern_of(shown), masked(said)):
+                return count, (f"{block.page}:{block.line}: $ {command}\nshown:\n" +
+                               "\n".join(shown) + f"\nprinted:\n{said}")
     return count, ""
 
 
 def main():
-    if sys.argv[1] == "--list":
+    if sys.argv[1] == "--count":
         for path in sys.argv[2:]:
-            for block in (b for chain in blocks(path) for b in chain):
-                print("\n".join(command for command, _ in block.commands()))
+            name = os.path.basename(path).rsplit(".", 1)[0]
+            word = re.compile(rf"\b{name.replace('-', ' ')}\b")
+            print(path, sum(bool(word.search(command)) for chain in blocks(path)
+                            for block in chain for command, _ in block.commands()))
         return 0
     program = os.path.abspath(sys.argv[1])
     chains = [chain for path in sys.argv[2:] for chain in blocks(path)]
