@@ -7,10 +7,13 @@ EXTRA_DIST += \
 	scripts/bench_cases.py \
 	scripts/bench_growth.py \
 	scripts/bench_page.py \
+	scripts/check-32bit \
+	scripts/check-big-endian \
 	scripts/check-code \
 	scripts/check-layers \
 	scripts/check-library \
 	scripts/cppcheck-suppressions \
+	scripts/foreign.bash \
 	scripts/lint \
 	scripts/real-users \
 	scripts/real_users.py \

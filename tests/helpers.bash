@@ -37,10 +37,10 @@ imgtool() {
     python3 -S "$IMGTOOL" "$@" # it needs nothing that is installed besides Python itself
 }
 
-# Neither built with a sanitizer nor run under a checker: these need address space of their
-# own, so it cannot be limited.
+# Neither built with a sanitizer nor run under a checker or by an emulator: these need address
+# space of their own, so it cannot be limited.
 is_bare_program() {
-    [ "$(head -c 4 "$QCOW2" | tail -c 3)" = ELF ] &&
+    [ -z "${Q2_TEST_EMULATED:-}" ] && [ "$(head -c 4 "$QCOW2" | tail -c 3)" = ELF ] &&
         ! grep -qa -e __asan_init -e __ubsan_handle "$QCOW2"
 }
 

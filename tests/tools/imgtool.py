@@ -217,6 +217,7 @@ def cmd_snapshot(args):
         "l1_size": (8, ">I"),
         "id_size": (12, ">H"),
         "name_size": (14, ">H"),
+        "date": (16, ">Q"),
         "vm_state_size": (32, ">I"),
         "extra_size": (36, ">I"),
         "disk_size": (48, ">Q"),
