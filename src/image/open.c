@@ -13,12 +13,21 @@
 #include "image/probe.h"
 #include "image/raw.h"
 
+// A file that a writer lets nobody resize is no image that is being made: those who make
+// one grow it.
+static bool may_share_raw(const struct q2_open_options *o)
+{
+    return o->beside_writer && !o->writable && !o->unsafe_share;
+}
+
 static enum q2_lock_mode lock_mode(const struct q2_open_options *o)
 {
     if (o->writable)
         return Q2_LOCK_WRITE;
     if (o->unsafe_share)
         return Q2_LOCK_SHARED;
+    if (may_share_raw(o) && o->format && strcmp(o->format, "raw") == 0)
+        return Q2_LOCK_RAW;
     return o->image_only ? Q2_LOCK_METADATA : Q2_LOCK_READ;
 }
 
@@ -27,14 +36,16 @@ static struct q2_file_options file_options(const struct q2_open_options *o)
     struct q2_file_options fo = o->file;
     fo.writable = o->writable;
     fo.lock = lock_mode(o);
+    fo.locking = o->runtime ? o->runtime->locking : Q2_LOCKING_AUTO;
     return fo;
 }
 
 static int open_data_file(struct q2_image *img, const struct q2_open_options *o,
                           struct q2_error *err)
 {
-    const struct q2_file_options fo = file_options(o);
+    struct q2_file_options fo = file_options(o);
     const char *given = o->runtime ? o->runtime->data_file : NULL;
+    fo.locking = o->runtime ? o->runtime->data_file_locking : Q2_LOCKING_AUTO;
     if (q2_image_has_data_file(img))
         return q2_data_file_open(img, given, &fo, err);
     if (given)
@@ -44,7 +55,7 @@ static int open_data_file(struct q2_image *img, const struct q2_open_options *o,
     return 0;
 }
 
-static int open_qcow2(struct q2_io *io, const struct q2_open_options *o,
+static int open_image(struct q2_io *io, const struct q2_open_options *o,
                       struct q2_disk **out, struct q2_error *err)
 {
     struct q2_image *img;
@@ -68,6 +79,17 @@ static int open_qcow2(struct q2_io *io, const struct q2_open_options *o,
     }
     *out = &img->disk;
     return 0;
+}
+
+static int open_qcow2(struct q2_io *io, const struct q2_open_options *o,
+                      struct q2_disk **out, struct q2_error *err)
+{
+    int ret = open_image(io, o, out, err);
+    if (ret != -EUCLEAN || !o->clean)
+        return ret;
+    *err = (struct q2_error)Q2_ERROR_INIT;
+    ret = o->clean(o->opaque, io, err);
+    return ret < 0 ? ret : open_image(io, o, out, err);
 }
 
 static int set_path(struct q2_disk *d, const char *path, struct q2_error *err)
@@ -114,16 +136,44 @@ static int open_format(struct q2_io *io, const char *path,
     return 0;
 }
 
+// Somebody writes to the file, whose format is not given. If it turns out to be raw, that
+// is no obstacle; else err stays as it is.
+static int open_beside_writer(const char *path, struct q2_file_options fo,
+                              const struct q2_windows *windows, struct q2_io **out,
+                              struct q2_error *err)
+{
+    struct q2_error ignored = Q2_ERROR_INIT;
+    const char *format;
+    fo.lock = Q2_LOCK_RAW;
+    if (q2_window_open_file(path, &fo, windows, out, &ignored) < 0)
+        return err->code;
+    if (q2_probe(*out, &format, &ignored) < 0 || strcmp(format, "raw") != 0) {
+        q2_io_close(*out);
+        return err->code;
+    }
+    *err = (struct q2_error)Q2_ERROR_INIT;
+    return 0;
+}
+
+static int open_file(const char *path, const struct q2_open_options *o,
+                     struct q2_io **out, struct q2_error *err)
+{
+    const struct q2_file_options fo = file_options(o);
+    const struct q2_windows *windows = o->runtime ? &o->runtime->windows : NULL;
+    int ret = q2_window_open_file(path, &fo, windows, out, err);
+    return ret == -EAGAIN && !o->format && may_share_raw(o)
+               ? open_beside_writer(path, fo, windows, out, err)
+               : ret;
+}
+
 static int open_layer(const char *name, const struct q2_open_options *o,
                       struct q2_disk **out, struct q2_error *err)
 {
     const char *path;
     struct q2_io *io;
-    const struct q2_file_options fo = file_options(o);
     int ret = q2_path_plain(name, &path, err);
     if (ret == 0)
-        ret = q2_window_open_file(path, &fo, o->runtime ? &o->runtime->windows : NULL,
-                                  &io, err);
+        ret = open_file(path, o, &io, err);
     if (ret < 0)
         return ret;
     ret = open_format(io, path, o, out, err);

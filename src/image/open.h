@@ -24,12 +24,19 @@ struct q2_open_options {
     bool need_key;        // with metadata_only: the key is asked for all the same
     bool no_key;          // guest data will not be read: encrypted layers stay locked
     bool unsafe_share;    // -U
+    bool beside_writer;   // a raw disk is read although somebody may write to it, as QEMU
+                          // does it
     const char *snapshot; // read this internal snapshot (name, id, or
                           // "snapshot.id=..,snapshot.name=..") in place of the active
                           // state; NULL: active
+    // Called for a dirty image that is to be written, with its file, under its lock; then
+    // it is opened once more. NULL: a dirty image is refused with -EUCLEAN. Counts for
+    // the top layer.
+    int (*clean)(void *opaque, struct q2_io *io, struct q2_error *err);
+    void *opaque;
     const struct q2_runtime *runtime; // NULL: the defaults; counts for the top layer
-    struct q2_file_options file; // direct, sync_writes, no_flush, sequential; lock and
-                                 // writable are set by open
+    struct q2_file_options file; // direct, sync_writes, no_flush, sequential; the rest is
+                                 // set by open
 };
 
 // Errors are worded as qemu-img does: "Could not open 'x': ...".

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdlib.h>
 
 #include "check/repair.h"
 
@@ -35,8 +34,7 @@ static int repair(struct q2_io *io, struct damage *found, struct q2_error *err)
     *found = (struct damage){.leaks = scan.leaks, .corruptions = scan.corruptions};
     bool dirty = (scan.header.incompatible_features & Q2_INCOMPAT_DIRTY) != 0;
     q2_scan_clear(&scan);
-    // File systems have that error, too; and another program may have been faster.
-    if (!dirty)
+    if (!dirty) // file systems have that error, too
         return q2_fail(err, -EUCLEAN, "Structure needs cleaning");
     ret = q2_plan_make(&plan, io, Q2_REPAIR_MODE_ALL, 0, false, NULL, err);
     if (ret < 0)
@@ -46,24 +44,21 @@ static int repair(struct q2_io *io, struct damage *found, struct q2_error *err)
     return ret;
 }
 
-static int repair_file(const char *name, const struct q2_open_options *o,
-                       struct damage *found, struct q2_error *err)
+struct cleaning {
+    const char *path;
+    const struct q2_monitor *monitor;
+};
+
+static int clean(void *opaque, struct q2_io *io, struct q2_error *err)
 {
-    struct q2_file_options fo = o->file;
-    struct q2_io *io;
-    char *path;
-    int ret = q2_backing_path("", name, &path, err); // without "file:"
-    if (ret < 0)
-        return ret;
-    fo.writable = true;
-    fo.lock = Q2_LOCK_WRITE;
-    ret = q2_window_open_file(path, &fo, o->runtime ? &o->runtime->windows : NULL, &io,
-                              err);
-    free(path);
-    if (ret < 0)
-        return ret;
-    ret = repair(io, found, err);
-    q2_io_close(io);
+    const struct cleaning *c = opaque;
+    struct damage found;
+    int ret = repair(io, &found, err);
+    if (ret == 0)
+        q2_monitor_warn(c->monitor,
+                        "'%s': image was not closed cleanly: repaired (%" PRIu64
+                        " leaks, %" PRIu64 " errors)",
+                        c->path, found.leaks, found.corruptions);
     return ret;
 }
 
@@ -71,22 +66,12 @@ int q2_open_rw(const char *path, const struct q2_open_options *o,
                const struct q2_monitor *monitor, struct q2_disk **out,
                struct q2_error *err)
 {
+    struct cleaning cleaning = {.path = path, .monitor = monitor};
     struct q2_open_options writable = *o;
-    struct damage found;
     writable.writable = true;
+    writable.clean = clean;
+    writable.opaque = &cleaning;
     int ret = q2_disk_open(path, &writable, out, err);
-    // Whatever else keeps an image from being written comes first.
-    if (ret == -EUCLEAN) {
-        *err = (struct q2_error)Q2_ERROR_INIT;
-        ret = repair_file(path, o, &found, err);
-        if (ret < 0)
-            return q2_context(err, "Could not open '%s'", path);
-        q2_monitor_warn(monitor,
-                        "'%s': image was not closed cleanly: repaired (%" PRIu64
-                        " leaks, %" PRIu64 " errors)",
-                        path, found.leaks, found.corruptions);
-        ret = q2_disk_open(path, &writable, out, err);
-    }
     if (ret == 0)
         (*out)->monitor = monitor;
     return ret;
