@@ -146,7 +146,7 @@ static int bench(const struct q2_command_line *line, struct q2_error *err)
 {
     struct settings *s = line->settings;
     struct q2_bench *b = &s->bench;
-    struct q2_open_options options = {.writable = b->write};
+    struct q2_open_options options = {.writable = b->write, .beside_writer = true};
     struct q2_progress progress;
     struct q2_error ignored = Q2_ERROR_INIT;
     struct q2_disk *d;

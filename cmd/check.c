@@ -169,8 +169,7 @@ static int check_layers(const struct q2_command_line *line, struct q2_check_sett
         if (!s->common->json && !s->common->quiet)
             printf("\nBacking file '%s':\n", chain.path);
         s->request.path = s->shown = chain.path;
-        s->request.data_file = NULL;
-        s->request.windows = NULL;
+        s->request.runtime = NULL;
         s->request.format = chain.format;
         code = worse(code, check_layer(line, s, &chain, &more, err));
     }
@@ -217,7 +216,7 @@ static int check_run(struct q2_command_line *line, struct q2_error *err)
     int ret = q2_check_options_parse(line, &s, err);
     int status = ret < 0;
     if (ret == 0 && s.undo)
-        status = q2_check_undo(s.name.path, s.request.windows, s.undo, err) < 0;
+        status = q2_check_undo(&s.request, s.undo, err) < 0;
     else if (ret == 0)
         status = check_images(line, &s, err);
     q2_image_name_clear(&s.name);

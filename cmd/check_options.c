@@ -148,8 +148,7 @@ static int take_name(const struct q2_command_line *line, struct q2_check_setting
         return refuse_share(text, err);
     s->request.shared = c->shared || s->name.force_share == Q2_ON;
     s->request.path = s->name.path;
-    s->request.windows = &s->name.runtime.windows;
-    s->request.data_file = s->name.runtime.data_file;
+    s->request.runtime = &s->name.runtime;
     s->shown = text;
     s->request.format = s->name.format;
     return 0;

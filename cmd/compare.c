@@ -54,7 +54,7 @@ static int open_images(const struct q2_command_line *line, const struct settings
 {
     const struct q2_common_options *c = &line->common;
     const char *const formats[2] = {c->format, s->second_format};
-    struct q2_open_options options = {.unsafe_share = c->shared};
+    struct q2_open_options options = {.unsafe_share = c->shared, .beside_writer = true};
     int rc = q2_value_cache(c->source_cache, true, &options.file, err);
     options.file.sequential = true;
     for (int i = 0; !rc && i < 2; i++) {

@@ -127,7 +127,8 @@ static int run_copy(struct copy *c, const struct q2_command_line *line,
                     struct q2_error *err)
 {
     const struct q2_dd_settings *s = c->s;
-    const struct q2_open_options options = {.file = {.sequential = true}};
+    const struct q2_open_options options = {.beside_writer = true,
+                                            .file = {.sequential = true}};
     const char *path = s->output;
     bool to_stream = q2_is_stream(s->output) && !s->no_create;
     int rc = q2_open_source(line, s->input, &options, &c->in, most_input(line, s), c->mon,

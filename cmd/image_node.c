@@ -49,16 +49,20 @@ static int take_aio(const struct tree *t, const char *prefix)
     return 0;
 }
 
-// Locks are always tried; a file that cannot be locked is used without.
 static int take_locking(const struct tree *t, const char *prefix)
 {
+    static const char *const names[] = {
+        [Q2_LOCKING_AUTO] = "auto", [Q2_LOCKING_ON] = "on", [Q2_LOCKING_OFF] = "off"};
     const struct q2_pair *p = q2_pairs_take(t->pairs, prefix, "locking");
-    if (!p || (p->value && (!strcmp(p->value, "auto") || !strcmp(p->value, "on"))))
-        return 0;
-    if (p->value && !strcmp(p->value, "off"))
-        return q2_fail(t->err, -ENOTSUP, "locking=off is not supported");
+    const char *value = p ? p->value : "auto";
+    for (unsigned i = 0; value && i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcmp(value, names[i]) == 0) {
+            t->out->runtime.locking = (enum q2_locking)i;
+            return 0;
+        }
+    }
     return q2_fail(t->err, -EINVAL, "invalid parameter value: %s",
-                   p->value ? p->value : "null");
+                   value ? value : "null");
 }
 
 static int refuse_unused(const struct tree *t, const char *prefix, const char *driver)
@@ -185,6 +189,7 @@ static int take_data_file(const struct tree *t, const char *above)
         rc = q2_fail(t->err, -ENOTSUP,
                      "A data file that is a part of another file is not supported");
     t->out->runtime.data_file = t->out->data_file->path;
+    t->out->runtime.data_file_locking = t->out->data_file->runtime.locking;
     return rc;
 }
 

@@ -61,6 +61,7 @@ static int open_disk(struct q2_shell *shell, struct q2_image_name *name,
     struct q2_open_options options = {
         .writable = !mode->read_only && !mode->temporary,
         .unsafe_share = mode->shared,
+        .beside_writer = true,
         .runtime = &name->runtime,
         .file = {.direct = mode->direct, .no_flush = mode->no_flush},
     };

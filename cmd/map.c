@@ -100,7 +100,7 @@ static int print_map(struct q2_disk *d, struct settings *s, bool json,
 static int map_image(struct q2_command_line *line, struct settings *s,
                      struct q2_error *err)
 {
-    const struct q2_open_options options = {.writable = false};
+    const struct q2_open_options options = {.beside_writer = true};
     struct q2_progress progress;
     struct q2_disk *d;
     int rc = q2_open_operand(line, line->operands[0], &options, NULL, &d, err);

@@ -129,7 +129,8 @@ static int measure_as(const struct q2_command_line *line, struct q2_new_image *i
 static int measure(struct q2_command_line *line, struct q2_error *err)
 {
     const struct settings *s = line->settings;
-    const struct q2_open_options options = {.snapshot = s->snapshot};
+    const struct q2_open_options options = {.snapshot = s->snapshot,
+                                            .beside_writer = true};
     struct q2_new_image image = {.format = s->target_format, .measures = true};
     struct q2_disk *source = NULL;
     int rc = check_line(line, err);

@@ -49,8 +49,10 @@ struct q2_runtime {
     // Bounds of the metadata caches in bytes; 0: the defaults.
     uint64_t l2_cache_size, refcount_cache_size, cache_size;
     struct q2_windows windows; // the image is a part of the file
+    enum q2_locking locking;
     const char *data_file; // in place of the data file that the header names; NULL: not
-    bool backing_off;      // backing=null: the image is opened without its backing file
+    enum q2_locking data_file_locking;
+    bool backing_off; // backing=null: the image is opened without its backing file
     // What unlocks an encrypted image; not owned. Looked at where guest data are needed.
     const struct q2_secrets *secrets;
     const char *encrypt_format;     // "luks", "aes": the header must agree; NULL: any

@@ -109,7 +109,7 @@ static int wrap(int fd, const char *path, const struct q2_file_options *options,
 
     int ret = check_type(fd, path, &st, err);
     if (ret == 0)
-        ret = q2_lock_take(fd, options->lock, path, err);
+        ret = q2_lock_take(fd, options->lock, options->locking, path, err);
     if (ret < 0)
         return ret;
 

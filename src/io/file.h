@@ -12,6 +12,14 @@ enum q2_lock_mode {
     Q2_LOCK_READ,     // reads guest data; no writer may be there
     Q2_LOCK_SHARED,   // -U: reads beside a writer
     Q2_LOCK_WRITE,
+    Q2_LOCK_RAW, // reads a raw disk beside a writer, but not while it grows or shrinks
+};
+
+// Whether locks are taken at all.
+enum q2_locking {
+    Q2_LOCKING_AUTO, // where the file system knows them
+    Q2_LOCKING_ON,   // an error where it does not
+    Q2_LOCKING_OFF,
 };
 
 struct q2_file_options {
@@ -21,6 +29,7 @@ struct q2_file_options {
     bool no_flush;    // flush does nothing: cache mode unsafe
     bool sequential;  // tell the kernel that it will be read front to back
     enum q2_lock_mode lock;
+    enum q2_locking locking;
 };
 
 // Opens an existing file. Errors as qemu-img words them: "Could not open 'x': No such

@@ -24,15 +24,17 @@ static const char *const permission_names[N_PERMISSIONS] = {
 struct lock_set {
     unsigned used;
     unsigned unshared;
+    unsigned refused; // somebody else who uses it is in the way; not locked itself
 };
 
 static const struct lock_set lock_sets[] = {
-    [Q2_LOCK_NONE] = {0, 0},
-    [Q2_LOCK_METADATA] = {0, BIT(WRITE) | BIT(RESIZE)},
-    [Q2_LOCK_READ] = {BIT(CONSISTENT_READ), BIT(WRITE) | BIT(RESIZE)},
-    [Q2_LOCK_SHARED] = {BIT(CONSISTENT_READ), 0},
+    [Q2_LOCK_NONE] = {0, 0, 0},
+    [Q2_LOCK_METADATA] = {0, BIT(WRITE) | BIT(RESIZE), 0},
+    [Q2_LOCK_READ] = {BIT(CONSISTENT_READ), BIT(WRITE) | BIT(RESIZE), 0},
+    [Q2_LOCK_SHARED] = {BIT(CONSISTENT_READ), 0, 0},
     [Q2_LOCK_WRITE] = {BIT(CONSISTENT_READ) | BIT(WRITE) | BIT(RESIZE),
-                       BIT(WRITE) | BIT(RESIZE)},
+                       BIT(WRITE) | BIT(RESIZE), 0},
+    [Q2_LOCK_RAW] = {BIT(CONSISTENT_READ), 0, BIT(RESIZE)},
 };
 
 static int lock_call(int fd, int command, short type, off_t byte, struct flock *lock)
@@ -79,44 +81,48 @@ static int conflict(const char *sharing, int permission, const char *name,
     return q2_hint(err, "Is another process using the image [%s]?", name);
 }
 
-// -EAGAIN: somebody holds a write lock on a byte, which QEMU never does. Any other error:
-// the file system knows no such locks.
-static int lock_bytes(int fd, const struct lock_set *set, const char *name,
-                      struct q2_error *err)
+// The bytes of one row. -EAGAIN: somebody holds a write lock on one, which QEMU never
+// does. Any other error: the file system knows no such locks.
+static int lock_row(int fd, unsigned permissions, off_t base, enum q2_locking locking,
+                    const char *name, struct q2_error *err)
 {
     for (int i = 0; i < N_PERMISSIONS; i++) {
-        int ret = 0;
-        if (set->used & BIT(i))
-            ret = lock_byte(fd, USED_BASE + i);
-        if (ret == 0 && (set->unshared & BIT(i)))
-            ret = lock_byte(fd, UNSHARED_BASE + i);
+        int ret = permissions & BIT(i) ? lock_byte(fd, base + i) : 0;
         if (ret == -EAGAIN || ret == -EACCES)
             return conflict("", i, name, err);
+        if (ret < 0 && locking == Q2_LOCKING_ON)
+            return q2_fail_errno(err, ret, "Failed to lock byte %lld",
+                                 (long long)base + i);
         if (ret < 0)
             return 0;
     }
     return 0;
 }
 
-static int test_bytes(int fd, const struct lock_set *set, const char *name,
-                      struct q2_error *err)
+static int test_row(int fd, unsigned permissions, off_t base, const char *sharing,
+                    const char *name, struct q2_error *err)
 {
     for (int i = 0; i < N_PERMISSIONS; i++) {
-        if ((set->used & BIT(i)) && test_byte(fd, UNSHARED_BASE + i) < 0)
-            return conflict("", i, name, err);
-        if ((set->unshared & BIT(i)) && test_byte(fd, USED_BASE + i) < 0)
-            return conflict("shared ", i, name, err);
+        if ((permissions & BIT(i)) && test_byte(fd, base + i) < 0)
+            return conflict(sharing, i, name, err);
     }
     return 0;
 }
 
-int q2_lock_take(int fd, enum q2_lock_mode mode, const char *name, struct q2_error *err)
+int q2_lock_take(int fd, enum q2_lock_mode mode, enum q2_locking locking,
+                 const char *name, struct q2_error *err)
 {
     const struct lock_set *set = &lock_sets[mode];
+    if (locking == Q2_LOCKING_OFF)
+        return 0;
 
-    int ret = lock_bytes(fd, set, name, err);
+    int ret = lock_row(fd, set->used, USED_BASE, locking, name, err);
     if (ret == 0)
-        ret = test_bytes(fd, set, name, err);
+        ret = lock_row(fd, set->unshared, UNSHARED_BASE, locking, name, err);
+    if (ret == 0)
+        ret = test_row(fd, set->used, UNSHARED_BASE, "", name, err);
+    if (ret == 0)
+        ret = test_row(fd, set->unshared | set->refused, USED_BASE, "shared ", name, err);
     if (ret < 0)
         unlock_all(fd);
     return ret;

@@ -34,15 +34,17 @@ static enum q2_lock_mode lock_for_reading(const struct q2_check_request *r)
     return r->shared ? Q2_LOCK_SHARED : Q2_LOCK_READ;
 }
 
-static int open_file(const struct q2_check_request *r, struct q2_io **io,
+static int open_file(const struct q2_check_request *r, bool writable, struct q2_io **io,
                      struct q2_error *err)
 {
-    bool writable = r->repair && !r->dry_run;
+    const struct q2_runtime *runtime = r->runtime;
     const struct q2_file_options options = {
         .writable = writable,
         .lock = writable ? Q2_LOCK_WRITE : lock_for_reading(r),
+        .locking = runtime ? runtime->locking : Q2_LOCKING_AUTO,
     };
-    return q2_window_open_file(r->path, &options, r->windows, io, err);
+    return q2_window_open_file(r->path, &options, runtime ? &runtime->windows : NULL, io,
+                               err);
 }
 
 // All data is to be read: opens the file it is in, if it is another one. What the header
@@ -50,10 +52,13 @@ static int open_file(const struct q2_check_request *r, struct q2_io **io,
 static int open_data(const struct q2_check_request *r, struct target *t,
                      struct q2_error *err)
 {
-    const struct q2_file_options options = {.lock = lock_for_reading(r)};
+    const struct q2_file_options options = {
+        .lock = lock_for_reading(r),
+        .locking = r->runtime ? r->runtime->data_file_locking : Q2_LOCKING_AUTO,
+    };
     struct q2_error ignored = Q2_ERROR_INIT;
     struct q2_header header;
-    const char *path = r->data_file;
+    const char *path = r->runtime ? r->runtime->data_file : NULL;
     int ret = 0;
     if (!r->read_data)
         return 0;
@@ -227,7 +232,7 @@ int q2_check(const struct q2_check_request *r, const struct q2_monitor *mon,
     struct q2_check_progress progress;
     q2_check_progress_start(&progress, mon);
     *out = (struct q2_check_report){0};
-    int ret = open_file(r, &t.io, err);
+    int ret = open_file(r, r->repair && !r->dry_run, &t.io, err);
     if (ret == 0) {
         ret = check_open(r, &t, &progress, out, err);
         q2_io_close(t.data.file);
@@ -236,15 +241,14 @@ int q2_check(const struct q2_check_request *r, const struct q2_monitor *mon,
     return ret < 0 ? q2_context(err, "Could not open '%s'", r->path) : 0;
 }
 
-int q2_check_undo(const char *path, const struct q2_windows *windows,
-                  const char *undo_file, struct q2_error *err)
+int q2_check_undo(const struct q2_check_request *r, const char *undo_file,
+                  struct q2_error *err)
 {
-    const struct q2_file_options options = {.writable = true, .lock = Q2_LOCK_WRITE};
     struct q2_io *io;
-    int ret = q2_window_open_file(path, &options, windows, &io, err);
+    int ret = open_file(r, true, &io, err);
     if (ret < 0)
-        return q2_context(err, "Could not open '%s'", path);
+        return q2_context(err, "Could not open '%s'", r->path);
     ret = q2_undo_restore(undo_file, io, err);
     q2_io_close(io);
-    return ret < 0 ? q2_context(err, "Could not undo the repair of '%s'", path) : 0;
+    return ret < 0 ? q2_context(err, "Could not undo the repair of '%s'", r->path) : 0;
 }

@@ -5,16 +5,17 @@
 
 #include "base/monitor.h"
 #include "check/repair.h"
-#include "io/window.h"
+#include "image/runtime.h"
 #include "ops/check_edits.h"
 
 struct q2_check_request {
     const char *path;
-    const struct q2_windows *windows; // over the file at path; NULL: none
-    const char *format;               // NULL: probed
-    bool shared;                      // -U
-    bool read_data;        // read every data cluster, inflate every compressed one
-    const char *data_file; // in place of the data file that the header names; NULL: not
+    // How its file and its data file are opened; NULL: as ever. The rest of it is of no
+    // use.
+    const struct q2_runtime *runtime;
+    const char *format; // NULL: probed
+    bool shared;        // -U
+    bool read_data;     // read every data cluster, inflate every compressed one
     bool repair;
     enum q2_repair_mode mode;
     uint64_t clear_features; // unknown incompatible feature bits to clear
@@ -48,8 +49,8 @@ int q2_check(const struct q2_check_request *request, const struct q2_monitor *mo
              struct q2_check_report *out, struct q2_error *err);
 void q2_check_clear(struct q2_check_report *report);
 
-// Takes the repair of undo_file back. windows: as in a request.
-int q2_check_undo(const char *path, const struct q2_windows *windows,
-                  const char *undo_file, struct q2_error *err);
+// Takes the repair of undo_file back. Of the request, path and runtime count.
+int q2_check_undo(const struct q2_check_request *request, const char *undo_file,
+                  struct q2_error *err);
 
 #endif

@@ -95,6 +95,7 @@ int q2_info_read(const char *path, const char *format, bool shared,
                                       .no_backing = true,
                                       .image_only = true,
                                       .unsafe_share = shared,
+                                      .beside_writer = true,
                                       .runtime = runtime};
     struct q2_disk *d;
     int rc = q2_disk_open(path, &options, &d, err);

@@ -324,16 +324,17 @@ static void extents(void)
     q2_io_close(io);
 }
 
-static const char *lock_names[] = {"none", "metadata", "read", "shared", "write"};
+static const char *lock_names[] = {"none", "metadata", "read", "shared", "write", "raw"};
 
 // Which two may be there at the same time; [first][second].
-static const char *lock_conflicts[5][5] = {
-    {"", "", "", "", ""},
-    {"", "", "", "", "Failed to get \"write\" lock"},
-    {"", "", "", "", "Failed to get \"write\" lock"},
-    {"", "", "", "", ""},
+static const char *lock_conflicts[6][6] = {
+    {"", "", "", "", "", ""},
+    {"", "", "", "", "Failed to get \"write\" lock", ""},
+    {"", "", "", "", "Failed to get \"write\" lock", ""},
+    {"", "", "", "", "", ""},
     {"", "Failed to get shared \"write\" lock", "Failed to get shared \"write\" lock", "",
-     "Failed to get \"write\" lock"},
+     "Failed to get \"write\" lock", "Failed to get shared \"resize\" lock"},
+    {"", "", "", "", "", ""},
 };
 
 static void locks(void)
@@ -341,17 +342,17 @@ static void locks(void)
     struct q2_error err = Q2_ERROR_INIT;
 
     write_file("locked", "x");
-    for (unsigned i = 0; i < 25; i++) {
-        struct q2_file_options a = {.lock = i / 5, .writable = i / 5 == Q2_LOCK_WRITE};
-        struct q2_file_options b = {.lock = i % 5, .writable = i % 5 == Q2_LOCK_WRITE};
-        const char *want = lock_conflicts[i / 5][i % 5];
+    for (unsigned i = 0; i < 36; i++) {
+        struct q2_file_options a = {.lock = i / 6, .writable = i / 6 == Q2_LOCK_WRITE};
+        struct q2_file_options b = {.lock = i % 6, .writable = i % 6 == Q2_LOCK_WRITE};
+        const char *want = lock_conflicts[i / 6][i % 6];
         struct q2_io *first = NULL;
         struct q2_io *second = NULL;
         if (q2_file_open("locked", &a, &first, &err) < 0)
             abort();
         int ret = q2_file_open("locked", &b, &second, &err);
-        is_int(ret, *want ? -EAGAIN : 0, "%s beside %s", lock_names[i % 5],
-               lock_names[i / 5]);
+        is_int(ret, *want ? -EAGAIN : 0, "%s beside %s", lock_names[i % 6],
+               lock_names[i / 6]);
         if (ret < 0) {
             is_str(err.message, want, "the message");
             is_str(err.hint, "Is another process using the image [locked]?", "the hint");
