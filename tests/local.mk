@@ -26,6 +26,7 @@ EXTRA_DIST += \
 	$(wildcard $(srcdir)/tests/differential/*.*) \
 	$(wildcard $(srcdir)/tests/transcripts/*.*) \
 	$(wildcard $(srcdir)/tests/options/*.*) \
+	$(wildcard $(srcdir)/tests/locks/*.*) \
 	$(wildcard $(srcdir)/tests/examples/*.*) \
 	$(wildcard $(srcdir)/tests/format/*.*)
 
