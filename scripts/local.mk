@@ -12,6 +12,7 @@ EXTRA_DIST += \
 	scripts/check-code \
 	scripts/check-layers \
 	scripts/check-library \
+	scripts/check-man \
 	scripts/cppcheck-suppressions \
 	scripts/foreign.bash \
 	scripts/lint \
