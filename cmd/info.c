@@ -140,17 +140,20 @@ static int print_human(const struct chain *chain, struct q2_error *err)
 
 static int print_json(const struct chain *chain, bool as_list, struct q2_error *err)
 {
+    struct q2_long_lists lists = {.n = 0};
     json_t *list = json_array();
-    for (unsigned i = 0; i < chain->n; i++) {
-        if (json_array_append_new(list, q2_info_to_json(&chain->images[i]))) {
-            json_decref(list);
-            return q2_fail_memory(err, 0);
-        }
+    int rc = 0;
+    lists.list = calloc(chain->n, Q2_INFO_LONG_LISTS * sizeof(*lists.list));
+    for (unsigned i = 0; !rc && i < chain->n; i++) {
+        if (!lists.list ||
+            json_array_append_new(list, q2_info_to_json(&chain->images[i], &lists)))
+            rc = q2_fail_memory(err, 0);
     }
-    json_t *top = as_list ? list : json_incref(json_array_get(list, 0));
-    int rc = q2_output_json(top);
-    if (!as_list)
-        json_decref(list);
+    if (!rc)
+        rc = q2_output_long_json(json_incref(as_list ? list : json_array_get(list, 0)),
+                                 &lists, err);
+    json_decref(list);
+    free(lists.list);
     return rc;
 }
 

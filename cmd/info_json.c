@@ -11,6 +11,7 @@
 // a whole tree can be built and asked once.
 struct builder {
     bool failed;
+    struct q2_long_lists *lists;
 };
 
 static void put(struct builder *b, json_t *object, const char *key, json_t *value)
@@ -38,6 +39,14 @@ static void add(struct builder *b, json_t *array, json_t *value)
 {
     if (json_array_append_new(array, value))
         b->failed = true;
+}
+
+static json_t *finished(const struct builder *b, json_t *value)
+{
+    if (!b->failed)
+        return value;
+    json_decref(value);
+    return NULL;
 }
 
 // A list of the one node below another.
@@ -81,42 +90,77 @@ static json_t *children(struct builder *b, const struct q2_info *info)
     return list;
 }
 
-static json_t *snapshots(struct builder *b, const struct q2_snapshot *all, unsigned n)
+json_t *q2_snapshot_to_json(const struct q2_snapshot *s)
 {
-    json_t *list = json_array();
-    for (unsigned i = 0; i < n; i++) {
-        const struct q2_snapshot *s = &all[i];
-        json_t *item = json_object();
-        if (s->has_icount && s->icount != UINT64_MAX)
-            put_number(b, item, "icount", s->icount);
-        put_number(b, item, "vm-clock-nsec", s->vm_clock_nsec % 1000000000);
-        put_text(b, item, "name", s->name);
-        put_number(b, item, "date-sec", s->date_sec);
-        put_number(b, item, "date-nsec", s->date_nsec);
-        put_number(b, item, "vm-clock-sec", s->vm_clock_nsec / 1000000000);
-        put_text(b, item, "id", s->id);
-        put_number(b, item, "vm-state-size", s->vm_state_size);
-        add(b, list, item);
-    }
-    return list;
+    struct builder b = {.failed = false};
+    json_t *item = json_object();
+    if (s->has_icount && s->icount != UINT64_MAX)
+        put_number(&b, item, "icount", s->icount);
+    put_number(&b, item, "vm-clock-nsec", s->vm_clock_nsec % 1000000000);
+    put_text(&b, item, "name", s->name);
+    put_number(&b, item, "date-sec", s->date_sec);
+    put_number(&b, item, "date-nsec", s->date_nsec);
+    put_number(&b, item, "vm-clock-sec", s->vm_clock_nsec / 1000000000);
+    put_text(&b, item, "id", s->id);
+    put_number(&b, item, "vm-state-size", s->vm_state_size);
+    return finished(&b, item);
 }
 
-static json_t *bitmaps(struct builder *b, const struct q2_info *info)
+static json_t *bitmap_to_json(const struct q2_bitmap *bitmap)
 {
-    json_t *list = json_array();
-    for (unsigned i = 0; i < info->n_bitmaps; i++) {
-        const struct q2_bitmap *bitmap = &info->bitmaps[i];
-        json_t *item = json_object(), *flags = json_array();
-        if (bitmap->flags & Q2_BITMAP_IN_USE)
-            add(b, flags, json_string("in-use"));
-        if (bitmap->flags & Q2_BITMAP_AUTO)
-            add(b, flags, json_string("auto"));
-        put(b, item, "flags", flags);
-        put_text(b, item, "name", bitmap->name);
-        put_number(b, item, "granularity", UINT64_C(1) << bitmap->granularity_bits);
-        add(b, list, item);
-    }
-    return list;
+    struct builder b = {.failed = false};
+    json_t *item = json_object(), *flags = json_array();
+    if (bitmap->flags & Q2_BITMAP_IN_USE)
+        add(&b, flags, json_string("in-use"));
+    if (bitmap->flags & Q2_BITMAP_AUTO)
+        add(&b, flags, json_string("auto"));
+    put(&b, item, "flags", flags);
+    put_text(&b, item, "name", bitmap->name);
+    put_number(&b, item, "granularity", UINT64_C(1) << bitmap->granularity_bits);
+    return finished(&b, item);
+}
+
+// Where the items of a long list go.
+struct stream {
+    q2_take_item *take;
+    void *to;
+};
+
+static int pass_item(const struct stream *s, json_t *item, struct q2_error *err)
+{
+    return item ? s->take(s->to, item, err) : q2_fail_memory(err, 0);
+}
+
+static int pass_snapshot(void *opaque, struct q2_snapshot *s, struct q2_error *err)
+{
+    return pass_item(opaque, q2_snapshot_to_json(s), err);
+}
+
+static int pass_bitmap(void *opaque, const struct q2_bitmap *b, struct q2_error *err)
+{
+    return pass_item(opaque, bitmap_to_json(b), err);
+}
+
+static int each_snapshot(const void *source, q2_take_item *take, void *to,
+                         struct q2_error *err)
+{
+    return q2_info_each_snapshot(source, pass_snapshot, &(struct stream){take, to}, err);
+}
+
+static int each_bitmap(const void *source, q2_take_item *take, void *to,
+                       struct q2_error *err)
+{
+    return q2_info_each_bitmap(source, pass_bitmap, &(struct stream){take, to}, err);
+}
+
+// A list that is made when it is printed.
+static void put_long_list(struct builder *b, json_t *object, const char *key,
+                          struct q2_long_list list)
+{
+    json_t *place = json_array();
+    list.place = place;
+    put(b, object, key, place);
+    b->lists->list[b->lists->n++] = list;
 }
 
 static json_t *luks_slots(struct builder *b, const struct q2_luks_header *luks)
@@ -189,7 +233,8 @@ static json_t *qcow2_data(struct builder *b, const struct q2_info *info)
         put_bool(b, data, "lazy-refcounts",
                  h->compatible_features & Q2_COMPAT_LAZY_REFCOUNTS);
     if (info->n_bitmaps)
-        put(b, data, "bitmaps", bitmaps(b, info));
+        put_long_list(b, data, "bitmaps",
+                      (struct q2_long_list){.each = each_bitmap, .source = info});
     put_number(b, data, "refcount-bits", UINT64_C(1) << h->refcount_order);
     if (h->data_file)
         put_text(b, data, "data-file", h->data_file);
@@ -220,15 +265,16 @@ static void put_qcow2_tail(struct builder *b, json_t *top, const struct q2_info 
         put_text(b, top, "backing-filename", info->header.backing_file);
 }
 
-json_t *q2_info_to_json(const struct q2_info *info)
+json_t *q2_info_to_json(const struct q2_info *info, struct q2_long_lists *lists)
 {
-    struct builder b = {.failed = false};
+    struct builder b = {.lists = lists};
     json_t *top = json_object();
     put(&b, top, "children", children(&b, info));
     if (info->header.backing_format)
         put_text(&b, top, "backing-filename-format", info->header.backing_format);
     if (info->n_snapshots)
-        put(&b, top, "snapshots", snapshots(&b, info->snapshots, info->n_snapshots));
+        put_long_list(&b, top, "snapshots",
+                      (struct q2_long_list){.each = each_snapshot, .source = info});
     put_number(&b, top, "virtual-size", info->virtual_size);
     put_text(&b, top, "filename", info->title ? info->title : info->filename);
     if (info->is_qcow2)
@@ -239,18 +285,5 @@ json_t *q2_info_to_json(const struct q2_info *info)
         put_qcow2_tail(&b, top, info);
     put_bool(&b, top, "dirty-flag",
              info->header.incompatible_features & Q2_INCOMPAT_DIRTY);
-    if (!b.failed)
-        return top;
-    json_decref(top);
-    return NULL;
-}
-
-json_t *q2_snapshots_to_json(const struct q2_snapshot *all, unsigned n)
-{
-    struct builder b = {.failed = false};
-    json_t *list = snapshots(&b, all, n);
-    if (!b.failed)
-        return list;
-    json_decref(list);
-    return NULL;
+    return finished(&b, top);
 }

@@ -54,7 +54,7 @@ static void print_column(const char *text, int width)
     printf("%*s ", n < width ? width - n : 0, "");
 }
 
-static void print_snapshot(const struct q2_snapshot *s)
+void q2_output_snapshot(const struct q2_snapshot *s)
 {
     char size[Q2_SIZE_TEXT_MAX], date[64] = "", clock[64], icount[32] = "--";
     time_t seconds = (time_t)s->date_sec;
@@ -72,17 +72,25 @@ static void print_snapshot(const struct q2_snapshot *s)
     printf("%8s %19s %15s %10s\n", size, date, clock, icount);
 }
 
-void q2_output_snapshots(const struct q2_snapshot *snapshots, unsigned n)
+void q2_output_snapshot_heading(void)
 {
     printf("Snapshot list:\n%-7s %-16s %8s %19s %15s %10s\n", "ID", "TAG", "VM_SIZE",
            "DATE", "VM_CLOCK", "ICOUNT");
-    for (unsigned i = 0; i < n; i++)
-        print_snapshot(&snapshots[i]);
 }
 
-static void print_qcow2(const struct q2_info *info, const json_t *json)
+static int print_snapshot(void *opaque, struct q2_snapshot *s, struct q2_error *err)
+{
+    (void)opaque;
+    (void)err;
+    q2_output_snapshot(s);
+    return 0;
+}
+
+static int print_qcow2(const struct q2_info *info, const json_t *json,
+                       const struct q2_long_lists *lists, struct q2_error *err)
 {
     const struct q2_header *h = &info->header;
+    int rc = 0;
     if (h->crypt_method)
         printf("encrypted: yes\n");
     printf("cluster_size: %" PRIu64 "\n", q2_header_cluster_size(h));
@@ -90,10 +98,13 @@ static void print_qcow2(const struct q2_info *info, const json_t *json)
         printf("cleanly shut down: no\n");
     if (h->backing_file)
         print_backing(info);
-    if (info->n_snapshots)
-        q2_output_snapshots(info->snapshots, info->n_snapshots);
+    if (info->n_snapshots) {
+        q2_output_snapshot_heading();
+        rc = q2_info_each_snapshot(info, print_snapshot, NULL, err);
+    }
     printf("Format specific information:\n");
-    q2_output_tree(json_object_get(json_object_get(json, "format-specific"), "data"), 4);
+    const json_t *specific = json_object_get(json, "format-specific");
+    return rc ? rc : q2_output_tree(json_object_get(specific, "data"), 4, lists, err);
 }
 
 // Indents by levels, and prints "Child node" with the path of a node that deep.
@@ -140,7 +151,10 @@ static void print_children(const struct q2_info *info)
 
 int q2_info_print(const struct q2_info *info, struct q2_error *err)
 {
-    json_t *json = q2_info_to_json(info);
+    struct q2_long_list list[Q2_INFO_LONG_LISTS];
+    struct q2_long_lists lists = {.list = list};
+    json_t *json = q2_info_to_json(info, &lists);
+    int rc = 0;
     if (!json)
         return q2_fail_memory(err, 0);
     print_line("image", info->title ? info->title : info->filename);
@@ -148,8 +162,8 @@ int q2_info_print(const struct q2_info *info, struct q2_error *err)
     print_size("virtual size", info->virtual_size, true);
     print_size("disk size", info->disk_usage, false);
     if (info->is_qcow2)
-        print_qcow2(info, json);
+        rc = print_qcow2(info, json, &lists, err);
     print_children(info);
     json_decref(json);
-    return 0;
+    return rc;
 }

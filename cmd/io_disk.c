@@ -109,13 +109,17 @@ static int print_specific(struct q2_image *img)
                                  .is_qcow2 = true,
                                  .full_backing_filename = img->header.backing_file,
                                  .header = img->header};
-    json_t *json = q2_info_to_json(&info);
+    struct q2_long_list list[Q2_INFO_LONG_LISTS];
+    struct q2_long_lists lists = {.list = list};
+    struct q2_error err = Q2_ERROR_INIT;
+    json_t *json = q2_info_to_json(&info, &lists);
     if (!json)
         return -ENOMEM;
     printf("Format specific information:\n");
-    q2_output_tree(json_object_get(json_object_get(json, "format-specific"), "data"), 4);
+    const json_t *specific = json_object_get(json, "format-specific");
+    int rc = q2_output_tree(json_object_get(specific, "data"), 4, &lists, &err);
     json_decref(json);
-    return 0;
+    return rc;
 }
 
 static int run_info(struct q2_shell *shell, const struct q2_shell_command *self, int argc,

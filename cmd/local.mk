@@ -73,6 +73,7 @@ qcow2_SOURCES += \
 	cmd/options.h \
 	cmd/output.c \
 	cmd/output.h \
+	cmd/output_text.c \
 	cmd/progress.c \
 	cmd/progress.h \
 	cmd/rebase.c \

@@ -1,100 +1,113 @@
 // SPDX-License-Identifier: MIT
-// Printing JSON in the layout that scripts for qemu-img know, and text that is not ours.
+// Printing JSON in the layout that scripts for qemu-img know.
 #include "cmd/output.h"
-
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "base/utf8.h"
 
 #define INDENT 4
 
-json_t *q2_output_string(const char *text)
+// How far the printing of a list or a tree has come.
+struct printer {
+    const struct q2_long_lists *lists;
+    struct q2_error *err;
+    int indent;
+    size_t n; // items of the list so far
+};
+
+// The items of an array, which may be one that is only made now.
+static int each_item(const json_t *array, q2_take_item *take, struct printer *to)
 {
-    static const char replacement[] = "\xef\xbf\xbd";
-    char *clean = malloc(3 * strlen(text) + 1), *to = clean;
-    if (!clean)
-        return NULL;
-    for (const char *p = text; *p;) {
-        size_t n = q2_utf8_sequence((const unsigned char *)p);
-        memcpy(to, n ? p : replacement, n ? n : 3);
-        to += n ? n : 3;
-        p += n ? n : 1;
+    size_t i;
+    json_t *item;
+    int rc = 0;
+    for (unsigned k = 0; to->lists && k < to->lists->n; k++) {
+        const struct q2_long_list *l = &to->lists->list[k];
+        if (l->place == array)
+            return l->each(l->source, take, to, to->err);
     }
-    *to = '\0';
-    json_t *string = json_string(clean);
-    free(clean);
-    return string;
+    json_array_foreach(array, i, item)
+    {
+        rc = rc ? rc : take(to, json_incref(item), to->err);
+    }
+    return rc;
 }
 
-static void print_value(const json_t *value, int indent);
+static int print_value(const json_t *value, const struct printer *p);
 
 static void new_line(int indent)
 {
     printf("\n%*s", indent, "");
 }
 
-static void print_object(const json_t *object, int indent)
+static int print_object(const json_t *object, const struct printer *p)
 {
+    struct printer inner = {p->lists, p->err, p->indent + INDENT, 0};
     const char *key, *comma = "";
     json_t *value;
+    int rc = 0;
     putchar('{');
     json_object_foreach((json_t *)object, key, value)
     {
+        if (rc)
+            break;
         printf("%s", comma);
-        new_line(indent + INDENT);
+        new_line(inner.indent);
         printf("\"%s\": ", key);
-        print_value(value, indent + INDENT);
+        rc = print_value(value, &inner);
         comma = ",";
     }
-    new_line(indent);
+    new_line(p->indent);
     putchar('}');
+    return rc;
 }
 
-static void print_array(const json_t *array, int indent)
+static int print_item(void *to, json_t *item, struct q2_error *err)
 {
-    size_t i;
-    json_t *value;
-    putchar('[');
-    json_array_foreach(array, i, value)
-    {
-        printf("%s", i ? "," : "");
-        new_line(indent + INDENT);
-        print_value(value, indent + INDENT);
-    }
-    new_line(indent);
-    putchar(']');
+    struct printer *p = to;
+    (void)err;
+    printf("%s", p->n++ ? "," : "");
+    new_line(p->indent);
+    int rc = print_value(item, p);
+    json_decref(item);
+    return rc;
 }
 
-static void print_value(const json_t *value, int indent)
+static int print_array(const json_t *array, const struct printer *p)
+{
+    struct printer inner = {p->lists, p->err, p->indent + INDENT, 0};
+    putchar('[');
+    int rc = each_item(array, print_item, &inner);
+    new_line(p->indent);
+    putchar(']');
+    return rc;
+}
+
+static int print_value(const json_t *value, const struct printer *p)
 {
     if (json_is_object(value))
-        print_object(value, indent);
-    else if (json_is_array(value))
-        print_array(value, indent);
+        return print_object(value, p);
+    if (json_is_array(value))
+        return print_array(value, p);
+    if (json_is_string(value))
+        q2_output_quoted(value);
     else
-        json_dumpf(value, stdout, JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
+        json_dumpf(value, stdout, JSON_ENCODE_ANY);
+    return 0;
 }
 
 int q2_output_json(json_t *value)
 {
-    if (!value)
-        return -ENOMEM;
-    print_value(value, 0);
-    putchar('\n');
-    json_decref(value);
-    return 0;
+    struct q2_error err = Q2_ERROR_INIT; // without long lists there is no other
+    return q2_output_long_json(value, NULL, &err);
 }
 
-void q2_output_text(FILE *to, const char *text)
+int q2_output_long_json(json_t *value, const struct q2_long_lists *lists,
+                        struct q2_error *err)
 {
-    for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
-        if (*p < 0x20 || *p == 0x7f)
-            fprintf(to, "\\x%02x", *p);
-        else
-            putc(*p, to);
-    }
+    if (!value)
+        return q2_fail_memory(err, 0);
+    int rc = print_value(value, &(struct printer){lists, err, 0, 0});
+    putchar('\n');
+    json_decref(value);
+    return rc;
 }
 
 static void print_leaf(const json_t *value)
@@ -107,36 +120,47 @@ static void print_leaf(const json_t *value)
     putchar('\n');
 }
 
-static void print_branch(const json_t *value, int indent)
+static int print_branch(const json_t *value, const struct printer *p);
+
+static int print_numbered(void *to, json_t *item, struct q2_error *err)
 {
-    size_t i;
-    json_t *item;
-    if (!json_is_object(value) && !json_is_array(value)) {
-        print_leaf(value);
-        return;
-    }
-    putchar('\n');
-    if (json_is_object(value)) {
-        q2_output_tree(value, indent);
-        return;
-    }
-    json_array_foreach(value, i, item)
-    {
-        printf("%*s[%zu]:", indent, "", i);
-        print_branch(item, indent + INDENT);
-    }
+    struct printer *p = to;
+    struct printer inner = {p->lists, err, p->indent + INDENT, 0};
+    printf("%*s[%zu]:", p->indent, "", p->n++);
+    int rc = print_branch(item, &inner);
+    json_decref(item);
+    return rc;
 }
 
-void q2_output_tree(const json_t *object, int indent)
+static int print_branch(const json_t *value, const struct printer *p)
 {
+    struct printer inner = *p;
+    if (!json_is_object(value) && !json_is_array(value)) {
+        print_leaf(value);
+        return 0;
+    }
+    putchar('\n');
+    inner.n = 0;
+    return json_is_object(value) ? q2_output_tree(value, p->indent, p->lists, p->err)
+                                 : each_item(value, print_numbered, &inner);
+}
+
+int q2_output_tree(const json_t *object, int indent, const struct q2_long_lists *lists,
+                   struct q2_error *err)
+{
+    const struct printer inner = {lists, err, indent + INDENT, 0};
     const char *key;
     json_t *value;
+    int rc = 0;
     json_object_foreach((json_t *)object, key, value)
     {
+        if (rc)
+            break;
         printf("%*s", indent, "");
         for (const char *p = key; *p; p++)
             putchar(*p == '-' ? ' ' : *p);
         putchar(':');
-        print_branch(value, indent + INDENT);
+        rc = print_branch(value, &inner);
     }
+    return rc;
 }

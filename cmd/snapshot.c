@@ -42,22 +42,65 @@ static int take_option(struct q2_command_line *line, int code, const char *value
     return 0;
 }
 
+static int count_one(void *opaque, struct q2_snapshot *s, struct q2_error *err)
+{
+    (void)s;
+    (void)err;
+    ++*(unsigned *)opaque;
+    return 0;
+}
+
+static int print_one(void *opaque, struct q2_snapshot *s, struct q2_error *err)
+{
+    (void)opaque;
+    (void)err;
+    q2_output_snapshot(s);
+    return 0;
+}
+
+struct stream {
+    q2_take_item *take;
+    void *to;
+};
+
+static int pass_one(void *opaque, struct q2_snapshot *s, struct q2_error *err)
+{
+    const struct stream *stream = opaque;
+    json_t *item = q2_snapshot_to_json(s);
+    return item ? stream->take(stream->to, item, err) : q2_fail_memory(err, 0);
+}
+
+static int each_item(const void *source, q2_take_item *take, void *to,
+                     struct q2_error *err)
+{
+    struct q2_disk *const *d = source;
+    return q2_snapshot_each(*d, pass_one, &(struct stream){take, to}, err);
+}
+
+static int print_json(struct q2_disk *d, struct q2_error *err)
+{
+    json_t *place = json_array();
+    struct q2_long_list list = {.place = place, .each = each_item, .source = &d};
+    return q2_output_long_json(place, &(struct q2_long_lists){1, &list}, err);
+}
+
+// They are counted first: what cannot be read is said before anything is printed.
 static int list_snapshots(const struct q2_command_line *line, const char *path,
                           struct q2_error *err)
 {
     const struct q2_open_options options = {.image_only = true};
-    const struct q2_snapshot *snapshots;
     struct q2_disk *d;
-    unsigned n;
+    unsigned n = 0;
     int rc = q2_open_operand(line, path, &options, NULL, &d, err);
     if (rc)
         return rc;
-    rc = q2_snapshot_list(d, &snapshots, &n, err);
-    if (!rc && line->common.json)
-        rc = q2_output_json(q2_snapshots_to_json(snapshots, n)) ? q2_fail_memory(err, 0)
-                                                                : 0;
-    else if (!rc && n > 0)
-        q2_output_snapshots(snapshots, n);
+    rc = q2_snapshot_each(d, count_one, &n, err);
+    if (!rc && line->common.json) {
+        rc = print_json(d, err);
+    } else if (!rc && n > 0) {
+        q2_output_snapshot_heading();
+        rc = q2_snapshot_each(d, print_one, NULL, err);
+    }
     q2_disk_close(d);
     return rc;
 }

@@ -19,7 +19,7 @@ enum {
     AT_GRANULARITY_BITS = 17,
     AT_NAME_BYTES = 18,
     AT_EXTRA_BYTES = 20,
-    FIXED_BYTES = 24,
+    FIXED_BYTES = Q2_BITMAP_FIXED_BYTES,
 };
 
 // Limits that QEMU keeps too.
@@ -40,6 +40,23 @@ static void decode_fixed(const uint8_t *p, struct q2_bitmap *b)
         .granularity_bits = p[AT_GRANULARITY_BITS],
         .extra_data_bytes = q2_load_be32(p + AT_EXTRA_BYTES),
     };
+}
+
+int q2_bitmap_incomplete(unsigned index, struct q2_error *err)
+{
+    return q2_fail(err, -ENODATA, "Bitmap directory entry %u is incomplete", index);
+}
+
+int q2_bitmap_too_many(struct q2_error *err)
+{
+    return q2_fail(err, -EINVAL, "More bitmaps found than specified in header extension");
+}
+
+void q2_bitmap_drop_extra(uint8_t *fixed, uint64_t *extra_bytes, uint64_t *name_bytes)
+{
+    *extra_bytes = q2_load_be32(fixed + AT_EXTRA_BYTES);
+    *name_bytes = q2_load_be16(fixed + AT_NAME_BYTES);
+    q2_store_be32(fixed + AT_EXTRA_BYTES, 0);
 }
 
 static int bad(struct q2_error *err, unsigned index, const char *field, uint64_t value)
@@ -94,7 +111,7 @@ int q2_bitmap_decode(const void *buf, size_t n_bytes, unsigned index,
     struct q2_bitmap b;
 
     if (n_bytes < FIXED_BYTES)
-        return q2_fail(err, -ENODATA, "Bitmap directory entry %u is incomplete", index);
+        return q2_bitmap_incomplete(index, err);
     decode_fixed(p, &b);
     size_t name_bytes = q2_load_be16(p + AT_NAME_BYTES);
     int ret = check(&b, name_bytes, index, err);
@@ -103,7 +120,7 @@ int q2_bitmap_decode(const void *buf, size_t n_bytes, unsigned index,
 
     size_t length = FIXED_BYTES + (size_t)b.extra_data_bytes + name_bytes;
     if (length > n_bytes)
-        return q2_fail(err, -ENODATA, "Bitmap directory entry %u is incomplete", index);
+        return q2_bitmap_incomplete(index, err);
     ret = decode_variable(p + FIXED_BYTES, name_bytes, &b, err);
     // An empty name is none, however long the file says that it is.
     if (ret == 0 && b.name[0] == '\0')
@@ -174,14 +191,13 @@ int q2_bitmap_directory_decode(const void *buf, size_t n_bytes, unsigned n_bitma
         ret = q2_bitmap_decode(p + at, n_bytes - at, n, &out[n], &used, err);
         if (ret == 0 && used > n_bytes - at) {
             q2_bitmap_clear(&out[n]);
-            ret = q2_fail(err, -EINVAL, "Bitmap directory entry %u is incomplete", n);
+            ret = q2_bitmap_incomplete(n, err);
         }
         at += ret == 0 ? used : 0;
         n += ret == 0;
     }
     if (ret == 0 && at != n_bytes)
-        ret = q2_fail(err, -EINVAL,
-                      "More bitmaps found than specified in header extension");
+        ret = q2_bitmap_too_many(err);
     while (ret < 0 && n > 0)
         q2_bitmap_clear(&out[--n]);
     return ret;

@@ -37,6 +37,15 @@ struct q2_bitmap {
 // As q2_snapshot_decode.
 int q2_bitmap_decode(const void *buf, size_t n_bytes, unsigned index,
                      struct q2_bitmap *out, size_t *used, struct q2_error *err);
+// What is said of an entry that is cut short, and of bytes behind the last one.
+int q2_bitmap_incomplete(unsigned index, struct q2_error *err);
+int q2_bitmap_too_many(struct q2_error *err);
+
+// Makes the fixed part of an entry that of one without extra data; says how long these,
+// and the name behind them, are.
+#define Q2_BITMAP_FIXED_BYTES 24U
+void q2_bitmap_drop_extra(uint8_t *fixed, uint64_t *extra_bytes, uint64_t *name_bytes);
+
 size_t q2_bitmap_bytes(const struct q2_bitmap *b);
 void q2_bitmap_encode(const struct q2_bitmap *b, void *buf);
 void q2_bitmap_clear(struct q2_bitmap *b);

@@ -11,26 +11,37 @@
 #include "base/checked.h"
 #include "image/bitmaps_private.h"
 #include "image/overlap.h"
+#include "io/ahead.h"
 
 // Of the tables of all bitmaps together, lest a file of holes fill the memory.
 #define MAX_TABLE_BYTES (UINT64_C(256) << 20)
 
 // --- the directory -------------------------------------------------------------------
 
+static int check_directory(struct q2_io *io, const struct q2_header *h,
+                           struct q2_error *err)
+{
+    uint64_t file_size, end;
+    int ret = q2_io_get_size(io, &file_size, err);
+    if (ret == 0 &&
+        (!q2_add_u64(h->bitmap_directory_offset, h->bitmap_directory_size, &end) ||
+         end > file_size))
+        ret =
+            q2_fail(err, -EINVAL, "The bitmap directory lies beyond the end of the file");
+    return ret;
+}
+
 int q2_bitmaps_read_directory(struct q2_io *io, const struct q2_header *h,
                               struct q2_bitmap **out, unsigned *n, struct q2_error *err)
 {
-    uint64_t file_size, end, n_bytes = h->bitmap_directory_size;
+    uint64_t n_bytes = h->bitmap_directory_size;
     *out = NULL;
     *n = 0;
     if (!h->has_bitmaps)
         return 0;
-    int ret = q2_io_get_size(io, &file_size, err);
+    int ret = check_directory(io, h, err);
     if (ret < 0)
         return ret;
-    if (!q2_add_u64(h->bitmap_directory_offset, n_bytes, &end) || end > file_size)
-        return q2_fail(err, -EINVAL,
-                       "The bitmap directory lies beyond the end of the file");
     uint8_t *buf = malloc(q2_to_size(n_bytes));
     struct q2_bitmap *list = calloc(h->nb_bitmaps, sizeof(*list));
     ret = buf && list ? 0 : q2_fail_memory(err, n_bytes);
@@ -47,6 +58,58 @@ int q2_bitmaps_read_directory(struct q2_io *io, const struct q2_header *h,
     *out = list;
     *n = h->nb_bitmaps;
     return 0;
+}
+
+// Decodes the entry at a place in the directory, of which so many bytes are left. The
+// name stands behind the extra data, which can be as long as the directory.
+static int read_entry(struct q2_ahead *ahead, uint64_t at, uint64_t left, unsigned index,
+                      struct q2_bitmap *out, uint64_t *used, struct q2_error *err)
+{
+    uint8_t entry[Q2_BITMAP_FIXED_BYTES + Q2_MAX_BITMAP_NAME];
+    const uint8_t *p;
+    uint64_t extra, name;
+    size_t ignored;
+    int ret = 0;
+    if (left < Q2_BITMAP_FIXED_BYTES)
+        return q2_bitmap_incomplete(index, err);
+    ret = q2_ahead_read(ahead, at, Q2_BITMAP_FIXED_BYTES, &p, err);
+    if (ret < 0)
+        return ret;
+    memcpy(entry, p, Q2_BITMAP_FIXED_BYTES);
+    q2_bitmap_drop_extra(entry, &extra, &name);
+    size_t n_name = (size_t)q2_min_u64(name, Q2_MAX_BITMAP_NAME);
+    *used = q2_align_up(Q2_BITMAP_FIXED_BYTES + extra + n_name, 8);
+    if (*used > left)
+        return q2_bitmap_incomplete(index, err);
+    ret = q2_ahead_read(ahead, at + Q2_BITMAP_FIXED_BYTES + extra, n_name, &p, err);
+    if (ret < 0)
+        return ret;
+    memcpy(entry + Q2_BITMAP_FIXED_BYTES, p, n_name);
+    return q2_bitmap_decode(entry, Q2_BITMAP_FIXED_BYTES + n_name, index, out, &ignored,
+                            err);
+}
+
+int q2_bitmaps_each(struct q2_io *io, const struct q2_header *h, q2_take_bitmap *take,
+                    void *opaque, struct q2_error *err)
+{
+    struct q2_ahead ahead = {.io = io};
+    uint64_t at = h->bitmap_directory_offset, left = h->bitmap_directory_size;
+    int ret = h->has_bitmaps ? check_directory(io, h, err) : 0;
+    for (unsigned i = 0; h->has_bitmaps && i < h->nb_bitmaps && ret == 0; i++) {
+        struct q2_bitmap b;
+        uint64_t used;
+        ret = read_entry(&ahead, at, left, i, &b, &used, err);
+        if (ret < 0)
+            break;
+        at += used;
+        left -= used;
+        ret = take(opaque, &b, err);
+        q2_bitmap_clear(&b);
+    }
+    if (ret == 0 && h->has_bitmaps && left > 0)
+        ret = q2_bitmap_too_many(err);
+    q2_ahead_clear(&ahead);
+    return ret;
 }
 
 // --- loading -------------------------------------------------------------------------

@@ -32,6 +32,12 @@ struct q2_live_bitmap {
 int q2_bitmaps_read_directory(struct q2_io *io, const struct q2_header *h,
                               struct q2_bitmap **out, unsigned *n, struct q2_error *err);
 
+// The same, an entry at a time and without extra data: little memory whatever there is.
+// b is cleared behind take.
+typedef int q2_take_bitmap(void *opaque, const struct q2_bitmap *b, struct q2_error *err);
+int q2_bitmaps_each(struct q2_io *io, const struct q2_header *h, q2_take_bitmap *take,
+                    void *opaque, struct q2_error *err);
+
 // Could the image hold a bitmap like this for a disk of this size? -EINVAL with QEMU's
 // words.
 int q2_bitmaps_check_size(const struct q2_image *img, uint64_t disk_size,

@@ -177,6 +177,12 @@ int q2_image_new(struct q2_io *io, struct q2_header *header, struct q2_image **o
 int q2_image_load_l1(struct q2_image *img, uint64_t offset, uint32_t n_entries,
                      struct q2_error *err);
 
+// Reads the snapshot table, an entry at a time: little memory whatever there is. take may
+// keep what *s owns if it clears *s.
+typedef int q2_take_snapshot(void *opaque, struct q2_snapshot *s, struct q2_error *err);
+int q2_image_each_snapshot(struct q2_image *img, q2_take_snapshot *take, void *opaque,
+                           struct q2_error *err);
+
 // Reads the snapshot table (once).
 int q2_image_load_snapshots(struct q2_image *img, struct q2_error *err);
 

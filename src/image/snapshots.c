@@ -8,62 +8,85 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "io/ahead.h"
 
-// Reads one entry at offset, with as much of the file as it takes; *used is its length.
-// What lies behind the end of the file reads as zeros: an empty entry, which check
-// reports.
-static int load_entry(struct q2_image *img, uint64_t offset, unsigned index,
+// Decodes the entry at offset; *used is its length. What lies behind the end of the file
+// reads as zeros: an empty entry, which check reports.
+static int read_entry(struct q2_ahead *ahead, uint64_t offset, unsigned index,
                       struct q2_snapshot *out, size_t *used, struct q2_error *err)
 {
     // An entry is at most: fixed part, extra data, id and name of 65535 bytes each.
     const size_t most = 40 + Q2_MAX_SNAPSHOT_EXTRA_BYTES + 2 * 65535 + 8;
-    uint8_t *buf = malloc(most);
-    if (!buf)
-        return q2_fail_memory(err, most);
-    struct q2_error why = Q2_ERROR_INIT; // of the last try alone
     int ret = -ENODATA;
-    for (size_t n = 0, want = 256; ret == -ENODATA && n < most; n = want, want *= 8) {
+    for (size_t want = 256; ret == -ENODATA; want *= 8) {
+        const uint8_t *p;
         want = q2_min_size(want, most);
-        ret = q2_io_read(img->disk.file, offset + n, buf + n, want - n, &why);
+        ret = q2_ahead_read(ahead, offset, want, &p, err);
         if (ret == 0)
-            ret = q2_snapshot_decode(buf, want, index, out, used, &why);
+            ret = q2_snapshot_decode(p, want, index, out, used, err);
         if (want == most)
             break;
     }
-    free(buf);
-    if (ret < 0)
-        *err = why;
     return ret;
+}
+
+int q2_image_each_snapshot(struct q2_image *img, q2_take_snapshot *take, void *opaque,
+                           struct q2_error *err)
+{
+    uint64_t offset = img->header.snapshots_offset, start = offset;
+    struct q2_ahead ahead = {.io = img->disk.file};
+    struct q2_error why = Q2_ERROR_INIT; // of the last try, which may have succeeded
+    int ret = 0;
+    for (unsigned i = 0; i < img->header.nb_snapshots && ret == 0; i++) {
+        struct q2_snapshot s;
+        size_t used = 0;
+        ret = read_entry(&ahead, offset, i, &s, &used, &why);
+        if (ret < 0) {
+            *err = why;
+            q2_context(err, "'%s': Could not read snapshots", img->disk.path);
+            break;
+        }
+        offset += q2_align_up(used, 8);
+        if (offset - start > Q2_MAX_SNAPSHOT_TABLE_BYTES)
+            ret = q2_fail(err, -EFBIG,
+                          "'%s': Could not read snapshots: the snapshot table is longer "
+                          "than %" PRIu64 " bytes",
+                          img->disk.path, Q2_MAX_SNAPSHOT_TABLE_BYTES);
+        else
+            ret = take(opaque, &s, err);
+        q2_snapshot_clear(&s);
+    }
+    q2_ahead_clear(&ahead);
+    return ret;
+}
+
+struct loading {
+    struct q2_image *img;
+    unsigned max; // grows with what is really there, not with what is claimed
+};
+
+static int keep(void *opaque, struct q2_snapshot *s, struct q2_error *err)
+{
+    struct loading *l = opaque;
+    struct q2_image *img = l->img;
+    if (img->n_snapshots == l->max) {
+        l->max = l->max ? l->max * 2 : 16;
+        struct q2_snapshot *list = realloc(img->snapshots, l->max * sizeof(*list));
+        if (!list)
+            return q2_fail_memory(err, l->max * sizeof(*list));
+        img->snapshots = list;
+    }
+    img->snapshots[img->n_snapshots++] = *s;
+    *s = (struct q2_snapshot){0};
+    return 0;
 }
 
 int q2_image_load_snapshots(struct q2_image *img, struct q2_error *err)
 {
-    uint32_t n = img->header.nb_snapshots;
-    uint64_t offset = img->header.snapshots_offset, start = offset;
-    if (img->snapshots || n == 0)
+    struct loading l = {.img = img};
+    if (img->snapshots)
         return 0;
-    unsigned max = 0;
-    for (unsigned i = 0; i < n; i++) {
-        size_t used;
-        if (i == max) { // grows with what is really there, not with what is claimed
-            max = max ? max * 2 : 16;
-            struct q2_snapshot *s = realloc(img->snapshots, max * sizeof(*s));
-            if (!s)
-                return q2_fail_memory(err, max * sizeof(*s));
-            img->snapshots = s;
-        }
-        int ret = load_entry(img, offset, i, &img->snapshots[i], &used, err);
-        if (ret < 0)
-            return q2_context(err, "'%s': Could not read snapshots", img->disk.path);
-        img->n_snapshots = i + 1;
-        offset += q2_align_up(used, 8);
-        if (offset - start > Q2_MAX_SNAPSHOT_TABLE_BYTES)
-            return q2_fail(err, -EFBIG,
-                           "'%s': Could not read snapshots: the snapshot table is longer "
-                           "than %" PRIu64 " bytes",
-                           img->disk.path, Q2_MAX_SNAPSHOT_TABLE_BYTES);
-    }
-    return 0;
+    return q2_image_each_snapshot(img, keep, &l, err);
 }
 
 // Splits "snapshot.id=I,snapshot.name=N"; what is not named is "" in the result. False

@@ -2,6 +2,7 @@
 # The io layer: bytes at offsets.
 
 libqcow2_a_SOURCES += \
+	src/io/ahead.c src/io/ahead.h \
 	src/io/direct.c src/io/direct.h \
 	src/io/fault.c src/io/fault.h \
 	src/io/file.c src/io/file.h src/io/file_private.h \

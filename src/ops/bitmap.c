@@ -352,25 +352,28 @@ int q2_bitmap_copy(struct q2_disk *source, struct q2_disk *target, struct q2_err
 
 // --- measuring -----------------------------------------------------------------------
 
+struct measuring {
+    uint64_t disk_size, cluster_size;
+    uint64_t n_bytes, directory_bytes;
+};
+
+static int measure_one(void *opaque, const struct q2_bitmap *b, struct q2_error *err)
+{
+    struct measuring *m = opaque;
+    uint64_t bits = q2_bitmap_data_bytes(m->disk_size, b->granularity_bits);
+    uint64_t clusters = q2_div_round_up(bits, m->cluster_size);
+    (void)err;
+    m->n_bytes += clusters * m->cluster_size + q2_align_up(clusters * 8, m->cluster_size);
+    m->directory_bytes += q2_bitmap_bytes(b);
+    return 0;
+}
+
 int q2_bitmap_measure(struct q2_disk *d, uint64_t cluster_size, uint64_t *n_bytes,
                       struct q2_error *err)
 {
     struct q2_image *img = image_of(d);
-    struct q2_bitmap *list;
-    unsigned n;
-    uint64_t directory = 0;
-    *n_bytes = 0;
-    int ret = img ? q2_bitmaps_read_directory(d->file, &img->header, &list, &n, err) : 0;
-    if (!img || ret < 0)
-        return ret;
-    for (unsigned i = 0; i < n; i++) {
-        uint64_t bits = q2_bitmap_data_bytes(d->size, list[i].granularity_bits);
-        uint64_t clusters = q2_div_round_up(bits, cluster_size);
-        *n_bytes += clusters * cluster_size + q2_align_up(clusters * 8, cluster_size);
-        directory += q2_bitmap_bytes(&list[i]);
-        q2_bitmap_clear(&list[i]);
-    }
-    *n_bytes += q2_align_up(directory, cluster_size);
-    free(list);
-    return 0;
+    struct measuring m = {.disk_size = d->size, .cluster_size = cluster_size};
+    int ret = img ? q2_bitmaps_each(d->file, &img->header, measure_one, &m, err) : 0;
+    *n_bytes = m.n_bytes + q2_align_up(m.directory_bytes, cluster_size);
+    return ret;
 }

@@ -38,6 +38,39 @@ static int resolve_backing(const char *path, struct q2_info *info, struct q2_err
     return info->full_backing_filename ? 0 : q2_fail_memory(err, strlen(name));
 }
 
+// Before anything is printed, it is known that all of them can be.
+static int count_snapshot(void *opaque, struct q2_snapshot *s, struct q2_error *err)
+{
+    (void)s;
+    (void)err;
+    ++*(unsigned *)opaque;
+    return 0;
+}
+
+static int count_bitmap(void *opaque, const struct q2_bitmap *b, struct q2_error *err)
+{
+    (void)b;
+    (void)err;
+    ++*(unsigned *)opaque;
+    return 0;
+}
+
+int q2_info_each_snapshot(const struct q2_info *info, q2_take_snapshot *take,
+                          void *opaque, struct q2_error *err)
+{
+    if (info->n_snapshots == 0)
+        return 0;
+    return q2_image_each_snapshot(q2_image_of(info->disk), take, opaque, err);
+}
+
+int q2_info_each_bitmap(const struct q2_info *info, q2_take_bitmap *take, void *opaque,
+                        struct q2_error *err)
+{
+    if (info->n_bitmaps == 0)
+        return 0;
+    return q2_bitmaps_each(info->disk->file, &info->header, take, opaque, err);
+}
+
 static int read_qcow2(struct q2_disk *d, struct q2_info *info, struct q2_error *err)
 {
     struct q2_image *img = q2_image_of(d);
@@ -46,15 +79,9 @@ static int read_qcow2(struct q2_disk *d, struct q2_info *info, struct q2_error *
     if (!rc)
         rc = resolve_backing(d->path, info, err);
     if (!rc)
-        rc = q2_image_load_snapshots(img, err);
-    if (!rc) {
-        info->snapshots = img->snapshots; // the image is closed next
-        info->n_snapshots = img->n_snapshots;
-        img->snapshots = NULL;
-        img->n_snapshots = 0;
-        rc = q2_bitmaps_read_directory(d->file, &info->header, &info->bitmaps,
-                                       &info->n_bitmaps, err);
-    }
+        rc = q2_image_each_snapshot(img, count_snapshot, &info->n_snapshots, err);
+    if (!rc)
+        rc = q2_bitmaps_each(d->file, &info->header, count_bitmap, &info->n_bitmaps, err);
     return rc ? rc : read_luks(d->file, info, err);
 }
 
@@ -106,21 +133,17 @@ int q2_info_read(const char *path, const char *format, bool shared,
     if (rc) {
         q2_context(err, "Could not open '%s'", path);
         q2_info_clear(&info);
-    } else {
-        *out = info;
+        q2_disk_close(d);
+        return rc;
     }
-    q2_disk_close(d);
-    return rc;
+    *out = info;
+    out->disk = d;
+    return 0;
 }
 
 void q2_info_clear(struct q2_info *info)
 {
-    for (unsigned i = 0; i < info->n_snapshots; i++)
-        q2_snapshot_clear(&info->snapshots[i]);
-    for (unsigned i = 0; i < info->n_bitmaps; i++)
-        q2_bitmap_clear(&info->bitmaps[i]);
-    free(info->snapshots);
-    free(info->bitmaps);
+    q2_disk_close(info->disk);
     free(info->full_backing_filename);
     for (unsigned i = 0; i < Q2_MAX_WINDOWS; i++)
         free(info->parts[i].title);

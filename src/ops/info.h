@@ -8,6 +8,7 @@
 #include "disk/header.h"
 #include "disk/luks.h"
 #include "disk/snapshot.h"
+#include "image/bitmaps.h"
 #include "image/disk.h"
 #include "image/runtime.h"
 
@@ -29,9 +30,10 @@ struct q2_info {
     bool is_qcow2;
     struct q2_header header;     // a copy; backing_file, backing_format, data_file in it
     char *full_backing_filename; // as a path from here; NULL if none
-    struct q2_snapshot *snapshots;
+    // There can be more of them than memory: the image stays open, and they are read
+    // again when they are printed.
+    struct q2_disk *disk; // owned
     unsigned n_snapshots;
-    struct q2_bitmap *bitmaps;
     unsigned n_bitmaps;
     bool has_luks;
     struct q2_luks_header luks;
@@ -43,5 +45,11 @@ int q2_info_read(const char *path, const char *format, bool shared,
                  const struct q2_runtime *runtime, struct q2_info *out,
                  struct q2_error *err);
 void q2_info_clear(struct q2_info *info);
+
+// What they take is good until they return.
+int q2_info_each_snapshot(const struct q2_info *info, q2_take_snapshot *take,
+                          void *opaque, struct q2_error *err);
+int q2_info_each_bitmap(const struct q2_info *info, q2_take_bitmap *take, void *opaque,
+                        struct q2_error *err);
 
 #endif

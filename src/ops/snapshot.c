@@ -429,20 +429,9 @@ int q2_snapshot_delete(struct q2_disk *d, const char *name, const struct q2_moni
     return run(d, name, delete_snapshot, mon, err);
 }
 
-int q2_snapshot_list(struct q2_disk *d, const struct q2_snapshot **snapshots, unsigned *n,
+int q2_snapshot_each(struct q2_disk *d, q2_take_snapshot *take, void *opaque,
                      struct q2_error *err)
 {
-    *snapshots = NULL;
-    *n = 0;
-    if (!has_snapshots(d))
-        return 0;
-    struct q2_image *img = q2_image_of(d);
-    pthread_mutex_lock(&img->lock);
-    int ret = q2_image_load_snapshots(img, err);
-    if (ret == 0) {
-        *snapshots = img->snapshots;
-        *n = img->n_snapshots;
-    }
-    pthread_mutex_unlock(&img->lock);
-    return ret;
+    return has_snapshots(d) ? q2_image_each_snapshot(q2_image_of(d), take, opaque, err)
+                            : 0;
 }

@@ -9,7 +9,7 @@
 
 #include "base/monitor.h"
 #include "disk/snapshot.h"
-#include "image/disk.h"
+#include "image/image.h"
 
 // A name may be given again; the id is a new one. What QEMU would cut off of a name that
 // is too long is cut off.
@@ -25,9 +25,9 @@ int q2_snapshot_apply(struct q2_disk *d, const char *spec, const struct q2_monit
 int q2_snapshot_delete(struct q2_disk *d, const char *name, const struct q2_monitor *mon,
                        struct q2_error *err);
 
-// The snapshots of d, which may be open for its description alone (image_only); they are
-// its own and stay until it is closed or changed. Other formats have none.
-int q2_snapshot_list(struct q2_disk *d, const struct q2_snapshot **snapshots, unsigned *n,
+// The snapshots of d, which may be open for its description alone (image_only), one by
+// one. Other formats have none.
+int q2_snapshot_each(struct q2_disk *d, q2_take_snapshot *take, void *opaque,
                      struct q2_error *err);
 
 #endif
