@@ -30,26 +30,41 @@ static bool read_image(const struct q2_completion *c, const char *text, bool ima
     return found;
 }
 
+static int offer_snapshot(void *opaque, struct q2_snapshot *s, struct q2_error *err)
+{
+    const bool *ids = opaque;
+    char description[64];
+    (void)err;
+    snprintf(description, sizeof(description), "snapshot %.40s", s->id);
+    q2_complete_offer(s->name, description);
+    if (*ids)
+        q2_complete_offer(s->id, s->name);
+    return 0;
+}
+
+static int offer_bitmap(void *opaque, const struct q2_bitmap *b, struct q2_error *err)
+{
+    (void)opaque;
+    (void)err;
+    q2_complete_offer(b->name, "bitmap");
+    return 0;
+}
+
 void q2_complete_snapshots(const struct q2_completion *c, size_t start, bool ids)
 {
+    struct q2_error ignored = Q2_ERROR_INIT;
     struct q2_info info;
     bool image_opts = q2_completion_value(c, "image-opts") != NULL;
     if (c->n_operands == 0 || !read_image(c, c->operands[0], image_opts, &info))
         return;
     q2_complete_begin(c, "words", start);
-    for (unsigned i = 0; i < info.n_snapshots; i++) {
-        const struct q2_snapshot *s = &info.snapshots[i];
-        char description[64];
-        snprintf(description, sizeof(description), "snapshot %.40s", s->id);
-        q2_complete_offer(s->name, description);
-        if (ids)
-            q2_complete_offer(s->id, s->name);
-    }
+    q2_info_each_snapshot(&info, offer_snapshot, &ids, &ignored);
     q2_info_clear(&info);
 }
 
 void q2_complete_bitmaps(const struct q2_completion *c, size_t start, const char *image)
 {
+    struct q2_error ignored = Q2_ERROR_INIT;
     struct q2_info info;
     bool image_opts = q2_completion_value(c, "image-opts") != NULL;
     bool other = image != NULL; // the options for the first are not for it
@@ -58,7 +73,6 @@ void q2_complete_bitmaps(const struct q2_completion *c, size_t start, const char
     if (!image || !read_image(c, image, image_opts && !other, &info))
         return;
     q2_complete_begin(c, "words", start);
-    for (unsigned i = 0; i < info.n_bitmaps; i++)
-        q2_complete_offer(info.bitmaps[i].name, "bitmap");
+    q2_info_each_bitmap(&info, offer_bitmap, NULL, &ignored);
     q2_info_clear(&info);
 }
