@@ -23,8 +23,8 @@ static const struct q2_option compare_options[] = {
      "FILE1 and FILE2 are KEY=VALUE,..."},
     Q2_ROW_PROGRESS,
     Q2_ROW_QUIET,
-    Q2_ROW_SHARE,
-    Q2_ROW_OBJECT,
+    Q2_SHARE_ROW("Images"),
+    Q2_OBJECT_ROW("Images"),
     Q2_ROW_END,
 };
 

@@ -55,8 +55,8 @@ static const struct q2_option convert_options[] = {
      "but not inconsistent ones"},
     Q2_ROW_PROGRESS,
     Q2_ROW_QUIET,
-    Q2_ROW_SHARE,
-    Q2_ROW_OBJECT,
+    Q2_SHARE_ROW("Source"),
+    Q2_OBJECT_ROW("Source"),
     Q2_ROW_END,
 };
 

@@ -14,8 +14,8 @@ static const struct q2_option dd_options[] = {
     {"image-opts", "", NULL, Q2_OPTION_IMAGE_OPTS, "Input", "INPUT is KEY=VALUE,..."},
     {"output-format", "O", "FMT", 'O', "Output", "raw (default) or qcow2"},
     {"skip-create", "n", NULL, 'n', "Output", "write into the image that is there"},
-    Q2_ROW_SHARE,
-    Q2_ROW_OBJECT,
+    Q2_SHARE_ROW("Input"),
+    Q2_OBJECT_ROW("Input"),
     Q2_ROW_END,
 };
 

@@ -19,7 +19,7 @@ static const struct q2_option info_options[] = {
     Q2_ROW_IMAGE_OPTS,
     {"cache", "t", "MODE", Q2_OPTION_CACHE, "Image",
      "cache mode; nothing that is told depends on it"},
-    {"limits", "", NULL, OPTION_LIMITS, "Other",
+    {"limits", "", NULL, OPTION_LIMITS, "Output",
      "refused: QEMU's block drivers have them"},
     Q2_ROW_OUTPUT,
     Q2_ROW_SHARE,

@@ -26,8 +26,8 @@ static const struct q2_option measure_options[] = {
      "KEY=VALUE,... as create takes them"},
     {"options", "", "OPTS", 'o', "New image", NULL},
     Q2_ROW_OUTPUT,
-    Q2_ROW_SHARE,
-    Q2_ROW_OBJECT,
+    Q2_SHARE_ROW("Source"),
+    Q2_OBJECT_ROW("Source"),
     Q2_ROW_END,
 };
 

@@ -196,18 +196,18 @@ static void print_group(const struct q2_option *first)
             print_row(row);
 }
 
-// The words behind the name, on as many lines as they need.
-static void print_usage(const char *name, const char *words)
+// The operands, on as many lines as they need.
+static void print_usage(const struct q2_command *command, const char *name)
 {
     int indent = printf("Usage: %s [OPTION]...", name), column = indent;
     size_t n;
-    for (; *words; words += n + (words[n] == ' ')) {
+    for (const char *words = command->operands; *words; words += n + (words[n] == ' ')) {
         n = strcspn(words, " ");
         if (column + 1 + (int)n > HELP_WIDTH)
             column = printf("\n%*s", indent, "") - 1;
         column += printf(" %.*s", (int)n, words);
     }
-    printf("\n       %s --help\n", name);
+    printf("\n       %s --help, man qcow2-%s\n", name, command->name);
 }
 
 void q2_options_print_help(const struct q2_command_line *line)
@@ -215,7 +215,7 @@ void q2_options_print_help(const struct q2_command_line *line)
     const struct q2_command *command = line->command;
     char name[NAME_SIZE];
     format_called(line, name);
-    print_usage(name, command->operands);
+    print_usage(command, name);
     printf("%s.\n", command->summary);
     for (const struct q2_option *row = command->options; row->name; row++)
         if (row->help && group_begins(command->options, row))

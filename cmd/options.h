@@ -36,25 +36,27 @@ struct q2_common_options {
     bool image_opts, shared, json, progress, quiet;
 };
 
-// Rows that several tables share.
-#define Q2_ROW_QUIET                                                      \
-    {                                                                     \
-        "quiet", "q", NULL, Q2_OPTION_QUIET, "Other", "print errors only" \
+// Rows that several tables share. Help shows them in the group that says how an image is
+// opened, which some commands call by another name than "Image", and in "Output".
+#define Q2_ROW_QUIET                                                       \
+    {                                                                      \
+        "quiet", "q", NULL, Q2_OPTION_QUIET, "Output", "print errors only" \
     }
-#define Q2_PROGRESS_ROW(code)                                      \
-    {                                                              \
-        "progress", "p", NULL, code, "Other", "show how far it is" \
+#define Q2_PROGRESS_ROW(code)                                       \
+    {                                                               \
+        "progress", "p", NULL, code, "Output", "show how far it is" \
     }
 #define Q2_ROW_PROGRESS Q2_PROGRESS_ROW(Q2_OPTION_PROGRESS)
 #define Q2_ROW_OUR_PROGRESS Q2_PROGRESS_ROW(Q2_OPTION_PROGRESS | Q2_OPTION_OURS)
-#define Q2_ROW_SHARE                                        \
-    {                                                       \
-        "force-share", "U", NULL, Q2_OPTION_SHARE, "Other", \
-            "read beside a program that has it open"        \
+#define Q2_SHARE_ROW(group)                               \
+    {                                                     \
+        "force-share", "U", NULL, Q2_OPTION_SHARE, group, \
+            "read beside a program that has it open"      \
     }
-#define Q2_OUTPUT_ROW(code)                                            \
-    {                                                                  \
-        "output", "", "FORM", code, "Other", "human (default) or json" \
+#define Q2_ROW_SHARE Q2_SHARE_ROW("Image")
+#define Q2_OUTPUT_ROW(code)                                             \
+    {                                                                   \
+        "output", "", "FORM", code, "Output", "human (default) or json" \
     }
 #define Q2_ROW_OUTPUT Q2_OUTPUT_ROW(Q2_OPTION_OUTPUT)
 #define Q2_ROW_OUR_OUTPUT Q2_OUTPUT_ROW(Q2_OPTION_OUTPUT | Q2_OPTION_OURS)
@@ -63,11 +65,12 @@ struct q2_common_options {
         "format", "f", "FMT", Q2_OPTION_FORMAT, "Image", \
             "raw or qcow2 (default: probed)"             \
     }
-#define Q2_ROW_OBJECT                                   \
-    {                                                   \
-        "object", "", "DEF", Q2_OPTION_OBJECT, "Other", \
-            "secret,id=ID,file=FILE: a passphrase"      \
+#define Q2_OBJECT_ROW(group)                          \
+    {                                                 \
+        "object", "", "DEF", Q2_OPTION_OBJECT, group, \
+            "secret,id=ID,file=FILE: a passphrase"    \
     }
+#define Q2_ROW_OBJECT Q2_OBJECT_ROW("Image")
 #define Q2_ROW_IMAGE_OPTS                                                              \
     {                                                                                  \
         "image-opts", "", NULL, Q2_OPTION_IMAGE_OPTS, "Image", "FILE is KEY=VALUE,..." \
