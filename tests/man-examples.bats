@@ -14,8 +14,8 @@ examples() {
     python3 -S "$examples/run.py" "$@"
 }
 
-@test "every example of every page runs, and prints what is shown" {
-    run examples "$QCOW2" "$man"/*.[1-8]
+@test "every example of every page and of README.md runs, and prints what is shown" {
+    run examples "$QCOW2" "$man"/*.[1-8] "$man"/../README.md
     echo "$output"
     [ "$status" -eq 0 ]
     [ "${lines[-1]##*, }" = '0 examples wrong' ]

@@ -163,6 +163,16 @@ page_qcow2() {
     raw disk.raw
 }
 
+page_README() {
+    image broken.qcow2
+    cp broken.qcow2 upload.qcow2
+    cp broken.qcow2 new-base.qcow2
+    break_image broken.qcow2
+    page_qcow2_convert
+    rm vm.qcow2
+    passphrase pass.txt 'correct horse'
+}
+
 page_encryption() {
     passphrase pass.txt 'correct horse'
     encrypted vm.qcow2 pass.txt
@@ -220,7 +230,8 @@ page_qcow2_convert() {
     with_snapshots vm.qcow2 before-upgrade
     mkdir -p dev/vg
     cp disk.raw dev/vg/vm
-    program ssh 'shift' 'exec "$@"'
+    # Of the other machine, and without its root.
+    program ssh 'exec "$2" "${3#/}"'
 }
 
 page_qcow2_create() {

@@ -11,6 +11,7 @@ command ends with 0, unless the next one is "$ echo $?".
 A block starts in a folder of its own, which the function of files.bash fills that is named
 in a comment before it:  .\\" files: NAME  or, without one, by the page (page_qcow2_check).
 .\\" files: same  goes on where the block before it has ended.
+In Markdown a block is fenced as "console", and all go on where the one before has ended.
 
     run.py PROGRAM PAGE...      prints what is wrong; the last line says how many were run
     run.py --count PAGE...      prints how many examples of its command a page has: PAGE N
@@ -63,25 +64,34 @@ def plain(text, where):
     return re.sub(r"\\(\(..|f.|.)", escape, text)
 
 
+# What a comment that names files, the start and the end of an example look like.
+ROFF = (r'\.\\" files: ([\w-]+)', ".EX", ".EE")
+MARKDOWN = (r"(?!)", "```console", "```")
+
+
 def blocks(path):
     """The examples of a page; such as go on in the same folder are one list."""
     page = os.path.basename(path)
+    comment, begin, end = MARKDOWN if page.endswith(".md") else ROFF
     found, files, block = [], None, None
     with open(path, encoding="utf-8") as f:
         for n, text in enumerate(f.read().splitlines(), 1):
-            comment = re.fullmatch(r'\.\\" files: ([\w-]+)', text)
-            if comment:
-                files = comment.group(1)
-            elif text == ".EX":
-                block = Block(page, n, files or page.rsplit(".", 1)[0])
+            named = re.fullmatch(comment, text)
+            if named:
+                files = named.group(1)
+            elif text == begin:
+                files = files or ("same" if found and end == "```" else page.rsplit(".", 1)[0])
+                block = Block(page, n, files)
                 if files != "same":
                     found.append([])
                 found[-1].append(block)
                 files = None
-            elif text == ".EE":
+            elif text == end:
                 block = None
             elif block:
-                block.text.append(plain(text, f"{page}:{n}"))
+                block.text.append(text if end == "```" else plain(text, f"{page}:{n}"))
+            elif text.startswith("qcow2 ") and end == "```":
+                raise ValueError(f"{page}:{n}: a command outside of an example: {text}")
     return found
 
 
