@@ -13,6 +13,7 @@ EXTRA_DIST += \
 	scripts/check-layers \
 	scripts/check-library \
 	scripts/check-man \
+	scripts/check-static \
 	scripts/cppcheck-suppressions \
 	scripts/foreign.bash \
 	scripts/lint \
@@ -27,6 +28,11 @@ lint: config.h libqcow2.a
 	@Q2_WARNINGS='$(Q2_WARNINGS)' \
 	Q2_CPPFLAGS='$(ZLIB_CFLAGS) $(ZSTD_CFLAGS) $(GCRYPT_CFLAGS) $(JANSSON_CFLAGS) $(ISAL_CFLAGS)' \
 	$(BASH) $(srcdir)/scripts/lint $(abs_srcdir) $(abs_builddir)
+
+# A program made with --enable-static-binary, where there is nothing else.
+.PHONY: check-static
+check-static: qcow2
+	@$(BASH) $(srcdir)/scripts/check-static $(abs_builddir)/qcow2
 
 # Beside qemu-img, on the same files. BENCH holds options, see scripts/bench --help.
 .PHONY: bench

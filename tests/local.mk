@@ -31,7 +31,7 @@ EXTRA_DIST += \
 	$(wildcard $(srcdir)/tests/format/*.*)
 
 Q2_TEST_ENV = QCOW2='$(abs_builddir)/qcow2' TEST_SRCDIR='$(abs_srcdir)/tests' \
-	Q2_TEST_HARDENING='$(Q2_HARDENING)'
+	Q2_TEST_HARDENING='$(Q2_HARDENING)' Q2_TEST_STATIC='$(enable_static_binary)'
 if ASAN
 Q2_TEST_ENV += Q2_TEST_ASAN=1
 endif
@@ -79,8 +79,11 @@ check-crash: qcow2 $(check_PROGRAMS)
 		-- powercut amending bitmaps layers snapshots resizing errors random_ops crash random life
 
 # Short: the whole suite takes minutes, and it is not what distcheck is there for. The one
-# run where zlib does ISA-L's work.
-AM_DISTCHECK_CONFIGURE_FLAGS = --without-isal TESTS_ONLY='$(notdir $(check_PROGRAMS)) cli man info'
+# run where zlib does ISA-L's work, and where the program is a static one. What was unpacked
+# is to be built without Autotools.
+AM_DISTCHECK_CONFIGURE_FLAGS = --without-isal --enable-static-binary \
+	AUTOCONF=false AUTOHEADER=false AUTOMAKE=false ACLOCAL=false \
+	TESTS_ONLY='$(notdir $(check_PROGRAMS)) cli man info static hardening'
 
 clean-local:
 	-rm -rf test-logs build-asan
