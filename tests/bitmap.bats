@@ -258,6 +258,7 @@ WRITES=(-c 'write -q 0 64k' -c 'write -q -z 1M 128k' -c 'discard -q 3M 64k' -c '
 die_writing() {
     local image=$1 pid
     shift
+    rm -f said # what the one before has said
     mkfifo pipe
     qcow2 io "$image" <pipe >said 2>&1 3>&- &
     pid=$!
