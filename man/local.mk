@@ -8,6 +8,7 @@ dist_man_MANS += \
 	man/qcow2-bench.1 \
 	man/qcow2-bitmap.1 \
 	man/qcow2-check.1 \
+	man/qcow2-ci.7 \
 	man/qcow2-commit.1 \
 	man/qcow2-compare.1 \
 	man/qcow2-convert.1 \

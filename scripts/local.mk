@@ -21,6 +21,16 @@ EXTRA_DIST += \
 	scripts/real_users.py \
 	scripts/setup
 
+# Recipes for pipelines.
+exampledir = $(docdir)/examples
+dist_example_SCRIPTS = \
+	scripts/examples/check-images \
+	scripts/examples/compact-image \
+	scripts/examples/gate-upload
+dist_example_DATA = \
+	scripts/examples/github-actions.yml \
+	scripts/examples/gitlab-ci.yml
+
 # Out of tree and out of the way: nothing of the build is touched, the library of this
 # build alone is looked into.
 .PHONY: lint

@@ -213,6 +213,14 @@ page_qcow2_check_chain() {
     overlay disk.qcow2 base.qcow2
 }
 
+page_qcow2_ci() {
+    image upload.qcow2
+    image disk.qcow2
+    image leaky.qcow2
+    leak leaky.qcow2
+    qcow2 create -q -f qcow2 -u -b /etc/passwd -F raw bad.qcow2 16M
+}
+
 page_qcow2_commit() {
     image base.qcow2
     overlay middle.qcow2 base.qcow2
