@@ -42,6 +42,20 @@ one_damage='v3-4k/refcount of data/'
     must matrix cut --spread --every "$(rows 12 48)"
 }
 
+@test "what is damaged is rejected by vet, for a reason that the sound image did not give" {
+    must matrix vet --image v3-4k --image v3-4k-bitmaps --spread
+}
+
+@test "the matrix notices a damaged image that vet accepts" {
+    cat >"$BATS_TEST_TMPDIR/spoiled" <<EOF
+#!/usr/bin/env bash
+[ "\$1" = vet ] || exec '$QCOW2' "\$@"
+echo '{"accepted": true, "reasons": []}'
+EOF
+    chmod +x "$BATS_TEST_TMPDIR/spoiled"
+    QCOW2=$BATS_TEST_TMPDIR/spoiled must_exit 1 matrix vet --only "$one_damage" --image v3-4k
+}
+
 @test "the matrix notices a guest byte that changed" {
     must matrix run --no-qemu --only "$one_damage" --every 9
     spoiled_program 'case "$*" in *--undo-file*) printf x | dd of="$image" bs=1 \

@@ -65,6 +65,7 @@ check-damage: qcow2
 	@$(Q2_TEST_ENV) CC='$(CC)' $(BASH) -o pipefail -c '{ \
 		python3 "$(srcdir)/tests/damage/matrix.py" run --full \
 			--log test-logs/damage.tsv "$$@"; run=$$?; \
+		python3 "$(srcdir)/tests/damage/matrix.py" vet "$$@" || run=1; \
 		(($$#)) || set -- --every 50; \
 		python3 "$(srcdir)/tests/damage/matrix.py" cut "$$@" && exit $$run; \
 		} | tee test-logs/damage.txt' damage $(DAMAGE)

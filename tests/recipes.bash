@@ -250,6 +250,7 @@ check_recipe() { # FOLDER
     grep -qx "problem $slug" got-check ||
         { [ "$slug" = header-field ] && ! grep -qx 'exit 1' got-check; } ||
         fail "does not find $slug"
+    rejected_by_vet "$slug"
     program -r all --dry-run image.qcow2 >dry 2>&1 || true
     says_what_for "$slug" "$1"
     cmp -s damaged.qcow2 image.qcow2 || fail "a check or a dry run writes"
@@ -267,6 +268,18 @@ check_recipe() { # FOLDER
     else
         cmp -s damaged.qcow2 image.qcow2 || fail "a repair that heals nothing writes"
     fi
+}
+
+# What check finds wrong, vet rejects for the same reason, or as a header that cannot be used.
+# (Of plain data, it reads nothing.)
+rejected_by_vet() { # SLUG
+    local code=0
+    [ "$1" != data-unreadable ] || return 0
+    qemu-img vet --output=json --allow snapshots,bitmaps,encryption image.qcow2 >json || code=$?
+    [ "$code" -eq 2 ] || fail "vet ends with $code"
+    jq -r '.reasons[] | .id, .problem // empty' json | grep -qxE "$1|header" ||
+        { [ "$1" = header-field ] && ! grep -qx 'exit 1' got-check; } ||
+        fail "vet does not tell of $1: $(cat json)"
 }
 
 # Each edit of the plan says what it is for, and where the problem is healed, one is for it,
