@@ -88,19 +88,25 @@ static int read_content(const struct run *r, struct q2_io *io, struct content *c
     return ret;
 }
 
+static int take_id(void *opaque, struct q2_snapshot *s, struct q2_error *err)
+{
+    struct world *w = opaque;
+    (void)err;
+    if (w->n < MAX_STATES)
+        snprintf(w->states[w->n].id, sizeof(w->states[w->n].id), "%s", s->id);
+    w->n++;
+    return 0;
+}
+
 static int read_ids(const struct run *r, struct q2_io *io, struct world *w,
                     struct q2_error *err)
 {
-    const struct q2_snapshot *list;
     struct q2_image *img;
-    unsigned n;
     int ret = fixture_open(&r->f, io, false, &img, err);
     if (ret < 0)
         return ret;
-    ret = q2_snapshot_list(&img->disk, &list, &n, err);
-    for (unsigned i = 0; i < n && ret == 0 && i + 1 < MAX_STATES; i++)
-        snprintf(w->states[i + 1].id, sizeof(w->states[i + 1].id), "%s", list[i].id);
-    w->n = n + 1;
+    w->n = 1; // the active state
+    ret = q2_snapshot_each(&img->disk, take_id, w, err);
     fixture_close(img);
     return ret;
 }
