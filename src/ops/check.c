@@ -225,18 +225,27 @@ static int check_open(const struct q2_check_request *r, struct target *t,
     return ret;
 }
 
-int q2_check(const struct q2_check_request *r, const struct q2_monitor *mon,
-             struct q2_check_report *out, struct q2_error *err)
+int q2_check_file(struct q2_io *io, const struct q2_check_request *r,
+                  const struct q2_monitor *mon, struct q2_check_report *out,
+                  struct q2_error *err)
 {
-    struct target t = {0};
+    struct target t = {.io = io};
     struct q2_check_progress progress;
     q2_check_progress_start(&progress, mon);
     *out = (struct q2_check_report){0};
-    int ret = open_file(r, r->repair && !r->dry_run, &t.io, err);
+    int ret = check_open(r, &t, &progress, out, err);
+    q2_io_close(t.data.file);
+    return ret;
+}
+
+int q2_check(const struct q2_check_request *r, const struct q2_monitor *mon,
+             struct q2_check_report *out, struct q2_error *err)
+{
+    struct q2_io *io;
+    int ret = open_file(r, r->repair && !r->dry_run, &io, err);
     if (ret == 0) {
-        ret = check_open(r, &t, &progress, out, err);
-        q2_io_close(t.data.file);
-        q2_io_close(t.io);
+        ret = q2_check_file(io, r, mon, out, err);
+        q2_io_close(io);
     }
     return ret < 0 ? q2_context(err, "Could not open '%s'", r->path) : 0;
 }

@@ -47,6 +47,11 @@ struct q2_check_report {
 // unsupported is set.
 int q2_check(const struct q2_check_request *request, const struct q2_monitor *mon,
              struct q2_check_report *out, struct q2_error *err);
+// The same for a file that is open, for writing if it is to be repaired; path and
+// windows of the request are not looked at. Errors do not name the file.
+int q2_check_file(struct q2_io *io, const struct q2_check_request *request,
+                  const struct q2_monitor *mon, struct q2_check_report *out,
+                  struct q2_error *err);
 void q2_check_clear(struct q2_check_report *report);
 
 // Takes the repair of undo_file back. Of the request, path and runtime count.

@@ -114,6 +114,19 @@ static int read_disk(struct q2_disk *d, struct q2_info *info, struct q2_error *e
     return rc;
 }
 
+int q2_info_of(struct q2_disk *d, struct q2_info *out, struct q2_error *err)
+{
+    struct q2_info info = {.filename = NULL};
+    int rc = read_disk(d, &info, err);
+    if (rc) {
+        q2_info_clear(&info);
+        return rc;
+    }
+    *out = info;
+    out->disk = d;
+    return 0;
+}
+
 int q2_info_read(const char *path, const char *format, bool shared,
                  const struct q2_runtime *runtime, struct q2_info *out,
                  struct q2_error *err)
@@ -128,17 +141,12 @@ int q2_info_read(const char *path, const char *format, bool shared,
     int rc = q2_disk_open(path, &options, &d, err);
     if (rc)
         return rc;
-    struct q2_info info = {.filename = NULL};
-    rc = read_disk(d, &info, err);
+    rc = q2_info_of(d, out, err);
     if (rc) {
         q2_context(err, "Could not open '%s'", path);
-        q2_info_clear(&info);
         q2_disk_close(d);
-        return rc;
     }
-    *out = info;
-    out->disk = d;
-    return 0;
+    return rc;
 }
 
 void q2_info_clear(struct q2_info *info)

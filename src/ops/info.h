@@ -44,6 +44,9 @@ struct q2_info {
 int q2_info_read(const char *path, const char *format, bool shared,
                  const struct q2_runtime *runtime, struct q2_info *out,
                  struct q2_error *err);
+// The same of a disk that is open, for its description at least. On success it belongs to
+// *out.
+int q2_info_of(struct q2_disk *d, struct q2_info *out, struct q2_error *err);
 void q2_info_clear(struct q2_info *info);
 
 // What they take is good until they return.
