@@ -139,11 +139,12 @@ static int lay_out(struct rebuild *b, struct q2_error *err)
         }
         uint64_t n_entries = b->blocks[b->n_blocks - 1] + 1;
         b->table_clusters = q2_div_round_up(n_entries * 8, b->s->cluster_size);
+        // Before its own clusters are counted: a reference may lead anywhere.
+        if (b->table_clusters > Q2_MAX_REFCOUNT_TABLE_BYTES >> b->s->cluster_bits)
+            return q2_fail(err, -EFBIG,
+                           "The rebuilt refcount table would be larger than %u bytes",
+                           Q2_MAX_REFCOUNT_TABLE_BYTES);
     } while (n_before != b->n_blocks || clusters_before != b->table_clusters);
-    if (b->table_clusters << b->s->cluster_bits > Q2_MAX_REFCOUNT_TABLE_BYTES)
-        return q2_fail(err, -EFBIG,
-                       "The rebuilt refcount table would be larger than %u bytes",
-                       Q2_MAX_REFCOUNT_TABLE_BYTES);
     return 0;
 }
 

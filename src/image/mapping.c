@@ -197,10 +197,13 @@ static void run_of_holes(const struct q2_image *img, uint64_t l1_index,
     uint64_t span = q2_image_l2_span(img);
     uint64_t end = guest_offset + n_bytes;
     uint64_t at = q2_align_down(guest_offset, span) + span;
-    for (uint64_t i = l1_index + 1; at < end; i++, at += span) {
-        if (i < img->l1_size && (img->l1[i] & Q2_OFFSET_MASK) != 0)
-            break;
+    uint64_t i = l1_index + 1;
+    while (i < img->l1_size && at < end && (img->l1[i] & Q2_OFFSET_MASK) == 0) {
+        i++;
+        at += span;
     }
+    if (i >= img->l1_size) // however large a snapshot says that its disk is
+        at = end;
     *run = (struct q2_run){.kind = Q2_CLUSTER_UNALLOCATED,
                            .n_bytes = q2_min_u64(at, end) - guest_offset};
 }
