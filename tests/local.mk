@@ -13,6 +13,7 @@
 
 include $(top_srcdir)/tests/unit/local.mk
 include $(top_srcdir)/tests/crash/local.mk
+include $(top_srcdir)/tests/fuzz/local.mk
 
 EXTRA_DIST += \
 	tests/run \
