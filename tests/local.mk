@@ -5,6 +5,7 @@
 #   make check                            everything
 #   make check TESTS_ONLY="create info"   tests/create.bats and tests/info.bats alone
 #   make check-asan                       the same under ASan and UBSan
+#   make fuzz, fuzz-short                 any bytes as images (tests/fuzz/local.mk)
 #   make check-valgrind                   unit tests and some commands under valgrind
 #   make check-damage                     every single damage of an image, against check
 #   make check-crash                      power cuts, errors, random operations: others each
@@ -88,4 +89,4 @@ AM_DISTCHECK_CONFIGURE_FLAGS = --without-isal --enable-static-binary \
 	TESTS_ONLY='$(notdir $(filter tests/unit/%,$(check_PROGRAMS))) cli man info static hardening'
 
 clean-local:
-	-rm -rf test-logs build-asan
+	-rm -rf test-logs build-asan build-fuzz build-coverage

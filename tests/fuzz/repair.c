@@ -48,12 +48,17 @@ static bool is_told(const void *opaque, unsigned state, const struct fuzz_block 
     return l->all;
 }
 
-// Without its LUKS header nothing of an image is of use, and nothing is changed.
+// Without its LUKS header nothing of an image is of use, and nothing is changed. An L1
+// table that the header makes larger than the file may stay a problem, which is told.
 static bool is_lost(const struct q2_scan *s)
 {
     bool lost = false;
-    for (size_t i = 0; i < s->findings.n; i++)
-        lost |= s->findings.list[i].problem == Q2_PROBLEM_LUKS_HEADER;
+    for (size_t i = 0; i < s->findings.n; i++) {
+        const struct q2_finding *f = &s->findings.list[i];
+        lost |= f->problem == Q2_PROBLEM_LUKS_HEADER ||
+                (f->problem == Q2_PROBLEM_REFERENCE_OUTSIDE &&
+                 f->offset == s->header.l1_table_offset);
+    }
     return lost;
 }
 
