@@ -1,7 +1,8 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: MIT
-# qcow2(5) is enough to read images by: a reader made from the page alone (format/reader.py)
-# reads what QEMU wrote, of every kind, and what we wrote.
+# qcow2(5) is enough to read and to make images by: a reader made from the page alone
+# (format/reader.py) reads what QEMU wrote, of every kind, and what we wrote; images of a writer
+# that was made from it (format/writer.py) are sound to QEMU and to us.
 
 load helpers
 
@@ -139,4 +140,30 @@ written() { # IMAGE SEED SIZE OPTIONS [SCRIBBLE...]
         same_bytes want.raw got.raw
         must reader check a.qcow2
     done
+}
+
+@test "images that were made by the page are sound" {
+    imgtool fill disk.raw 3145728 --seed 21
+    while read -r version bits order kind; do
+        echo "version $version, clusters of 2^$bits, refcounts of 2^$order bits, $kind"
+        must python3 -S "$BATS_TEST_DIRNAME/format/writer.py" disk.raw a.qcow2 \
+            "$version" "$bits" "$order" "$kind"
+        clean a.qcow2
+        same a.qcow2 disk.raw
+        must qcow2 check --read-data a.qcow2
+        must reader check a.qcow2
+        # Others may write to it.
+        must qemu-io -c 'write -q -P 5 100k 200k' -c 'write -q -z 1M 64k' a.qcow2
+        must qcow2 io -c 'write -q -P 6 250k 70k' a.qcow2
+        clean a.qcow2
+    done <<'EOT'
+2 9 4 plain
+2 16 4 packed
+3 12 0 plain
+3 12 2 plain
+3 14 6 packed
+3 21 5 plain
+3 14 4 extended
+3 16 3 extended
+EOT
 }
