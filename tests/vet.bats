@@ -314,7 +314,7 @@ one_error_of_allow() {
         "The disk of snapshot 'one' has 1048576 bytes, more than 524288" ]
 }
 
-@test "compressed data is inflated once for each cluster, and last" {
+@test "compressed data is inflated last, and no two clusters have it from one place" {
     seq 10000 >disk.raw
     truncate -s 64k disk.raw
     must oracle convert -c -f raw -O qcow2 -o cluster_size=4k disk.raw image.qcow2

@@ -37,7 +37,7 @@ static int try_candidate(struct q2_io *io, const struct q2_candidate *c, bool re
                          uint64_t *n_compressed, struct q2_error *err)
 {
     struct q2_error why = Q2_ERROR_INIT; // a header that is refused is an answer, too
-    const struct q2_scan_data data = {.file = NULL};
+    const struct q2_scan_data data = {NULL};
     struct q2_io *trial;
     struct q2_scan s;
     *clean = false;

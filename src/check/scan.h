@@ -170,7 +170,6 @@ struct q2_scan {
 // All data is to be read, too.
 struct q2_scan_data {
     struct q2_io *file; // of an image with an external data file; NULL: it is not read
-    bool compressed_only;
 };
 
 // Scans the image in io; data NULL: its metadata. On success the caller clears the scan;

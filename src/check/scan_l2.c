@@ -198,8 +198,7 @@ static int read_data(const struct place *p, const struct q2_l2_entry *e, uint64_
     int ret = 0;
     if (e->kind == Q2_CLUSTER_COMPRESSED) {
         ret = read_compressed(p, e, index, w, buf, err);
-    } else if (!s->read_data->compressed_only && e->kind == Q2_CLUSTER_NORMAL &&
-               s->data &&
+    } else if (e->kind == Q2_CLUSTER_NORMAL && s->data &&
                q2_io_read(s->data, e->host_offset, buf, s->cluster_size, &why) < 0) {
         struct q2_finding f = make(p, index, w, Q2_PROBLEM_DATA_UNREADABLE);
         q2_scan_report(s, &s->findings, &f);
@@ -360,7 +359,7 @@ static int count_entry(struct place *p, uint64_t index, struct q2_l2_words w,
                                 p->times, err);
     count_cluster(p, e);
     if (ret == 0 && s->uses)
-        ret = packed ? q2_scan_use_packed(s->uses, e->host_offset, p->active_times, err)
+        ret = packed ? q2_scan_use_packed(s->uses, e, p->active_times, err)
                      : q2_scan_use_plain(s->uses, e->host_offset >> s->cluster_bits, 1,
                                          p->active_times, err);
     if (ret == 0 && packed)
@@ -419,8 +418,7 @@ static int scan_run(struct place *p, const uint64_t *l2, uint64_t first, uint64_
     uint64_t host = l2[first] & Q2_OFFSET_MASK;
     bool active = p->l1->snapshot < 0, fits = true;
     *done = false;
-    if ((s->read_data && !s->read_data->compressed_only) || s->hunted ||
-        !q2_scan_is_run(s, l2, first, n))
+    if (s->read_data || s->hunted || !q2_scan_is_run(s, l2, first, n))
         return 0;
     if (active && !(l2[first] & Q2_FLAG_COPIED))
         return 0;

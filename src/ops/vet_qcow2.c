@@ -236,7 +236,7 @@ static int vet_trailing(struct q2_vetting *v, const struct q2_scan *s,
 static int vet_scanned(struct q2_vetting *v, const struct q2_scan *s,
                        struct q2_scan_uses *uses, struct q2_error *err)
 {
-    uint64_t n_shared = s->data_file ? 0 : q2_scan_uses_shared(uses, s);
+    uint64_t n_shared = q2_scan_uses_settle(uses, s);
     int ret = vet_findings(v, s, err);
     if (ret == 0)
         ret = vet_snapshots(v, s, err);
@@ -259,37 +259,31 @@ static int scan_failed(struct q2_vetting *v, const struct q2_error *why,
     return why->code;
 }
 
-// *compressed: there are compressed clusters.
-static int vet_metadata(struct q2_vetting *v, const struct q2_monitor *mon,
-                        bool *compressed, struct q2_error *err)
+static int vet_compressed(struct q2_vetting *v, struct q2_scan *s,
+                          const struct q2_scan_uses *uses, const struct q2_monitor *mon,
+                          struct q2_error *err)
 {
-    struct q2_error why = Q2_ERROR_INIT;
-    struct q2_scan_uses uses;
-    struct q2_scan s;
-    int ret = q2_scan_uses_init(&uses, err);
-    if (ret < 0)
-        return ret;
-    ret = q2_scan_run_uses(&s, v->io, &uses, mon, &why);
-    if (ret < 0) {
-        ret = scan_failed(v, &why, err);
-    } else {
-        *compressed = s.n_packed > 0;
-        ret = vet_scanned(v, &s, &uses, err);
-        q2_scan_clear(&s);
-    }
-    q2_scan_uses_clear(&uses);
+    uint64_t n_broken;
+    struct q2_finding first;
+    int ret = q2_scan_uses_inflate(uses, s, mon, &n_broken, &first, err);
+    for (; n_broken > 0 && ret == 0; n_broken--)
+        ret = q2_vet_object_to_finding(v, &first, err);
     return ret;
 }
 
-static int vet_compressed(struct q2_vetting *v, const struct q2_monitor *mon,
-                          struct q2_error *err)
+// What is in the image, with uses to be filled.
+static int vet_uses(struct q2_vetting *v, struct q2_scan_uses *uses,
+                    struct q2_check_progress *progress, struct q2_error *err)
 {
-    const struct q2_scan_data data = {.compressed_only = true};
     struct q2_error why = Q2_ERROR_INIT;
     struct q2_scan s;
-    if (q2_scan_run(&s, v->io, &data, mon, &why) < 0)
+    q2_check_progress_stage(progress, SCANNED);
+    if (q2_scan_run_uses(&s, v->io, uses, &progress->monitor, &why) < 0)
         return scan_failed(v, &why, err);
-    int ret = vet_findings(v, &s, err);
+    int ret = vet_scanned(v, &s, uses, err);
+    q2_check_progress_stage(progress, 1);
+    if (ret == 0 && !q2_vet_rejected(v->report))
+        ret = vet_compressed(v, &s, uses, &progress->monitor, err);
     q2_scan_clear(&s);
     return ret;
 }
@@ -297,13 +291,13 @@ static int vet_compressed(struct q2_vetting *v, const struct q2_monitor *mon,
 static int vet_contents(struct q2_vetting *v, struct q2_error *err)
 {
     struct q2_check_progress progress;
-    bool compressed = false;
+    struct q2_scan_uses uses;
+    int ret = q2_scan_uses_init(&uses, err);
+    if (ret < 0)
+        return ret;
     q2_check_progress_start(&progress, v->mon);
-    q2_check_progress_stage(&progress, SCANNED);
-    int ret = vet_metadata(v, &progress.monitor, &compressed, err);
-    q2_check_progress_stage(&progress, 1);
-    if (ret == 0 && compressed && !q2_vet_rejected(v->report))
-        ret = vet_compressed(v, &progress.monitor, err);
+    ret = vet_uses(v, &uses, &progress, err);
+    q2_scan_uses_clear(&uses);
     return ret;
 }
 
