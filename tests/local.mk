@@ -10,6 +10,7 @@
 #   make check-damage                     every single damage of an image, against check
 #   make check-crash                      power cuts, errors, random operations: others each
 #                                         time (Q2_SEED), for minutes (Q2_CRASH_RUNS)
+#   make check-locks                      beside other programs, for minutes (Q2_LOCK_SECONDS)
 #   make check-damage DAMAGE="--image v3-4k --only 'L1 entry'"    some of them
 
 include $(top_srcdir)/tests/unit/local.mk
@@ -71,6 +72,13 @@ check-damage: qcow2
 		(($$#)) || set -- --every 50; \
 		python3 "$(srcdir)/tests/damage/matrix.py" cut "$$@" && exit $$run; \
 		} | tee test-logs/damage.txt' damage $(DAMAGE)
+
+# What happens at random moments, for longer; every row of the table of locks.
+.PHONY: check-locks
+check-locks: qcow2
+	@$(Q2_TEST_ENV) Q2_SEED=$${Q2_SEED:-$$(date +%s)} \
+		Q2_LOCK_SECONDS=$${Q2_LOCK_SECONDS:-60} \
+		$(BASH) $(srcdir)/tests/run --log-dir test-logs -- concurrency locks
 
 # The seed is what it takes to have a failure again. Those files of the suite that play
 # random operations, but longer.

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 // A library to be preloaded: the process gets signals in the middle of its work. With
-// RAISE_CALL "pread" or "pwrite" and RAISE_AT N, call N of that function on the file
-// RAISE_FILE (which may not be there yet when the process starts) raises RAISE_SIGNAL (a
-// number) RAISE_TIMES times, and then does what it should. RAISE_AT 0: every call.
+// RAISE_CALL "pread", "pwrite" or "close" and RAISE_AT N, call N of that function on the
+// file RAISE_FILE (which may not be there yet when the process starts) raises
+// RAISE_SIGNAL (a number) RAISE_TIMES times, and then does what it should; close has done
+// it by then. RAISE_AT 0: every call.
 //
 // The process sees one processor alone and starts no threads to share the work: they
 // would make it another call each time, and keep signals to themselves.
@@ -29,17 +30,26 @@ static int is_the_file(int fd)
            st.st_dev == wanted.st_dev && st.st_ino == wanted.st_ino;
 }
 
-static void called(const char *name, int fd)
+static int is_counted(const char *name, int fd)
+{
+    const char *call = getenv("RAISE_CALL");
+    return call && strcmp(call, name) == 0 && is_the_file(fd);
+}
+
+static void count(void)
 {
     static int n;
-    const char *call = getenv("RAISE_CALL");
-    if (!call || strcmp(call, name) != 0 || !is_the_file(fd))
-        return;
     n++;
     if (number("RAISE_AT") != 0 && number("RAISE_AT") != n)
         return;
     for (int i = 0; i < number("RAISE_TIMES"); i++)
         raise(number("RAISE_SIGNAL"));
+}
+
+static void called(const char *name, int fd)
+{
+    if (is_counted(name, fd))
+        count();
 }
 
 static ssize_t read_at(int fd, void *buf, size_t n_bytes, off64_t offset)
@@ -76,6 +86,17 @@ ssize_t pwrite(int fd, const void *buf, size_t n_bytes, off_t offset)
 ssize_t pwrite64(int fd, const void *buf, size_t n_bytes, off64_t offset)
 {
     return write_at(fd, buf, n_bytes, offset);
+}
+
+int close(int fd)
+{
+    int (*real)(int);
+    *(void **)&real = dlsym(RTLD_NEXT, "close");
+    int is_image = is_counted("close", fd);
+    int ret = real(fd);
+    if (is_image)
+        count();
+    return ret;
 }
 
 int sched_getaffinity(pid_t pid, size_t n_bytes, cpu_set_t *set)
