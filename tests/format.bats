@@ -24,6 +24,12 @@ readable() { # IMAGE [OPTION OF convert...]
     same_bytes want.raw got.raw
 }
 
+# And the same fields of the header and the tables.
+told() { # IMAGE
+    oracle info --output=json "$1" >info.json || return 1
+    must reader info "$1" info.json
+}
+
 # With QEMU, random writes, zeros, discards and compressed clusters.
 written() { # IMAGE SEED SIZE OPTIONS [SCRIBBLE...]
     local image=$1 seed=$2 size=$3 options=$4
@@ -50,6 +56,7 @@ written() { # IMAGE SEED SIZE OPTIONS [SCRIBBLE...]
         written a.qcow2 "$bits" 512k "cluster_size=4k,refcount_bits=$bits" --cluster 4k
         [ "$bits" -eq 1 ] || must oracle snapshot -c s a.qcow2
         readable a.qcow2
+        told a.qcow2
     done
 }
 
@@ -72,6 +79,7 @@ written() { # IMAGE SEED SIZE OPTIONS [SCRIBBLE...]
             -o "extended_l2=on,cluster_size=$cluster" a.qcow2 4M
         scribble qcow2 a.qcow2 6 --size 4M --cluster "$cluster" --count 30 --compressed
         readable a.qcow2
+        told a.qcow2
     done
 }
 
@@ -87,8 +95,9 @@ written() { # IMAGE SEED SIZE OPTIONS [SCRIBBLE...]
 
 @test "external data files" {
     for raw in off on; do
-        written a.qcow2 11 4M "data_file=data.$raw,data_file_raw=$raw"
+        written a.qcow2 11 4M "data_file=data.$raw,data_file_raw=$raw,lazy_refcounts=$raw"
         readable a.qcow2
+        told a.qcow2
         [ "$raw" = off ] || same_bytes got.raw data.on
     done
 }
@@ -101,6 +110,7 @@ written() { # IMAGE SEED SIZE OPTIONS [SCRIBBLE...]
     must oracle snapshot -c second a.qcow2
     scribble qcow2 a.qcow2 14 --size 3M --count 10
     readable a.qcow2
+    told a.qcow2
     for name in first second; do
         # QEMU's copy is as long as the disk is now.
         must oracle convert -l "$name" -O raw a.qcow2 want.raw
@@ -120,6 +130,7 @@ written() { # IMAGE SEED SIZE OPTIONS [SCRIBBLE...]
     [ "$(reader bitmap a.qcow2 one)" = '98304-131072 10485760-10616832' ]
     [ "$(reader bitmap a.qcow2 two)" = '1048576-1114112' ]
     readable a.qcow2
+    told a.qcow2
 }
 
 @test "encryption" {

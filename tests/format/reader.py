@@ -5,6 +5,8 @@ this cannot do. Shares no code with the program or with the other tests.
 
     reader.py raw IMAGE OUT [SNAPSHOT]    the guest disk, as a raw file
     reader.py check IMAGE [OUT MAP]       what must hold; the disk; MAP is QEMU's, as JSON
+    reader.py info IMAGE INFO             what QEMU's info, as JSON, tells of the header,
+                                          snapshots and bitmaps
     reader.py bitmap IMAGE NAME           the ranges that a bitmap says were written
 
 PASSPHRASE in the environment opens an encrypted image.
@@ -257,6 +259,49 @@ class Image:
                     found.append((start, (k + 1) * granule))
         return found
 
+    def told(self):
+        """What info tells, of version 3."""
+        h, clear = self.h, self.h["autoclear_features"]
+        need(h["version"] == 3, "version")
+        data = {"compat": "1.1", "refcount-bits": 1 << h["refcount_order"],
+                "lazy-refcounts": bool(h["compatible_features"] & 1),
+                "corrupt": bool(self.features & 2), "extended-l2": bool(self.features & EXTENDED),
+                "compression-type": ("zlib", "zstd")[h["compression_type"]]}
+        if self.features & DATA_FILE:
+            data["data-file"] = self.ext[0x44415441].decode()
+            data["data-file-raw"] = bool(clear & 2)
+        flags = ("in-use", "auto")
+        bitmaps = [{"name": b["name"], "granularity": 1 << b["granularity_bits"],
+                    "flags": [f for i, f in enumerate(flags) if b["flags"] >> i & 1]}
+                   for b in self.bitmaps()]
+        if bitmaps:
+            data["bitmaps"] = bitmaps
+        found = {"virtual-size": self.size, "cluster-size": self.n,
+                 "dirty-flag": bool(self.features & 1), "data": data}
+        if self.backing:
+            at, n = h["backing_file_offset"], h["backing_file_size"]
+            found["backing-filename"] = self.bytes(at, n).decode()
+            found["backing-filename-format"] = self.ext[0xE2792ACA].decode()
+        snapshots = [{"id": s["id"].decode(), "name": s["name"].decode(),
+                      "vm-state-size": s["vm_state_size"], "date-sec": s["date_sec"],
+                      "date-nsec": s["date_nsec"], "vm-clock-sec": s["vm_clock_nsec"] // 10**9,
+                      "vm-clock-nsec": s["vm_clock_nsec"] % 10**9} for s in self.snapshots()[0]]
+        if snapshots:
+            found["snapshots"] = snapshots
+        return found
+
+    def compare_info(self, path):
+        """Every word of it."""
+        with open(path, encoding="utf-8") as f:
+            info = json.load(f)
+        info["data"] = info.get("format-specific", {}).get("data")
+        for name, value in self.told().items():
+            theirs = info.get(name)
+            if name == "snapshots":
+                theirs = [{k: t.get(k) for k in value[0]} for t in theirs]
+            need(theirs == value, f"{name}: {value}, to QEMU {theirs}")
+        need("snapshots" in self.told() or "snapshots" not in info, "snapshots")
+
     # --- encryption ---
 
     def guest_cipher(self):
@@ -449,6 +494,8 @@ def main():
     image = Image(path)
     if command == "raw":
         image.write_raw(*rest)
+    elif command == "info":
+        image.compare_info(*rest)
     elif command == "bitmap":
         print(*(f"{a}-{b}" for a, b in image.written(rest[0])))
     else:
