@@ -7,16 +7,27 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/utf8.h"
 #include "cmd/options.h"
 
 // An image on a server that is gone must not hold up somebody's shell.
 #define MAX_SECONDS 2
 
+static bool is_control(const unsigned char *p)
+{
+    // Some terminals obey those behind U+0080, too.
+    return *p < ' ' || *p == 0x7f || (*p == 0xc2 && p[1] < 0xa0);
+}
+
+// A text that a shell, and the terminal behind it, can only take as it is meant.
 static bool is_printable(const char *text)
 {
-    for (; *text; text++)
-        if ((unsigned char)*text < ' ' || *text == 0x7f)
+    const unsigned char *p = (const unsigned char *)text;
+    for (size_t n; *p; p += n) {
+        n = q2_utf8_sequence(p);
+        if (!n || is_control(p))
             return false;
+    }
     return true;
 }
 
@@ -235,7 +246,7 @@ int q2_complete(const struct q2_program *program, int argc, char **argv)
     char *end = NULL;
     long index = argc > 2 ? strtol(argv[1], &end, 10) : -1;
     char **words = argv + 2;
-    if (index < 0 || index >= argc - 2 || *end || !is_printable(words[index]))
+    if (index < 0 || index >= argc - 2 || *end || strpbrk(words[index], "\t\n"))
         return 1;
     alarm(MAX_SECONDS);
     int first = 0; // the command

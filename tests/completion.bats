@@ -213,6 +213,11 @@ offers() {
 }
 
 @test "a name with control characters is not offered" {
-    qcow2 snapshot -c $'two\nlines' vm.qcow2
-    [ "$(offers snapshot vm.qcow2 -d '' | wc -l)" -eq 2 ]
+    before=$(offers snapshot vm.qcow2 -d '')
+    for name in $'two\nlines' $'a\ttab' $'\e[31m' $'\xc2\x9b31m' $'\xff'; do
+        qcow2 snapshot -c "$name" vm.qcow2
+    done
+    [ "$(offers snapshot vm.qcow2 -d '')" = "$before" ]
+    qcow2 snapshot -c 'vor dem Übergang' vm.qcow2
+    [ "$(offers snapshot vm.qcow2 -d '' | tail -n 1)" = 'vor dem Übergang' ]
 }
