@@ -10,8 +10,8 @@
 #include "base/utf8.h"
 #include "cmd/options.h"
 
-// An image on a server that is gone must not hold up somebody's shell.
-#define MAX_SECONDS 2
+// An image on a server that is gone must not hold up somebody's shell for ever.
+#define MAX_SECONDS 10
 
 static bool is_control(const unsigned char *p)
 {

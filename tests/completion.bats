@@ -14,7 +14,7 @@ setup() {
     qcow2 bitmap --add vm.qcow2 since-sunday
     cp vm.qcow2 'my disk.qcow2'
     mkdir json
-    export HOME=$PWD
+    export HOME=$PWD INPUTRC=/dev/null TERM=dumb
 }
 
 # What is typed before the TAB, and the last word then.
@@ -60,6 +60,12 @@ qcow2 create -b my|my disk.qcow2
 END
 }
 
+# Readline reads keys from a pipe as well as from a terminal, and in a session of its own the
+# shell leaves whatever terminal the tests run in alone.
+interactive_bash() {
+    setsid --wait bash --noprofile --rcfile rc -i
+}
+
 same_as_table() { # FILE
     table | cut -d '|' -f 2 >wanted
     diff -u wanted "$1"
@@ -71,8 +77,7 @@ source $completion/qcow2.bash
 qcow2() { printf '%s\n' "\${@: -1}" >>got; }
 PS1=
 END
-    # Readline reads keys from a pipe as well as from a terminal.
-    table | cut -d '|' -f 1 | sed $'s/$/\t/' | bash --noprofile --rcfile rc -i 2>said ||
+    table | cut -d '|' -f 1 | sed $'s/$/\t/' | interactive_bash 2>said ||
         fail "$(cat said)"
     same_as_table got
 }
@@ -85,7 +90,7 @@ PS1=
 END
     printf '%s\n' $'qcow2 snapshot -d  vm.qcow2\eb\eb\e[Dbef\t' \
         $'true && qcow2 info --output \e*' $'X=1 qcow2 check -r \e*' |
-        bash --noprofile --rcfile rc -i 2>said || fail "$(cat said)"
+        interactive_bash 2>said || fail "$(cat said)"
     diff -u - got <<'END'
 <snapshot><-d><before upgrade><vm.qcow2>
 <info><--output><human><json>
@@ -106,7 +111,7 @@ END
         rm -f got
         # The value in the place itself, and within either kind of quotes.
         printf '%s\n' $'qcow2 snapshot evil.qcow2 -d \t' $'qcow2 snapshot evil.qcow2 -d \'\t' |
-            bash --noprofile --rcfile rc -i 2>said || fail "$(cat said)"
+            interactive_bash 2>said || fail "$(cat said)"
         printf '%s\n' "$name" "$name" | diff -u - got
         absent pwned
     done
