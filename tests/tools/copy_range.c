@@ -30,8 +30,8 @@ static void log_call(ssize_t result)
     fclose(f);
 }
 
-ssize_t copy_file_range(int in, off64_t *in_offset, int out, off64_t *out_offset, size_t n,
-                        unsigned flags)
+ssize_t copy_file_range(int in, off64_t *in_offset, int out, off64_t *out_offset,
+                        size_t n, unsigned flags)
 {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     static long n_calls;
