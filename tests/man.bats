@@ -162,13 +162,34 @@ ends() { # COMMAND [ARGUMENT...]
     done
 }
 
-@test "the page of create names every property that -o help lists" {
-    page qcow2-create >in.page
-    for format in qcow2 raw; do
-        "$QCOW2" create -f "$format" -o help | sed -nE 's/^  ([a-z0-9_.-]+)=.*/\1/p' >keys
-        [ -s keys ] || fail "no properties for $format"
-        while read -r key; do
-            grep -qF -- "$key" in.page || fail "$format: $key is not in the page"
-        done <keys
+# names PAGE: what stands on standard input, a word to a line, is in bold on the page, or begins
+# a bold text such as "size=SIZE".
+names() {
+    local n=0 word
+    sed -e 's/\\-/-/g' -e 's/^\.BR* //' -e 's/\\fB/\n/g' "$man/$1" | sed -E 's/\\f[RI].*//' >bold
+    while read -r word; do
+        grep -qE -e "(^|[ \"])${word//./\\.}(\$|[ ,\"=])" bold || fail "$1 does not name $word" ||
+            return 1
+        n=$((n + 1))
     done
+    [ "$n" -gt 0 ] || fail "$1: nothing to look for"
+}
+
+@test "the pages name every property that -o help lists" {
+    for line in create:qcow2 create:raw amend:qcow2; do
+        "$QCOW2" "${line%:*}" -f "${line#*:}" -o help |
+            sed -nE 's/^  ([a-z0-9_.-]+)=.*/\1/p' >keys
+        names "qcow2-${line%:*}.1" <keys
+    done
+}
+
+@test "the page of io names every command that its help lists" {
+    "$QCOW2" io -c help | sed -nE 's/^([a-z_]+) .*--.*/\1/p' | names qcow2-io.1
+}
+
+@test "the main page names every key of an image's options" {
+    sed -nE '/[{]"/s/[{]"([a-z0-9-]+(\.[a-z-]+)?)", &(out|r|ignored|no_unref)\b/\n=\1\n/gp' \
+        "$man/../cmd/image_runtime.c" | sed -n 's/^=//p' >keys
+    [ "$(wc -l <keys)" -ge 10 ]
+    names qcow2.1 <keys
 }
