@@ -164,7 +164,7 @@ static int vet_raw(struct q2_vetting *v, struct q2_error *err)
     return q2_vet_virtual_size(v, "", v->report->virtual_size, err);
 }
 
-static int vet_file(struct q2_vetting *v, struct q2_error *err)
+static int vet_io(struct q2_vetting *v, struct q2_error *err)
 {
     struct q2_vet_report *r = v->report;
     int ret = q2_io_get_size(v->io, &r->file_size, err);
@@ -180,15 +180,16 @@ static int vet_file(struct q2_vetting *v, struct q2_error *err)
                                                   : q2_vet_qcow2(v, err);
 }
 
-static int vet_open(struct q2_vetting *v, struct q2_error *err)
+int q2_vet_file(struct q2_io *io, const struct q2_vet_request *request,
+                const struct q2_monitor *mon, struct q2_vet_report *out,
+                struct q2_error *err)
 {
-    // What a device holds may be another thing each time it is read.
-    int ret = q2_file_is_device(v->io)
-                  ? q2_fail(err, -EINVAL, "Only regular files can be vetted")
-                  : vet_file(v, err);
-    v->report->accepted = ret == 0 && !q2_vet_rejected(v->report);
+    struct q2_vetting v = {.request = request, .mon = mon, .io = io, .report = out};
+    *out = (struct q2_vet_report){.accepted = false};
+    int ret = vet_io(&v, err);
+    out->accepted = ret == 0 && !q2_vet_rejected(out);
     if (ret < 0)
-        q2_vet_clear(v->report);
+        q2_vet_clear(out);
     return ret;
 }
 
@@ -196,12 +197,14 @@ int q2_vet(const struct q2_vet_request *request, const struct q2_monitor *mon,
            struct q2_vet_report *out, struct q2_error *err)
 {
     const struct q2_file_options options = {.lock = Q2_LOCK_READ};
-    struct q2_vetting v = {.request = request, .mon = mon, .report = out};
-    *out = (struct q2_vet_report){.accepted = false};
-    int ret = q2_file_open(request->path, &options, &v.io, err);
+    struct q2_io *io;
+    int ret = q2_file_open(request->path, &options, &io, err);
     if (ret == 0) {
-        ret = vet_open(&v, err);
-        q2_io_close(v.io);
+        // What a device holds may be another thing each time it is read.
+        ret = q2_file_is_device(io)
+                  ? q2_fail(err, -EINVAL, "Only regular files can be vetted")
+                  : q2_vet_file(io, request, mon, out, err);
+        q2_io_close(io);
     }
     return ret < 0 ? q2_context(err, "Could not open '%s'", request->path) : 0;
 }

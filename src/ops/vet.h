@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/monitor.h"
 #include "check/finding.h"
+#include "io/io.h"
 
 enum q2_vet_reason {
 #define Q2_VET_REASON(id, slug, allow, message) Q2_VET_##id,
@@ -58,6 +59,10 @@ struct q2_vet_report {
 // clears the report.
 int q2_vet(const struct q2_vet_request *request, const struct q2_monitor *mon,
            struct q2_vet_report *out, struct q2_error *err);
+// The same for a file that is open, and stays that.
+int q2_vet_file(struct q2_io *io, const struct q2_vet_request *request,
+                const struct q2_monitor *mon, struct q2_vet_report *out,
+                struct q2_error *err);
 void q2_vet_clear(struct q2_vet_report *report);
 
 #endif

@@ -24,6 +24,7 @@ const struct fuzz_target *fuzz_target_find(const char *name); // NULL: there is 
 void fuzz_target_info(const uint8_t *data, size_t n_bytes);
 void fuzz_target_read(const uint8_t *data, size_t n_bytes);
 void fuzz_target_check(const uint8_t *data, size_t n_bytes);
+void fuzz_target_vet(const uint8_t *data, size_t n_bytes);
 void fuzz_target_repair(const uint8_t *data, size_t n_bytes);
 void fuzz_target_snapshots(const uint8_t *data, size_t n_bytes);
 void fuzz_target_amend(const uint8_t *data, size_t n_bytes);

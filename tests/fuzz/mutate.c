@@ -41,7 +41,7 @@ static unsigned cluster_bits(const struct mutation *m)
 
 static uint64_t word(const struct mutation *m, uint64_t at)
 {
-    return at + 8 <= m->n ? q2_load_be64(m->p + at) : 0;
+    return m->n >= 8 && at <= m->n - 8 ? q2_load_be64(m->p + at) : 0;
 }
 
 // --- places --------------------------------------------------------------------------
@@ -80,7 +80,7 @@ static uint64_t l1_of(struct mutation *m)
 static uint64_t extension(const struct mutation *m, uint32_t type)
 {
     uint64_t at = q2_load_be32(m->p + 4) == 2 ? 72 : q2_load_be32(m->p + 100);
-    for (unsigned i = 0; i < 16 && at + 32 <= m->n; i++) {
+    for (unsigned i = 0; i < 16 && m->n >= 32 && at <= m->n - 32; i++) {
         if (q2_load_be32(m->p + at) == type)
             return at + 8;
         at += 8 + q2_align_up(q2_load_be32(m->p + at + 4), 8);

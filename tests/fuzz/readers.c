@@ -9,6 +9,7 @@
 #include "ops/info.h"
 #include "ops/map.h"
 #include "ops/measure.h"
+#include "ops/vet.h"
 #include "tests/fuzz/fuzz.h"
 
 static void print_json(const struct q2_info *info)
@@ -108,5 +109,64 @@ void fuzz_target_check(const uint8_t *data, size_t n_bytes)
         }
         q2_check_clear(&first);
     }
+    q2_io_close(io);
+}
+
+// What is accepted stands alone, is sound, opens, and can be read from its begin to its
+// end.
+static void hold_to_verdict(struct q2_io *io)
+{
+    struct q2_error err = Q2_ERROR_INIT;
+    const struct q2_check_request r = {.format = "qcow2", .read_data = true};
+    struct q2_check_report report;
+    if (q2_check_file(io, &r, NULL, &report, &err) < 0)
+        fuzz_broken("accepted, but cannot be checked: %s", err.message);
+    if (!q2_scan_clean(&report.scan))
+        fuzz_broken("accepted, but not sound");
+    q2_check_clear(&report);
+    struct q2_image *img = fuzz_open(io, FUZZ_READ);
+    if (!img)
+        fuzz_broken("accepted, but cannot be opened");
+    if (img->header.backing_file || q2_image_has_data_file(img) ||
+        img->header.crypt_method)
+        fuzz_broken("accepted, but does not stand alone");
+    struct fuzz_content *content = fuzz_content_read(io);
+    for (unsigned i = 0; i < content->states[0].n; i++)
+        if (!content->states[0].blocks[i].readable)
+            fuzz_broken("accepted, but %llu cannot be read",
+                        (unsigned long long)content->states[0].blocks[i].guest_offset);
+    if (!content->states[0].readable)
+        fuzz_broken("accepted, but cannot be read");
+    fuzz_content_free(content);
+    fuzz_close(img);
+}
+
+static void vet_as(struct q2_io *io, struct q2_vet_request *r)
+{
+    struct q2_error err = Q2_ERROR_INIT;
+    struct q2_vet_report report;
+    bool all = r->allow[Q2_VET_LEAKS];
+    if (q2_vet_file(io, r, NULL, &report, &err) < 0)
+        return;
+    if (report.accepted && strcmp(r->format, "qcow2") == 0 && !all)
+        hold_to_verdict(io);
+    q2_vet_clear(&report);
+}
+
+// An image without anything that has to be allowed, one with all of it, and a raw file.
+void fuzz_target_vet(const uint8_t *data, size_t n_bytes)
+{
+    struct q2_vet_request r = {.path = "file",
+                               .format = "qcow2",
+                               .max_virtual_size = UINT64_MAX,
+                               .max_file_size = UINT64_MAX};
+    struct q2_io *io = fuzz_file(data, n_bytes);
+    io->writable = false;
+    vet_as(io, &r);
+    for (unsigned i = 0; i < Q2_N_VET_REASONS; i++)
+        r.allow[i] = q2_vet_reason_info(i)->allow == Q2_VET_ALLOW_ASKED;
+    vet_as(io, &r);
+    r.format = "raw";
+    vet_as(io, &r);
     q2_io_close(io);
 }

@@ -8,6 +8,7 @@ const struct fuzz_target fuzz_targets[] = {
     {"info", fuzz_target_info, FUZZ_IMAGE},
     {"read", fuzz_target_read, FUZZ_IMAGE},
     {"check", fuzz_target_check, FUZZ_IMAGE},
+    {"vet", fuzz_target_vet, FUZZ_IMAGE},
     {"repair", fuzz_target_repair, FUZZ_IMAGE},
     {"snapshots", fuzz_target_snapshots, FUZZ_IMAGE},
     {"amend", fuzz_target_amend, FUZZ_IMAGE},
