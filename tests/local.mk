@@ -94,7 +94,7 @@ check-crash: qcow2 $(check_PROGRAMS)
 # one. What was unpacked is to be built without Autotools.
 AM_DISTCHECK_CONFIGURE_FLAGS = --without-isal --enable-static-binary \
 	AUTOCONF=false AUTOHEADER=false AUTOMAKE=false ACLOCAL=false \
-	TESTS_ONLY='$(notdir $(filter tests/unit/%,$(check_PROGRAMS))) cli man info main-job packages static hardening'
+	TESTS_ONLY='$(patsubst tests/%,%,$(filter tests/unit/%,$(check_PROGRAMS))) cli man info main-job packages static hardening'
 
 clean-local:
 	-rm -rf test-logs build-asan build-fuzz build-coverage
