@@ -32,7 +32,7 @@ examples() {
 @test "every example of --help runs" {
     for page in "$man"/qcow2-*.1; do
         name=$(basename "$page" .1)
-        "$QCOW2" "${name#qcow2-}" --help | sed -n '/^Examples:/,$ s/^  qcow2/$ qcow2/p' >shown
+        qcow2 "${name#qcow2-}" --help | sed -n '/^Examples:/,$ s/^  qcow2/$ qcow2/p' >shown
         [ "$(wc -l <shown)" -eq 2 ] || fail "$name: $(wc -l <shown) examples in its help"
         {
             printf '%s\n' ".\\\" files: help-${name#qcow2-}" .EX
