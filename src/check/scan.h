@@ -129,6 +129,7 @@ struct q2_scan {
 
     struct q2_scan_l1 *l1s;
     unsigned n_l1s;
+    uint64_t l1_bytes_read; // of snapshots
 
     char **bitmap_names; // that findings point to
     size_t n_bitmap_names, max_bitmap_names;

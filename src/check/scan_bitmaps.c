@@ -25,6 +25,7 @@ struct bitmaps {
     struct q2_directory d;
     struct table *tables;
     size_t n, max;
+    uint64_t n_read;          // bytes of tables
     struct q2_counters *data; // host clusters: how many entries name them
 };
 
@@ -274,13 +275,27 @@ static bool is_all_ones(const struct table *t, uint64_t n)
     return ones;
 }
 
+// Tables that lie apart from each other are no longer than the file; so many bytes more
+// may be read for what is wrong. A thousand bitmaps of one table are not worth a thousand
+// times its cost.
+#define SPARE_TABLE_BYTES (UINT64_C(1) << 20)
+
+static bool take_room(struct bitmaps *b, uint64_t n_bytes)
+{
+    uint64_t room = b->s->file_size + SPARE_TABLE_BYTES;
+    if (room - b->n_read < n_bytes)
+        return false;
+    b->n_read += n_bytes;
+    return true;
+}
+
 // *usable: the table is kept in the list. forget: what it says is of no use.
 static int take_table(struct bitmaps *b, struct table *t, uint64_t n, bool forget,
                       bool *usable, struct q2_error *err)
 {
     struct q2_scan *s = b->s;
     *usable = t->offset != 0 && q2_is_aligned(t->offset, s->cluster_size) &&
-              q2_scan_in_file(s, t->offset, n * 8);
+              q2_scan_in_file(s, t->offset, n * 8) && take_room(b, n * 8);
     if (!*usable)
         return 0;
     int ret = read_table(s, t, n, err);

@@ -217,6 +217,21 @@ static int merge(struct q2_scan *s, struct links *k, struct q2_error *err)
     return ret;
 }
 
+// A table that is a hole of the file maps nothing: how many of them there are need not
+// cost anything. *n_bytes: of the hole from there on.
+static int find_hole(struct q2_scan *s, uint64_t offset, uint64_t *n_bytes,
+                     struct q2_error *err)
+{
+    bool data = true;
+    *n_bytes = offset < s->file_size ? s->file_size - offset : 0;
+    int ret = *n_bytes >= s->cluster_size
+                  ? q2_io_extent(s->io, offset, n_bytes, &data, err)
+                  : 0;
+    if (data || *n_bytes < s->cluster_size)
+        *n_bytes = 0;
+    return ret;
+}
+
 // Reads and scans n tables that lie side by side.
 static int scan_run(struct q2_scan *s, const struct link *links, size_t n, uint64_t *buf,
                     struct q2_error *err)
@@ -259,9 +274,22 @@ static int scan_links(struct q2_scan *s, const struct links *k, struct q2_error 
     if (!buf)
         return q2_fail_memory(err, most * s->cluster_size);
     int ret = 0;
+    uint64_t hole_start = 0, hole_bytes = 0;
     plan_work(s, k->n);
     for (size_t i = 0; i < k->n && ret == 0;) {
         size_t n = 1;
+        uint64_t at = k->list[i].l2_offset;
+        if (at < hole_start || at - hole_start >= hole_bytes) {
+            hole_start = at;
+            ret = find_hole(s, at, &hole_bytes, err);
+            if (ret < 0)
+                break;
+        }
+        if (at - hole_start + s->cluster_size <= hole_bytes) {
+            i++;
+            ret = q2_scan_worked(s, s->cluster_size, err);
+            continue;
+        }
         while (n < most && i + n < k->n &&
                k->list[i + n].l2_offset == k->list[i].l2_offset + n * s->cluster_size)
             n++;

@@ -98,6 +98,15 @@ static bool is_judged(const struct q2_scan *s, uint64_t index, uint64_t cluster)
            (cluster >= table && cluster - table < s->header.refcount_table_clusters);
 }
 
+// Behind the end of the file, and of all that is referenced, no count says anything: a
+// refcount table may be a million times as long as what it counts.
+static bool is_idle_block(const struct q2_scan *s, uint64_t index)
+{
+    uint64_t first = index << block_bits(s);
+    return first >= s->file_clusters &&
+           !q2_counters_any(s->references, first, UINT64_C(1) << block_bits(s));
+}
+
 // Do the counts in this block fit what was found? Then it is a block, and whoever else
 // points to its cluster is wrong.
 static int makes_sense(struct q2_scan *s, uint64_t index, bool *sense,
@@ -106,6 +115,8 @@ static int makes_sense(struct q2_scan *s, uint64_t index, bool *sense,
     struct q2_table *t;
     uint64_t first = index << block_bits(s), per_block = UINT64_C(1) << block_bits(s);
     uint64_t n_used = 0, n_wrong = 0;
+    if (is_idle_block(s, index))
+        return 0;
     int ret = q2_scan_block(s, first, &t, err);
     if (ret < 0 || !t)
         return ret;
@@ -354,6 +365,8 @@ int q2_scan_compare(struct q2_scan *s, struct q2_error *err)
     for (uint64_t i = 0; i < s->refcount_table_size && ret == 0; i++) {
         struct q2_table *t;
         uint64_t first = i << block_bits(s);
+        if (is_idle_block(s, i))
+            continue;
         ret = s->refcount_table[i] ? q2_scan_block(s, first, &t, err) : 0;
         if (ret < 0 || s->refcount_table[i] == 0 || !t)
             continue;

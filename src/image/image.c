@@ -154,6 +154,61 @@ static int check_in_file(const struct q2_image *img, const char *what, uint64_t 
                    what, offset, n_bytes, file_size);
 }
 
+// So many guest clusters may be mapped by L2 tables that several entries of one L1 table
+// name. No program makes such tables, and damage makes few; with many of them, a file of
+// some KiB maps more than can be looked through in a lifetime.
+#define MAX_REPEATED_CLUSTERS (UINT64_C(1) << 22)
+
+static int by_offset(const void *a, const void *b)
+{
+    const uint64_t *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+static uint64_t count_repeats(const uint64_t *offsets, size_t n)
+{
+    uint64_t n_repeats = 0;
+    for (size_t i = 1; i < n; i++)
+        n_repeats += offsets[i] == offsets[i - 1];
+    return n_repeats;
+}
+
+// Most tables name ascending places, or few: then nothing has to be sorted.
+static int check_repeats(const struct q2_image *img, const uint64_t *l1, size_t n_entries,
+                         struct q2_error *err)
+{
+    uint64_t limit = MAX_REPEATED_CLUSTERS >> img->l2_bits;
+    bool ascending = true;
+    size_t n = 0;
+    for (size_t i = 0; i < n_entries; i++)
+        n += (l1[i] & Q2_OFFSET_MASK) != 0;
+    if (n <= limit)
+        return 0;
+    uint64_t *offsets = malloc(n * sizeof(*offsets));
+    if (!offsets)
+        return q2_fail_memory(err, n * sizeof(*offsets));
+    n = 0;
+    for (size_t i = 0; i < n_entries; i++) {
+        if ((l1[i] & Q2_OFFSET_MASK) == 0)
+            continue;
+        offsets[n] = l1[i] & Q2_OFFSET_MASK;
+        ascending = ascending && (n == 0 || offsets[n] > offsets[n - 1]);
+        n++;
+    }
+    uint64_t n_repeats = count_repeats(offsets, n);
+    if (!ascending && n_repeats <= limit) {
+        qsort(offsets, n, sizeof(*offsets), by_offset);
+        n_repeats = count_repeats(offsets, n);
+    }
+    free(offsets);
+    if (n_repeats <= limit)
+        return 0;
+    return q2_fail(err, -EFBIG,
+                   "%" PRIu64 " entries of the L1 table name L2 tables that others name, "
+                   "too; no more than %" PRIu64 " may",
+                   n_repeats, limit);
+}
+
 int q2_image_load_l1(struct q2_image *img, uint64_t offset, uint32_t n_entries,
                      struct q2_error *err)
 {
@@ -173,6 +228,11 @@ int q2_image_load_l1(struct q2_image *img, uint64_t offset, uint32_t n_entries,
         return q2_context(err, "Could not read L1 table");
     }
     q2_table_decode(l1, l1, n_entries);
+    ret = check_repeats(img, l1, n_entries, err);
+    if (ret < 0) {
+        free(l1);
+        return ret;
+    }
     free(img->l1);
     img->l1 = l1;
     img->l1_size = n_entries;

@@ -64,6 +64,7 @@ struct q2_image {
     uint32_t l1_size;
     struct q2_dirty_span l1_dirty;
     struct q2_cache *l2_cache;
+    uint64_t hole_start, hole_end; // the last hole of the file in which an L2 table lay
 
     const struct q2_refcount_format *refcounts;
     uint64_t *refcount_table;     // loaded for writers; NULL until then

@@ -190,17 +190,48 @@ static int run_from_l2(struct q2_image *img, const uint64_t *l2, uint64_t guest_
     return 0;
 }
 
+// Smaller tables cost no more than to ask where the file's holes are.
+#define MIN_HOLE_CLUSTER (16U << 10)
+
+// Does an L1 entry name a table that is a hole of the file, and so maps nothing? Its
+// zeros are not worth reading: there may be a million of them in a file that holds
+// nothing. Only where nobody writes.
+static bool is_hollow_l2(struct q2_image *img, uint64_t l2_offset)
+{
+    struct q2_error ignored = Q2_ERROR_INIT; // then it is read
+    uint64_t file_size, n;
+    bool data;
+    if (img->disk.writable || img->cluster_size < MIN_HOLE_CLUSTER ||
+        !q2_is_aligned(l2_offset, img->cluster_size))
+        return false;
+    if (l2_offset >= img->hole_start && l2_offset < img->hole_end &&
+        img->hole_end - l2_offset >= img->cluster_size)
+        return true;
+    if (q2_cache_holds(img->l2_cache, l2_offset) ||
+        q2_io_get_size(img->disk.file, &file_size, &ignored) < 0 ||
+        l2_offset >= file_size || file_size - l2_offset < img->cluster_size)
+        return false;
+    n = file_size - l2_offset;
+    if (q2_io_extent(img->disk.file, l2_offset, &n, &data, &ignored) < 0 || data ||
+        n < img->cluster_size)
+        return false;
+    img->hole_start = l2_offset;
+    img->hole_end = l2_offset + n;
+    return true;
+}
+
 // A run of guest space without L2 tables.
-static void run_of_holes(const struct q2_image *img, uint64_t l1_index,
-                         uint64_t guest_offset, uint64_t n_bytes, struct q2_run *run)
+static void run_of_holes(struct q2_image *img, uint64_t l1_index, uint64_t guest_offset,
+                         uint64_t n_bytes, struct q2_run *run)
 {
     uint64_t span = q2_image_l2_span(img);
     uint64_t end = guest_offset + n_bytes;
     uint64_t at = q2_align_down(guest_offset, span) + span;
     uint64_t i = l1_index + 1;
-    while (i < img->l1_size && at < end && (img->l1[i] & Q2_OFFSET_MASK) == 0) {
-        i++;
-        at += span;
+    for (; i < img->l1_size && at < end; i++, at += span) {
+        uint64_t l2_offset = img->l1[i] & Q2_OFFSET_MASK;
+        if (l2_offset != 0 && !is_hollow_l2(img, l2_offset))
+            break;
     }
     if (i >= img->l1_size) // however large a snapshot says that its disk is
         at = end;
@@ -216,7 +247,7 @@ int q2_mapping_lookup(struct q2_image *img, uint64_t guest_offset, uint64_t n_by
     uint64_t l2_offset = l1_index < img->l1_size ? img->l1[l1_index] & Q2_OFFSET_MASK : 0;
     struct q2_table *t;
 
-    if (l2_offset == 0) {
+    if (l2_offset == 0 || is_hollow_l2(img, l2_offset)) {
         run_of_holes(img, l1_index, guest_offset, n_bytes, run);
         return 0;
     }
