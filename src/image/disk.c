@@ -117,27 +117,6 @@ static int write_with_edges(struct q2_disk *d, const struct q2_write *w, const v
     return ret;
 }
 
-int q2_disk_write_data(struct q2_disk *d, const struct q2_write *w, const void *buf,
-                       size_t zero_grain, struct q2_error *err)
-{
-    bool fresh = fresh_zeros(d, w), sparsely = fresh && zero_grain > 0;
-    if (w->compressed_bytes > 0)
-        return q2_io_write(d->file, w->host_offset, buf, w->compressed_bytes, err);
-    if (!sparsely && w->head + w->tail > 0 &&
-        w->head + w->n_bytes + w->tail <= MERGED_BYTES)
-        return write_with_edges(d, w, buf, err);
-    int ret = copy_edge(d, w->guest_offset - w->head, w->host_offset - w->head, w->head,
-                        fresh, err);
-    if (ret == 0)
-        ret = sparsely ? write_sparsely(d, w, buf, zero_grain, err)
-                       : q2_disk_store(d, w->guest_offset, w->host_offset, buf,
-                                       w->n_bytes, err);
-    if (ret == 0)
-        ret = copy_edge(d, w->guest_offset + w->n_bytes, w->host_offset + w->n_bytes,
-                        w->tail, fresh, err);
-    return ret;
-}
-
 // A guest must not turn a disk whose format was only guessed into another format.
 static int check_probed_raw(const struct q2_disk *d, uint64_t guest_offset,
                             const void *buf, size_t n_bytes, struct q2_error *err)
@@ -154,6 +133,30 @@ static int check_probed_raw(const struct q2_disk *d, uint64_t guest_offset,
         "'%s': the format was guessed as raw, so the first sector cannot be "
         "overwritten with another format's header; name the format to allow it",
         d->path);
+}
+
+int q2_disk_write_data(struct q2_disk *d, const struct q2_write *w, const void *buf,
+                       size_t zero_grain, struct q2_error *err)
+{
+    bool fresh = fresh_zeros(d, w), sparsely = fresh && zero_grain > 0;
+    if (w->compressed_bytes > 0)
+        return q2_io_write(d->file, w->host_offset, buf, w->compressed_bytes, err);
+    int ret = check_probed_raw(d, w->guest_offset, buf, q2_to_size(w->n_bytes), err);
+    if (ret < 0)
+        return ret;
+    if (!sparsely && w->head + w->tail > 0 &&
+        w->head + w->n_bytes + w->tail <= MERGED_BYTES)
+        return write_with_edges(d, w, buf, err);
+    ret = copy_edge(d, w->guest_offset - w->head, w->host_offset - w->head, w->head,
+                    fresh, err);
+    if (ret == 0)
+        ret = sparsely ? write_sparsely(d, w, buf, zero_grain, err)
+                       : q2_disk_store(d, w->guest_offset, w->host_offset, buf,
+                                       w->n_bytes, err);
+    if (ret == 0)
+        ret = copy_edge(d, w->guest_offset + w->n_bytes, w->host_offset + w->n_bytes,
+                        w->tail, fresh, err);
+    return ret;
 }
 
 int q2_disk_put(struct q2_disk *d, uint64_t guest_offset, const void *buf, size_t n_bytes,
@@ -197,8 +200,6 @@ int q2_disk_write(struct q2_disk *d, uint64_t guest_offset, const void *buf,
                   size_t n_bytes, struct q2_error *err)
 {
     int ret = check_write(d, guest_offset, n_bytes, err);
-    if (ret == 0)
-        ret = check_probed_raw(d, guest_offset, buf, n_bytes, err);
     if (ret < 0 || n_bytes == 0)
         return ret;
     if (d->detect_zeroes && q2_is_zero(buf, n_bytes))
