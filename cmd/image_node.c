@@ -9,8 +9,8 @@
 #include "cmd/choices.h"
 
 // Where in the tree of options a node's are: "" or "file." or "backing.file." …
-#define MAX_PREFIX 256
-#define MAX_DEPTH 8
+#define MAX_PREFIX 256U
+#define MAX_DEPTH 8U
 
 struct tree {
     struct q2_pairs *pairs;
@@ -23,7 +23,10 @@ static int join(const char *prefix, const char *key, char out[MAX_PREFIX],
 {
     size_t n = strlen(prefix), n_key = strlen(key);
     if (n + n_key + 2 > MAX_PREFIX)
-        return q2_fail(err, -EINVAL, "The options of the image are nested too deep");
+        return q2_fail(err, -EINVAL,
+                       "The options of the image are nested too deep: the names of nodes "
+                       "have no more than %u characters",
+                       MAX_PREFIX);
     memcpy(out, prefix, n);
     memcpy(out + n, key, n_key);
     memcpy(out + n + n_key, ".", 2);
@@ -117,7 +120,12 @@ static int take_file(const struct tree *t, const char *above, const char *key,
     if (refers)
         return q2_fail(t->err, -EINVAL, "Cannot find device='%s' nor node-name='%s'",
                        reference->value, reference->value);
-    if (!below || depth > MAX_DEPTH)
+    if (depth > MAX_DEPTH)
+        return q2_fail(t->err, -EINVAL,
+                       "The options of the image are nested too deep: there are no more "
+                       "than %u nodes below each other",
+                       MAX_DEPTH);
+    if (!below)
         return q2_fail(t->err, -EINVAL, "A block device must be specified for \"%s\"",
                        key);
     int rc = join(above, key, prefix, t->err);

@@ -47,6 +47,8 @@ int q2_fail_errno(struct q2_error *err, int code, const char *fmt, ...)
     return code;
 }
 
+#define REASON_BYTES 512U // of what is wrong
+
 int q2_context(struct q2_error *err, const char *fmt, ...)
 {
     char text[Q2_ERROR_MESSAGE_MAX];
@@ -57,11 +59,14 @@ int q2_context(struct q2_error *err, const char *fmt, ...)
     if (n < 0)
         return err->code;
 
-    size_t len = strlen(text);
+    // A long name, of an image that is described in a thousand levels, gives way to what
+    // is wrong.
+    size_t len = strlen(text), old = strlen(err->message);
+    if (len + 2 + old > sizeof(err->message) - 1 && old < REASON_BYTES)
+        len = sizeof(err->message) - 1 - 2 - REASON_BYTES;
     memcpy(text + len, ": ", 2);
     len += 2;
 
-    size_t old = strlen(err->message);
     if (old > sizeof(err->message) - 1 - len)
         old = sizeof(err->message) - 1 - len;
     memmove(err->message + len, err->message, old);
