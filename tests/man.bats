@@ -193,3 +193,27 @@ names() {
     [ "$(wc -l <keys)" -ge 10 ]
     names qcow2.1 <keys
 }
+
+@test "the page of the format has the header's fields and extensions where the code has them" {
+    disk=$BATS_TEST_DIRNAME/../src/disk
+    sed -nE 's/^ +Q2_AT_([A-Z0-9_]+) = ([0-9]+),/\2;[0-9]+;\L\1;/p' "$disk/header_private.h" |
+        grep -v unknown_fields >fields
+    [ "$(wc -l <fields)" -ge 19 ]
+    while read -r row; do
+        grep -qE "^$row" "$man/qcow2.5" || fail "no row $row"
+    done <fields
+    sed -nE 's/^#define Q2_EXT_[A-Z_]+ (0x[0-9a-f]+)U$/\1/p' "$disk/header.h" |
+        grep -v 0x00000000 >types
+    [ "$(wc -l <types)" -ge 5 ]
+    while read -r type; do
+        grep -qx "\.B $type" "$man/qcow2.5" || fail "no extension $type"
+    done <types
+    sed -nE 's/^#define Q2_(INCOMPAT|COMPAT|AUTOCLEAR)_[A-Z0-9_]+ \(UINT64_C\(1\) << ([0-9]+)\)$/\1 \2/p' \
+        "$disk/header.h" >bits
+    [ "$(wc -l <bits)" -ge 8 ]
+    while read -r word bit; do
+        awk -v heading=".SS ${word:0:1}$(tr '[:upper:]' '[:lower:]' <<<"${word:1:5}")" \
+            '/^\.S[SH] / { on = index($0, heading) == 1 } on' "$man/qcow2.5" |
+            grep -qE "^\.B $bit [a-z]" || fail "no $word bit $bit"
+    done <bits
+}
