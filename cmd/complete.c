@@ -85,7 +85,7 @@ static const struct q2_option *find_long(const struct q2_option *rows, const cha
 {
     const struct q2_option *found = NULL;
     for (; rows->name; rows++) {
-        if (strncmp(rows->name, name, n))
+        if (strncmp(rows->name, name, n) != 0)
             continue;
         if (strlen(rows->name) == n)
             return rows;

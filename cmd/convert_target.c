@@ -81,7 +81,7 @@ static int check_compression(const struct q2_conversion *c, const char *format,
     int rc = set_level(c, err);
     if (rc || !c->settings->copy.compress)
         return rc;
-    if (strcmp(format, "qcow2"))
+    if (strcmp(format, "qcow2") != 0)
         return q2_fail(err, -ENOTSUP, "Compression not supported for this file format");
     if (has_data_file(c))
         return q2_fail(err, -ENOTSUP,
@@ -89,7 +89,7 @@ static int check_compression(const struct q2_conversion *c, const char *format,
     if (is_on(&c->image, Q2_KEY_ENCRYPTION) || c->image.text[Q2_KEY_ENCRYPT_FORMAT])
         return q2_fail(err, -EINVAL,
                        "Compression and encryption not supported at the same time");
-    if (preallocation && strcmp(preallocation, "off"))
+    if (preallocation && strcmp(preallocation, "off") != 0)
         return q2_fail(err, -EINVAL,
                        "Compression and preallocation not supported at the same time");
     return 0;
@@ -141,7 +141,7 @@ static int settle_options(struct q2_conversion *c, struct q2_create_options *opt
     if (rc)
         return creation_failed(c, err);
     if (c->settings->bitmaps &&
-        (strcmp(options->format, "qcow2") || options->version < 3))
+        (strcmp(options->format, "qcow2") != 0 || options->version < 3))
         return q2_fail(err, -ENOTSUP, "Format driver '%s' does not support bitmaps",
                        options->format);
     return 0;
@@ -168,7 +168,7 @@ static bool reads_as_zeros(const struct q2_conversion *c)
     bool raw_data =
         c->image.text[Q2_KEY_DATA_FILE_RAW] && c->image.number[Q2_KEY_DATA_FILE_RAW];
     bool preallocated = c->image.text[Q2_KEY_PREALLOCATION] &&
-                        strcmp(c->image.text[Q2_KEY_PREALLOCATION], "off");
+                        strcmp(c->image.text[Q2_KEY_PREALLOCATION], "off") != 0;
     if (c->target->backing)
         return false;
     return c->target->data->sparse_growth ||

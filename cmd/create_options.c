@@ -121,7 +121,7 @@ static int set_item(struct q2_new_image *image, char *item, struct q2_error *err
         *equals = '\0';
         return set_named(image, item, equals + 1, err);
     }
-    if (!strncmp(item, "no", 2) && strcmp(item, "nocow"))
+    if (!strncmp(item, "no", 2) && strcmp(item, "nocow") != 0)
         return set_named(image, item + 2, "off", err);
     return set_named(image, item, "on", err);
 }

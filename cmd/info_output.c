@@ -34,7 +34,7 @@ static void print_backing(const struct q2_info *info)
     const char *name = info->header.backing_file;
     printf("backing file: ");
     q2_output_text(stdout, name);
-    if (strcmp(name, info->full_backing_filename)) {
+    if (strcmp(name, info->full_backing_filename) != 0) {
         printf(" (actual path: ");
         q2_output_text(stdout, info->full_backing_filename);
         putchar(')');

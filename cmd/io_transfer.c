@@ -72,7 +72,7 @@ static int parse_preallocation(const char *mode, enum q2_preallocation *value,
 {
     static const char *const modes[] = {"off", "metadata", "falloc", "full"};
     for (unsigned i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
-        if (strcmp(mode, modes[i]))
+        if (strcmp(mode, modes[i]) != 0)
             continue;
         *value = (enum q2_preallocation)i;
         return 0;

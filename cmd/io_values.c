@@ -81,7 +81,8 @@ void q2_shell_format_size(double value, char text[Q2_SHELL_NUMBER_MAX])
     char *zeros = strstr(text, ".000");
     if (zeros)
         *zeros = '\0';
-    strcat(text, units[unit]);
+    size_t n = strlen(text);
+    snprintf(text + n, Q2_SHELL_NUMBER_MAX - n, "%s", units[unit]);
 }
 
 void q2_shell_start(struct q2_shell_report *report)

@@ -130,7 +130,7 @@ static int fill(const struct q2_shell_writing *r, uint8_t **buf)
     *buf = NULL;
     if (r->zeroes)
         return 0;
-    *buf = malloc(n_bytes + 1);
+    *buf = malloc(q2_to_size(r->report.n_bytes + 1));
     if (!*buf) {
         printf("write failed: %s\n", strerror(ENOMEM));
         return -ENOMEM;

@@ -121,7 +121,7 @@ static int run_completion(int argc, char **argv)
 static int run_command(const char *program, int argc, char **argv, struct q2_error *err)
 {
     for (size_t i = 0; i < N_COMMANDS; i++) {
-        if (strcmp(argv[0], commands[i]->name))
+        if (strcmp(argv[0], commands[i]->name) != 0)
             continue;
         struct q2_command_line line = {
             .program = program, .command = commands[i], .argc = argc, .argv = argv};

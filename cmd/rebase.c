@@ -70,7 +70,8 @@ static int open_new(const struct q2_command_line *line, struct q2_disk *d,
                                             .unsafe_share = line->common.shared,
                                             .file = s->backing_file};
     *backing = q2_chain_find_backing(d, s->backing);
-    if (*backing && options.format && strcmp((*backing)->ops->format, options.format))
+    if (*backing && options.format &&
+        strcmp((*backing)->ops->format, options.format) != 0)
         *backing = NULL; // it will be read in another way than now
     if (*backing)
         return 0;

@@ -3,6 +3,9 @@
 
 EXTRA_DIST += \
 	.ci/run \
+	.clang-tidy \
+	scripts/analyze \
+	scripts/analyzer.h \
 	scripts/bench \
 	scripts/bench_cases.py \
 	scripts/bench_growth.py \
@@ -43,6 +46,12 @@ lint: config.h libqcow2.a
 .PHONY: check-static
 check-static: qcow2
 	@$(BASH) $(srcdir)/scripts/check-static $(abs_builddir)/qcow2
+
+# Minutes of following paths. ANALYZE holds the names of files (default: all).
+.PHONY: analyze
+analyze: config.h
+	@Q2_CPPFLAGS='$(ZLIB_CFLAGS) $(ZSTD_CFLAGS) $(GCRYPT_CFLAGS) $(JANSSON_CFLAGS) $(ISAL_CFLAGS)' \
+	$(BASH) $(srcdir)/scripts/analyze $(abs_srcdir) $(abs_builddir) $(ANALYZE)
 
 # Beside qemu-img, on the same files. BENCH holds options, see scripts/bench --help.
 .PHONY: bench

@@ -164,14 +164,15 @@ static void set(struct page *p, uint32_t i, uint64_t value)
 static int widen(const struct q2_counters *c, struct page *p, struct q2_error *err)
 {
     unsigned width = p->width == 2 ? 8 : p->width == 8 ? 32 : 64;
-    struct page wide = {.number = p->number, .width = width};
-    wide.words = calloc(1, page_bytes(c, width));
-    if (!wide.words)
+    uint64_t *words = calloc(1, page_bytes(c, width)), *old = p->words;
+    if (!words)
         return q2_fail_memory(err, page_bytes(c, width));
+    struct page wide = {.width = width, .words = words};
     for (uint32_t i = 0; i < page_counters(c); i++)
         set(&wide, i, get(p, i));
-    free(p->words);
-    *p = wide;
+    p->words = words;
+    p->width = width;
+    free(old);
     return 0;
 }
 

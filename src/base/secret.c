@@ -2,6 +2,7 @@
 // Secure memory, and the passphrases that a command was given.
 #include "base/secret.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <gcrypt.h>
 #include <pthread.h>
@@ -106,6 +107,7 @@ static int copy(const char *id, const void *data, size_t n_bytes, struct q2_secr
 int q2_secrets_add(struct q2_secrets *store, const char *id, const void *data,
                    size_t n_bytes, struct q2_error *err)
 {
+    assert(store);
     if (find(store, id))
         return q2_fail(err, -EEXIST,
                        "attempt to add duplicate property '%s' to object "

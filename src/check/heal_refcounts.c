@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Healing refcounts: in place where the structures are sound, else by building them anew
 // in space that nothing references and switching with one write of the header.
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -137,6 +138,7 @@ static int lay_out(struct rebuild *b, struct q2_error *err)
             if (ret < 0)
                 return ret;
         }
+        assert(b->blocks); // the loop ran: what is laid out is not empty
         uint64_t n_entries = b->blocks[b->n_blocks - 1] + 1;
         b->table_clusters = q2_div_round_up(n_entries * 8, b->s->cluster_size);
         // Before its own clusters are counted: a reference may lead anywhere.

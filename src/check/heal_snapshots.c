@@ -75,12 +75,10 @@ static int mend(struct q2_plan *p, struct q2_scan *s, const bool *lost,
                 sn->has_disk_size = true;
                 sn->disk_size = s->header.size;
             }
-            if (f.problem == Q2_PROBLEM_SNAPSHOT_INCOMPLETE && !*sn->id &&
-                !lost[f.index]) {
+            bool nameless =
+                f.problem == Q2_PROBLEM_SNAPSHOT_INCOMPLETE && !*sn->id && !lost[f.index];
+            if (nameless || f.problem == Q2_PROBLEM_SNAPSHOT_DUPLICATE_ID)
                 ret = give_new_id(s, (unsigned)f.index, &next, err);
-            } else if (f.problem == Q2_PROBLEM_SNAPSHOT_DUPLICATE_ID) {
-                ret = give_new_id(s, (unsigned)f.index, &next, err);
-            }
             f.lossy |= lost[f.index];
         }
         if (ret == 0)

@@ -330,10 +330,10 @@ static unsigned mend_fields(const struct bitmaps *b, const struct q2_directory_e
     while (n < MAX_FIELDS &&
            q2_directory_mend_field(p, s->header.size, s->cluster_bits, &field)) {
         struct q2_finding *f = &list[n++];
-        *f = about_field(s, index, e->at + field.word * 8, name, field.field);
+        *f = about_field(s, index, e->at + (size_t)field.word * 8, name, field.field);
         f->value = field.value;
         f->wanted = field.wanted;
-        f->edit_value = q2_load_be64(p + field.word * 8);
+        f->edit_value = q2_load_be64(p + (size_t)field.word * 8);
         *forget |= field.forget;
     }
     return n;

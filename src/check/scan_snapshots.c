@@ -157,7 +157,7 @@ static int sound_entry(struct q2_scan *s, unsigned index, uint64_t at,
         *err = why;
         return ret;
     }
-    if (ret < 0)
+    if (ret != 0)
         return -EINVAL;
     ret = believable(s, at, *used, sn, &believe, err);
     if (ret == 0 && !believe)
@@ -178,7 +178,7 @@ static int damaged_entry(struct q2_scan *s, unsigned index, uint64_t at,
     int ret = q2_scan_mend_entry(s, at, s->header.nb_snapshots - index, &m, &mended, err);
     if (ret == 0 && mended)
         ret = read_entry(s, at, index, &m, sn, used, err);
-    if (ret < 0)
+    if (ret != 0)
         return ret;
     *stop = !mended;
     if (!mended)

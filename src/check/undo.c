@@ -140,7 +140,7 @@ static int put_all(struct out *o, struct q2_io *image, struct q2_io *overlay,
         ret = q2_io_get_size(overlay, &after, err);
     if (ret == 0)
         ret = put_records(NULL, image, overlay, l, &n_records, err);
-    if (ret < 0)
+    if (ret != 0)
         return ret;
     q2_store_be32(header + 8, UNDO_VERSION);
     q2_store_be64(header + 16, before);

@@ -136,7 +136,7 @@ static int check_bitmaps(const struct q2_header *h, struct q2_error *err)
         return q2_fail(err, -EINVAL,
                        "bitmaps_ext: bitmap directory size (%" PRIu64
                        ") exceeds the maximum supported size (%u)",
-                       h->bitmap_directory_size, Q2_MAX_BITMAP_DIRECTORY_BYTES);
+                       h->bitmap_directory_size, (unsigned)Q2_MAX_BITMAP_DIRECTORY_BYTES);
     if (h->bitmap_directory_size / BITMAP_ENTRY_MIN_BYTES < h->nb_bitmaps)
         return q2_fail(err, -EINVAL,
                        "bitmaps_ext: bitmap directory size (%" PRIu64
@@ -272,7 +272,7 @@ static void add_name(struct name_list *list, const char *name, size_t max)
     }
     for (size_t i = 0; i < n; i++) {
         unsigned char c = (unsigned char)name[i];
-        list->text[list->n++] = c < 0x20 || c == 0x7f ? '?' : (char)c;
+        list->text[list->n++] = (char)(c < 0x20 || c == 0x7f ? '?' : c);
     }
     list->text[list->n] = '\0';
 }

@@ -164,8 +164,8 @@ int q2_luks_decode(const void *buf, size_t n_bytes, struct q2_luks_header *out,
                        n_bytes, Q2_LUKS_HEADER_BYTES);
     int ret = load_header(p, &h, err);
     for (unsigned i = 0; i < Q2_LUKS_SLOTS && ret == 0; i++)
-        ret =
-            load_slot(p + Q2_LUKS_SLOTS_AT + i * Q2_LUKS_SLOT_BYTES, i, &h.slots[i], err);
+        ret = load_slot(p + Q2_LUKS_SLOTS_AT + (size_t)i * Q2_LUKS_SLOT_BYTES, i,
+                        &h.slots[i], err);
     for (unsigned i = 0; i < Q2_LUKS_SLOTS && ret == 0; i++)
         ret = check_slot_place(&h, i, err);
     if (ret == 0)
@@ -213,7 +213,8 @@ void q2_luks_encode(const struct q2_luks_header *h, void *buf)
     q2_store_be32(p + AT_DIGEST_ITERATIONS, h->master_key_iterations);
     memcpy(p + AT_UUID, h->uuid, UUID_BYTES);
     for (unsigned i = 0; i < Q2_LUKS_SLOTS; i++)
-        q2_luks_encode_slot(&h->slots[i], p + Q2_LUKS_SLOTS_AT + i * Q2_LUKS_SLOT_BYTES);
+        q2_luks_encode_slot(&h->slots[i],
+                            p + Q2_LUKS_SLOTS_AT + (size_t)i * Q2_LUKS_SLOT_BYTES);
 }
 
 // -------------------------------------------------------------------------------------

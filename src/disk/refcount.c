@@ -114,6 +114,7 @@ const struct q2_refcount_format *q2_refcount_format(unsigned order)
 
 static uint64_t per_word(const struct q2_refcount_format *f)
 {
+    assert(f->order <= 6); // counts of 64 bits
     return WORD_BITS >> f->order;
 }
 

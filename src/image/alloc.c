@@ -130,7 +130,7 @@ int q2_alloc_run(struct q2_image *img, uint64_t n, const char *what,
         }
         if (ret == 0)
             ret = count_free(img, start, n, &n_free, err);
-        if (ret < 0)
+        if (ret != 0)
             return ret;
         break;
     }
@@ -153,7 +153,7 @@ int q2_alloc_exact(struct q2_image *img, uint64_t n, const char *what,
         int ret = next_free(img, start, &start, err);
         if (ret == 0)
             ret = count_free(img, start, n, &n_free, err);
-        if (ret < 0)
+        if (ret != 0)
             return ret;
         if (n_free == n)
             break;
@@ -184,7 +184,7 @@ int q2_alloc_bytes(struct q2_image *img, size_t n_bytes, uint64_t *host_offset,
     uint64_t in_cluster = at & (cluster_size - 1);
     uint64_t room = in_cluster == 0 ? 0 : cluster_size - in_cluster;
     bool own = false; // at is in a cluster that nobody else references yet
-    uint64_t fresh;
+    uint64_t fresh = 0;
     int ret;
 
     if (room < n_bytes) {

@@ -189,7 +189,7 @@ static int take_room(struct room *room, const struct q2_live_bitmap *b,
                      struct q2_error *err)
 {
     uint64_t n_bytes = (uint64_t)b->entry.table_size * 8, n = 0;
-    for (uint32_t i = 0; i < b->entry.table_size; i++)
+    for (uint32_t i = 0; b->table && i < b->entry.table_size; i++)
         n += (b->table[i] & Q2_OFFSET_MASK) != 0;
     if (n_bytes > room->table_bytes || n > room->clusters)
         return q2_fail(err, -EFBIG, "The bitmaps are too large together");
@@ -353,7 +353,7 @@ int q2_bitmaps_add(struct q2_image *img, const char *name, unsigned granularity_
         ret = q2_bits_open(img, &b, q2_align_up(img->header.size, 512), err);
     if (ret == 0)
         ret = append(&img->bitmaps->list, &img->bitmaps->n, &b, err);
-    if (ret < 0) {
+    if (ret != 0) {
         q2_bitmaps_clear_one(&b);
         return ret;
     }

@@ -129,7 +129,7 @@ int q2_crypt_unlock(struct q2_image *img, const struct q2_runtime *r,
                           &passphrase, err);
     if (ret == 0)
         ret = crypt_new(&c, err);
-    if (ret < 0)
+    if (ret != 0)
         return ret;
     ret = img->header.crypt_method == Q2_CRYPT_LUKS ? unlock_luks(img, c, passphrase, err)
                                                     : set_legacy(c, passphrase, err);

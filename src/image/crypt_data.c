@@ -99,7 +99,7 @@ int q2_crypt_load(struct q2_disk *d, uint64_t guest_offset, uint64_t host_offset
         ret = q2_io_read(d->data, host_offset, buf, n_bytes, err);
     if (ret == 0)
         ret = take_worker(c, &w, err);
-    if (ret < 0)
+    if (ret != 0)
         return ret;
     ret = q2_cipher_run(w->cipher, Q2_DECRYPT, first_sector(c, guest_offset, host_offset),
                         buf, buf, n_bytes, err);

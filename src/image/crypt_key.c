@@ -16,7 +16,7 @@
 #include "image/crypt_cipher.h"
 
 // Whole sectors, and whole stripes of every key length there is (16, 24, 32, 48, 64).
-#define PIECE_BYTES (3 * Q2_LUKS_SECTOR)
+#define PIECE_BYTES ((size_t)3 * Q2_LUKS_SECTOR)
 // Long enough for the clock, short for people.
 #define MEASURE_MS 20U
 #define N_MEASURES 3U

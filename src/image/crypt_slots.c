@@ -18,7 +18,7 @@ static uint64_t header_offset(const struct q2_image *img)
 
 static uint64_t slot_offset(const struct q2_image *img, unsigned index)
 {
-    return header_offset(img) + Q2_LUKS_SLOTS_AT + index * Q2_LUKS_SLOT_BYTES;
+    return header_offset(img) + Q2_LUKS_SLOTS_AT + (uint64_t)index * Q2_LUKS_SLOT_BYTES;
 }
 
 static uint64_t material_offset(const struct q2_image *img,

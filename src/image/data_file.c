@@ -41,7 +41,7 @@ int q2_data_file_open(struct q2_image *img, const char *given,
     int ret = given ? 0 : q2_path_plain(img->header.data_file, &path, err);
     if (ret == 0)
         ret = q2_file_open(path, options, &data, err);
-    return ret < 0 ? ret : adopt(img, data, err);
+    return ret != 0 ? ret : adopt(img, data, err);
 }
 
 int q2_data_file_set_size(struct q2_image *img, uint64_t size, struct q2_error *err)

@@ -21,7 +21,7 @@ static bool passes(const struct q2_image *img, enum q2_free_reason why)
 
 static int grow_list(struct q2_image *img, struct q2_error *err)
 {
-    if (img->n_pending_free < img->max_pending_free)
+    if (img->pending_free && img->n_pending_free < img->max_pending_free)
         return 0;
     size_t max = img->max_pending_free ? img->max_pending_free * 2 : 64;
     struct q2_pending_free *p = realloc(img->pending_free, max * sizeof(*p));

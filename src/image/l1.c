@@ -68,5 +68,5 @@ int q2_image_grow_l1(struct q2_image *img, uint64_t n_entries, struct q2_error *
     int ret = q2_image_commit_all(img, err);
     if (ret == 0)
         ret = q2_alloc_exact(img, n_bytes >> img->cluster_bits, "L1 table", &offset, err);
-    return ret < 0 ? ret : move_table(img, offset, (uint32_t)n_entries, n_bytes, err);
+    return ret != 0 ? ret : move_table(img, offset, (uint32_t)n_entries, n_bytes, err);
 }

@@ -123,7 +123,7 @@ static int open_format(struct q2_io *io, const char *path,
         return q2_fail(err, -EINVAL, "Unknown driver '%s'", format);
     bool raw = strcmp(format, "raw") == 0;
     ret = raw ? q2_raw_open(io, o->writable, &d, err) : open_qcow2(io, o, &d, err);
-    if (ret < 0)
+    if (ret != 0)
         return ret;
     d->probed_raw = raw && !o->format;
     configure(d, o);

@@ -122,7 +122,7 @@ int q2_refcount_add(struct q2_image *img, uint64_t cluster, uint64_t n, int delt
         struct q2_table *t;
         uint64_t index, n_here;
         int ret = block_for_update(img, cluster, n, &t, &index, &n_here, err);
-        for (uint64_t i = 0, run; i < n_here && ret == 0; i += run) {
+        for (uint64_t i = 0, run; ret == 0 && i < n_here; i += run) {
             run =
                 q2_refcount_run_end(img->refcounts, t->data, index + i, index + n_here) -
                 (index + i);
@@ -143,7 +143,7 @@ int q2_refcount_take(struct q2_image *img, uint64_t cluster, uint64_t n,
         struct q2_table *t;
         uint64_t index, n_here;
         int ret = block_for_update(img, cluster, n, &t, &index, &n_here, err);
-        if (ret < 0)
+        if (ret != 0)
             return ret;
         q2_refcount_fill(img->refcounts, t->data, index, n_here, 1);
         cluster += n_here;

@@ -151,7 +151,7 @@ static int plan_make(struct q2_image *img, struct q2_header *h, struct plan *p,
         ret = q2_io_read(img->disk.file, 0, p->old, img->cluster_size, err);
     if (ret == 0)
         ret = encode(img, h, p, err);
-    if (ret < 0)
+    if (ret != 0)
         plan_clear(p);
     return ret;
 }
@@ -250,7 +250,7 @@ static int adopt(struct q2_image *img, uint8_t *cluster, struct q2_error *err)
     int ret = q2_io_read(img->disk.file, 0, cluster, img->cluster_size, err);
     if (ret == 0)
         ret = q2_header_decode(cluster, img->cluster_size, &h, err);
-    if (ret < 0)
+    if (ret != 0)
         return ret;
     q2_header_clear(&img->header);
     img->header = h;

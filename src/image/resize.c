@@ -50,7 +50,7 @@ static int drop_table(struct q2_image *img, uint64_t l1_index, struct q2_error *
         ret = q2_cache_get(img->l2_cache, img->disk.file, l2_offset, "L2 table", &t, err);
     if (ret == 0)
         ret = check_table(img, t->data, l1_index, err);
-    if (ret < 0)
+    if (ret != 0)
         return ret;
     const uint64_t *l2 = t->data;
     img->l1[l1_index] = 0;

@@ -41,7 +41,7 @@ int q2_image_each_snapshot(struct q2_image *img, q2_take_snapshot *take, void *o
         struct q2_snapshot s;
         size_t used = 0;
         ret = read_entry(&ahead, offset, i, &s, &used, &why);
-        if (ret < 0) {
+        if (ret != 0) {
             *err = why;
             q2_context(err, "'%s': Could not read snapshots", img->disk.path);
             break;

@@ -95,7 +95,7 @@ static int find_span(struct q2_image *img, uint64_t guest_offset, size_t n_bytes
                                 err);
     if (ret == 0)
         ret = q2_mapping_l2_for_write(img, guest_offset, &s->table, err);
-    if (ret < 0)
+    if (ret != 0)
         return ret;
     uint64_t in_cluster = guest_offset & (img->cluster_size - 1);
     s->l2 = s->table->data;

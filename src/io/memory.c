@@ -94,13 +94,10 @@ static bool prune(struct memory *m, struct node *node, unsigned level, uint64_t 
             continue;
         if (last < first) {
             empty = false;
-        } else if (level == 0) {
+        } else if (level == 0 || prune(m, node->slots[i], level - 1, start, first)) {
             free(node->slots[i]);
             node->slots[i] = NULL;
-            m->n_pages--;
-        } else if (prune(m, node->slots[i], level - 1, start, first)) {
-            free(node->slots[i]);
-            node->slots[i] = NULL;
+            m->n_pages -= level == 0;
         } else {
             empty = false;
         }

@@ -95,7 +95,7 @@ static int fetch_page(struct overlay *o, uint64_t page, struct q2_error *err)
 static int append(struct overlay *o, enum q2_overlay_kind kind, uint64_t offset,
                   const void *buf, size_t n_bytes, struct q2_error *err)
 {
-    if (o->n_log == o->max_log) {
+    if (!o->log || o->n_log == o->max_log) {
         size_t max = o->max_log ? o->max_log * 2 : 64;
         struct q2_overlay_entry *log = realloc(o->log, max * sizeof(*log));
         if (!log)

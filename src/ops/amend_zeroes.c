@@ -253,7 +253,7 @@ static int settle_allocated(struct expansion *e, uint64_t *entry, uint64_t refs,
     int ret = check_place(img, offset, err);
     if (ret == 0)
         ret = q2_refcount_get(img, offset >> img->cluster_bits, &count, err);
-    if (ret < 0)
+    if (ret != 0)
         return ret;
     if (count < refs)
         return q2_fail(err, -EIO,
@@ -307,7 +307,7 @@ static int expand_table(struct expansion *e, uint64_t host_offset, const uint8_t
                                host_offset, img->cluster_size, err);
     if (ret == 0)
         ret = q2_cache_add(img->l2_cache, host_offset, &t, err);
-    if (ret < 0)
+    if (ret != 0)
         return ret;
     q2_table_decode(raw, t->data, q2_to_size(q2_image_l2_entries(img)));
     ret = expand_entries(e, t->data, refs, err);

@@ -113,7 +113,7 @@ static int add(struct q2_disk *d, const char *name, uint64_t granularity,
 {
     unsigned bits;
     int ret = check_new(d, name, granularity, &bits, err);
-    return ret < 0 ? ret : q2_bitmaps_add(q2_image_of(d), name, bits, out, err);
+    return ret != 0 ? ret : q2_bitmaps_add(q2_image_of(d), name, bits, out, err);
 }
 
 // --- merge ---------------------------------------------------------------------------

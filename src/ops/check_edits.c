@@ -252,7 +252,7 @@ static void match(struct matcher *m, const struct q2_overlay_entry *w,
 static void carry_back(struct q2_check_edits *edits)
 {
     uint64_t next = 0;
-    for (size_t i = edits->n; i-- > 0;) {
+    for (size_t i = edits->list ? edits->n : 0; i-- > 0;) {
         struct q2_check_edit *e = &edits->list[i];
         if (e->entry->kind == Q2_OVERLAY_FLUSH)
             continue;

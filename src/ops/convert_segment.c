@@ -2,6 +2,7 @@
 // Reading a window: its segments, its bytes, its compressed form.
 #include "ops/convert_segment.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
@@ -84,7 +85,7 @@ int q2_segment_add(struct q2_window *w, enum q2_segment_kind kind, size_t start,
         last->n_bytes += n_bytes;
         return 0;
     }
-    if (w->n_segments == w->max_segments) {
+    if (!w->segments || w->n_segments == w->max_segments) {
         size_t max = w->max_segments ? w->max_segments * 2 : 64;
         struct q2_segment *s = realloc(w->segments, max * sizeof(*s));
         if (!s)
@@ -283,6 +284,7 @@ static void compress_segment(const struct q2_convert_job *job, struct q2_window 
                              const struct q2_segment *s, uint8_t **packed)
 {
     size_t cluster = job->target->cluster_size;
+    assert(cluster > 0);
     for (size_t at = s->start; at < s->start + s->n_bytes; at += cluster) {
         size_t n = 0;
         if (!must_stay_plain(job, w, at))

@@ -186,7 +186,7 @@ static int create_qcow2(struct q2_io *io, const struct q2_create_options *o,
         ret = wipe_header(io, q2_header_cluster_size(&header), err);
     if (ret == 0)
         ret = q2_image_new(io, &header, &img, err);
-    if (ret < 0) {
+    if (ret != 0) {
         q2_header_clear(&header);
         return ret;
     }
@@ -194,7 +194,7 @@ static int create_qcow2(struct q2_io *io, const struct q2_create_options *o,
         ret = q2_crypt_make(img, o->encrypt, err);
     if (ret == 0 && o->data_file)
         ret = q2_data_file_create(img, fo, err);
-    if (ret < 0) {
+    if (ret != 0) {
         q2_disk_drop(&img->disk);
         return ret;
     }
@@ -255,7 +255,7 @@ static int fill(struct q2_io *io, const char *path, const struct q2_create_optio
     bool raw = strcmp(o->format, "raw") == 0;
     struct q2_disk *d;
     int ret = raw ? create_raw(io, o, &d, err) : create_qcow2(io, o, fo, &d, err);
-    if (ret < 0)
+    if (ret != 0)
         return ret;
     d->path = strdup(path);
     if (q2_monitor_cancelled(mon)) // making keys takes seconds

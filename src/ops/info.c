@@ -3,6 +3,7 @@
 // length in them is a claim: no more is read than the file holds.
 #include "ops/info.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,6 +94,7 @@ static int read_sizes(struct q2_io *io, struct q2_info *info, struct q2_error *e
     int rc = 0;
     for (; io && n <= Q2_MAX_WINDOWS; io = q2_window_below(io))
         levels[n++] = io;
+    assert(n > 0);
     info->n_parts = n - 1;
     for (unsigned i = 0; !rc && i < info->n_parts; i++)
         rc = q2_io_get_size(levels[n - 2 - i], &info->parts[i].size, err);

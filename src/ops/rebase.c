@@ -163,7 +163,7 @@ static int skip(const struct job *j, uint64_t offset, uint64_t *n_bytes, uint64_
     ret = is_zero(j->d->backing, offset, &n, &old_zero, err);
     if (ret == 0)
         ret = is_zero(j->new_backing, offset, &n, &new_zero, err);
-    if (ret < 0)
+    if (ret != 0)
         return ret;
     *n_bytes = n;
     *n_skip = old_zero && new_zero ? n : 0;
@@ -345,7 +345,7 @@ static int work(void *opaque, unsigned index)
     (void)index;
     if (!w.old || !w.new) {
         pthread_mutex_lock(&w.j->lock);
-        ret = q2_fail_memory(w.j->err, 2 * PIECE_BYTES);
+        ret = q2_fail_memory(w.j->err, (size_t)2 * PIECE_BYTES);
         w.j->failed = true;
         pthread_mutex_unlock(&w.j->lock);
     }

@@ -91,7 +91,7 @@ int q2_switch_encode_l1(const uint64_t *l1, uint32_t n_entries, struct q2_placed
     if (ret < 0)
         return ret;
     q2_table_encode(l1, out->bytes, n_entries);
-    for (uint32_t i = 0; i < n_entries; i++)
+    for (uint32_t i = 0; out->bytes && i < n_entries; i++)
         out->bytes[i * (size_t)8] &= 0x7f;
     return 0;
 }

@@ -111,7 +111,7 @@ int q2_vet_object(struct q2_vetting *v, enum q2_vet_reason reason,
     struct q2_vet_objection *o;
     bool is_new;
     int ret = find_objection(v, reason, info->id, &o, &is_new, err);
-    if (ret < 0)
+    if (ret != 0)
         return ret;
     o->count += words->count ? words->count : 1;
     if (!is_new)
