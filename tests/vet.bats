@@ -365,7 +365,7 @@ vpc 1048064 conectix
 vpc 1048065 conectix
 dmg 1048064 koly
 END
-    for text in '#\n\n version=1\n' '# x\ncid=1\nCREATEtype="monolithicFlat"\n'; do
+    for text in '#\n\n version=1\n' '# \0\xff\nversion=1\n\xff' '# x\ncid=1\nCREATEtype="monolithicFlat"\n'; do
         : >image.qcow2
         put 0 "$text"
         vetted 2 -f raw

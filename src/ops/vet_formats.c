@@ -85,12 +85,16 @@ static bool is_text(const uint8_t *buf, size_t n)
     return n > 0;
 }
 
-// Behind comments and empty lines.
-static bool begins_with_version(const char *text)
+// Behind comments and empty lines, whatever follows: so QEMU knows it.
+static bool begins_with_version(const uint8_t *p, size_t n)
 {
-    while (*text == '#' || isspace((unsigned char)*text))
-        text += *text == '#' ? strcspn(text, "\n") : 1;
-    return strncasecmp(text, "version=", 8) == 0;
+    static const char key[] = "version=";
+    const size_t n_key = sizeof(key) - 1;
+    bool comment = false;
+    size_t i = 0;
+    for (; i < n && (comment || p[i] == '#' || isspace(p[i])); i++)
+        comment = p[i] != '\n' && (comment || p[i] == '#');
+    return n - i >= n_key && strncasecmp((const char *)p + i, key, n_key) == 0;
 }
 
 static bool names_type(const char *text)
@@ -110,7 +114,7 @@ static int vet_description(struct q2_vetting *v, struct q2_error *err)
         return q2_fail_memory(err, n + 1);
     int ret = q2_io_read(v->io, 0, text, n, err);
     text[n] = '\0';
-    if (ret == 0 && (begins_with_version(text) || names_type(text)))
+    if (ret == 0 && names_type(text))
         ret = taken_for(v, "vmdk", err);
     free(text);
     return ret;
@@ -198,6 +202,8 @@ static int vet_raw_start(struct q2_vetting *v, const uint8_t *head, size_t n,
                          struct q2_error *err)
 {
     const char *other = q2_vet_looks_like(head, n);
+    if (!other && begins_with_version(head, n))
+        other = "vmdk";
     int ret = other ? taken_for(v, other, err) : 0;
     if (ret == 0 && !other && is_text(head, q2_min_u64(n, SECTOR)))
         ret = vet_description(v, err);
