@@ -19,6 +19,7 @@ EXTRA_DIST += \
 	scripts/check-static \
 	scripts/cppcheck-suppressions \
 	scripts/foreign.bash \
+	scripts/fuzz-afl \
 	scripts/lint \
 	scripts/real-users \
 	scripts/real_users.py \
