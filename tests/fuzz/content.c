@@ -63,7 +63,17 @@ static void read_state(struct q2_image *img, struct fuzz_state *s)
     s->readable = true;
 }
 
-// The id of snapshot number index (from 1); NULL: there is none.
+// Found by its id, it is this one.
+static bool is_own_id(const struct q2_image *img, unsigned index)
+{
+    for (unsigned i = 0; i < index; i++) {
+        if (strcmp(img->snapshots[i].id, img->snapshots[index].id) == 0)
+            return false;
+    }
+    return true;
+}
+
+// The id of snapshot number index (from 1); NULL: there is none, or it is another's, too.
 static char *id_of(struct q2_io *io, unsigned index, unsigned *n_snapshots)
 {
     struct q2_error err = Q2_ERROR_INIT;
@@ -74,7 +84,7 @@ static char *id_of(struct q2_io *io, unsigned index, unsigned *n_snapshots)
         return NULL;
     if (q2_image_load_snapshots(img, &err) == 0)
         *n_snapshots = img->n_snapshots;
-    if (index > 0 && index <= *n_snapshots)
+    if (index > 0 && index <= *n_snapshots && is_own_id(img, index - 1))
         id = strdup(img->snapshots[index - 1].id);
     fuzz_close(img);
     return id;

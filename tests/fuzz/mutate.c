@@ -12,6 +12,7 @@
 
 #define MAGIC 0x514649fbU
 #define MAX_SNAPSHOTS 16U
+#define MAX_L1_SIZE 8192U
 
 struct mutation {
     uint8_t *p;
@@ -260,6 +261,9 @@ static void put_right(struct mutation *m)
     uint32_t n_snapshots = q2_load_be32(m->p + 60);
     if (n_snapshots > MAX_SNAPSHOTS)
         q2_store_be32(m->p + 60, n_snapshots % MAX_SNAPSHOTS);
+    uint32_t l1_size = q2_load_be32(m->p + 36);
+    if (l1_size > MAX_L1_SIZE)
+        q2_store_be32(m->p + 36, l1_size % MAX_L1_SIZE);
 }
 
 size_t fuzz_mutate_image(uint8_t *data, size_t n_bytes, size_t max_bytes, unsigned seed)
