@@ -5,6 +5,7 @@
 # the damage matrix.
 
 load helpers
+load recipes
 
 REASONS=$BATS_TEST_DIRNAME/../src/ops/vet_reasons.def
 PAGE=$BATS_TEST_DIRNAME/../man/qcow2-vet.1
@@ -453,6 +454,27 @@ END
     [ "${stderr_lines[0]}" = \
         "qcow2: Could not open 'image.qcow2': Failed to get shared \"write\" lock" ]
     must qcow2 vet image.qcow2
+}
+
+@test "what cannot be read is an error, and no verdict" {
+    command -v "${CC:-cc}" >/dev/null || skip "no C compiler"
+    sample
+    seq 10000 >disk.raw
+    truncate -s 64k disk.raw
+    must oracle convert -c -f raw -O qcow2 -o cluster_size=4k disk.raw packed.qcow2
+    packed=$(($(imgtool l2 packed.qcow2 0) & 0xffffffffff))
+    make_unreadable 0
+    while read -r file offset; do
+        export BAD_OFFSET=$((offset / 4096 * 4096))
+        one_error 1 with_bad_disk qcow2 vet "$file"
+        message_has "Could not open '$file'" 'Input/output error'
+    done <<END
+image.qcow2 0
+image.qcow2 8192
+image.qcow2 12288
+image.qcow2 16384
+packed.qcow2 $packed
+END
 }
 
 # --- output -----------------------------------------------------------------------------
