@@ -72,7 +72,10 @@ in_use() { # FILE
     qcow2 io "$1" <>"$BIN/hold" >"$BIN/said" 2>&1 &
     echo "$!" >"$BIN/user.pid"
     echo 'write 0 512' >"$BIN/hold"
-    until grep -q wrote "$BIN/said"; do sleep 0.05; done
+    until grep -q wrote "$BIN/said"; do
+        kill -0 "$!" # or it would never come
+        sleep 0.05
+    done
 }
 
 # program NAME LINE...: a program that does these lines.

@@ -18,6 +18,7 @@ In Markdown a block is fenced as "console", and all go on where the one before h
 """
 
 import concurrent.futures
+import contextlib
 import os
 import re
 import signal
@@ -131,13 +132,13 @@ def end_user(folder):
     """Who has an image open for an example is not needed any more."""
     pid = os.path.join(folder, "bin", "user.pid")
     if os.path.exists(pid):
-        with open(pid, encoding="ascii") as f:
+        with open(pid, encoding="ascii") as f, contextlib.suppress(ProcessLookupError):
             os.kill(int(f.read()), signal.SIGTERM)
 
 
 def play(program, chain):
     """Runs blocks that share a folder. Returns (number of commands, what is wrong)."""
-    with tempfile.TemporaryDirectory(prefix="examples.") as folder:
+    with tempfile.TemporaryDirectory(prefix="examples.", dir=os.getcwd()) as folder:
         env = environment(program, folder)
         try:
             return play_in(folder, env, chain)
