@@ -188,6 +188,26 @@ offers() {
     done
 }
 
+@test "what is offered for encryption is taken" {
+    echo -n secret >pass
+    secret=secret,id=s,file=pass
+    formats=$(offers create -f qcow2 -o encrypt.format=)
+    [ "$(wc -w <<<"$formats")" -eq 2 ]
+    for format in $formats; do
+        options=encrypt.format=$format,encrypt.key-secret=s
+        [ "$format" = aes ] || options+=,encrypt.iter-time=10
+        must qcow2 create -q -f qcow2 --object $secret -o "$options" "$format.qcow2" 1M
+    done
+    states=$(offers amend -o encrypt.state=)
+    [ "$(wc -w <<<"$states")" -eq 2 ]
+    # They are refused for what is missing beside them, not for what they are.
+    for state in $states; do
+        one_error 1 qcow2 amend --object $secret -o "encrypt.state=$state" --image-opts \
+            driver=qcow2,encrypt.key-secret=s,file.filename=luks.qcow2
+        message_has 'new-secret|erase keyslot'
+    done
+}
+
 @test "completion waits for nobody, asks nobody, and keeps quiet" {
     mkfifo pipe
     head -c 4096 /dev/urandom >noise.qcow2
