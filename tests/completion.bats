@@ -139,7 +139,7 @@ done
 zpty -d z
 END
     table | cut -d '|' -f 1 >typed
-    zsh -f type.zsh <typed
+    timeout 900 zsh -f type.zsh <typed
     same_as_table got
 }
 
