@@ -13,6 +13,7 @@ load helpers
 setup() {
     q2_setup
     LOCKS=$BATS_TEST_DIRNAME/locks
+    export PYTHONDONTWRITEBYTECODE=1
     SECONDS_EACH=${Q2_LOCK_SECONDS:-1}
     processes=()
 }
@@ -24,9 +25,13 @@ teardown() {
     [ ${#processes[@]} -eq 0 ] || kill -KILL "${processes[@]}" 2>/dev/null || true
 }
 
+is_long() {
+    [ "$SECONDS_EACH" -ge 60 ]
+}
+
 # every N M: each Nth row of a table; each Mth in short mode; all of them in long runs.
 every() {
-    if [ "$SECONDS_EACH" -ge 60 ]; then echo 1; else rows "$1" "$2"; fi
+    if is_long; then echo 1; else rows "$1" "$2"; fi
 }
 
 # beside OPTIONS: what commands end with while their image is held, against the table.
@@ -50,6 +55,36 @@ preload() { # NAME: a library of tools/, built
 @test "while qcow2 io holds the image, QEMU's programs and ours end as the table says" {
     beside --by io --program theirs --every "$(every 6 16)"
     beside --by io --every "$(every 6 16)"
+}
+
+# locks_with PROGRAM...: the bytes of a.qcow2 that it locks; it takes qemu-io's commands.
+locks_with() {
+    mkfifo commands
+    "$@" -f qcow2 a.qcow2 <commands >held 2>&1 3>&- 7>&- &
+    processes+=("$!")
+    exec 7>commands
+    echo 'read 0 512' >&7
+    wait_until grep -q 'read 512/512' held
+    python3 -S -c 'import sys
+sys.path.insert(0, sys.argv[1])
+import stop
+print(*sorted(stop.locks_on("a.qcow2")))' "$LOCKS"
+    exec 7>&-
+    wait "$!"
+    processes=()
+    rm commands
+}
+
+@test "qemu-io and qcow2 io lock the same bytes, in whichever way they open the image" {
+    local i mode modes=('' -r '-r -U') want=('100 101 103 201 203' '100 201 203' 100)
+    must oracle create -q -f qcow2 a.qcow2 1M
+    for i in 0 1 2; do
+        read -r -a mode <<<"${modes[i]}"
+        locks_with qemu-io "${mode[@]}" >theirs
+        locks_with "$QCOW2" io "${mode[@]}" >ours
+        [ "$(cat theirs)" = "${want[i]}" ] || fail "qemu-io ${modes[i]}: $(cat theirs)"
+        [ "$(cat ours)" = "${want[i]}" ] || fail "qcow2 io ${modes[i]}: $(cat ours)"
+    done
 }
 
 # nbd_server OPTIONS: qemu-nbd serves a.qcow2 until end_server.
@@ -91,8 +126,8 @@ not_running() {
     clean a.qcow2
 }
 
-# The daemon takes four KiB a second: of the second request of a megabyte it writes nothing
-# until it is told to end.
+# The daemon takes four KiB a second: the second request of a megabyte is under way for
+# minutes.
 slow_daemon() {
     qemu-storage-daemon --pidfile pid --object throttle-group,id=slow,x-bps-write=4096 \
         --blockdev driver=qcow2,node-name=disk,file.driver=file,file.filename=a.qcow2 \
@@ -117,7 +152,7 @@ started_or_ended() {
     qemu-io -f raw 'nbd+unix:///disk?socket=socket' <commands >client.log 2>&1 3>&- 7>&- &
     processes+=("$!")
     exec 7>commands
-    echo 'write -P 5 0 1M' >&7
+    echo 'write -f -P 5 0 1M' >&7
     wait_until grep -q wrote client.log
     echo 'aio_write -P 6 2M 1M' >&7
     must_exit 1 qemu-img snapshot -c s a.qcow2 7>&-
@@ -125,7 +160,7 @@ started_or_ended() {
     must qemu-img info -U a.qcow2 7>&-
     must qemu-img snapshot -U -l a.qcow2 7>&-
     exec 7>&-
-    kill -TERM "$daemon"
+    kill -KILL "${processes[@]}"
     wait "${processes[@]}" || true
     processes=()
     must qemu-img snapshot -c s a.qcow2
@@ -134,8 +169,11 @@ started_or_ended() {
 }
 
 @test "locks are there from a command's first look to its last write, and none stays" {
+    local stops
+    stops=$(rows 4 1)
+    if is_long; then stops=1000; fi
     preload raise
-    python3 -S "$LOCKS/stop.py" raise.so "$(every 4 1)"
+    python3 -S "$LOCKS/stop.py" raise.so "$stops"
 }
 
 @test "a lock that a descriptor holds stays with it, whoever inherits it" {

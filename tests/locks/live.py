@@ -14,6 +14,7 @@ Q2_SEED chooses the random numbers."""
 import itertools
 import os
 import random
+import re
 import shlex
 import subprocess
 import sys
@@ -36,7 +37,7 @@ READERS = (
     ("measure -U -O qcow2 IMAGE", (0,)),
     ("convert -U -O raw IMAGE new.raw", (0,)),
     ("convert -U -c -O qcow2 IMAGE new.qcow2", (0,)),
-    ("compare -U IMAGE other.qcow2", (0, 1, 2)),
+    ("compare -U IMAGE other.qcow2", (0, 1, 2, 3, 4)),
     ("dd -U bs=64k if=IMAGE of=dd.raw", (0,)),
     ("io -f qcow2 -r -U -c 'read 0 16M' IMAGE", (0,)),
 )
@@ -89,9 +90,9 @@ def read_once(line, codes, image):
     errors = done.stderr.decode(errors="replace").strip()
     if done.returncode in codes:
         return 0
-    # An error is one line, and says what was found.
-    if done.returncode == 1 and errors.startswith("qcow2: ") and "Sanitizer" not in errors \
-            and " lock" not in errors and "Read-only" not in errors:
+    # What was found, and an error that says why that was the end.
+    if done.returncode == 1 and re.search("^qcow2: ", errors, re.M) and \
+            " lock" not in errors and "Read-only" not in errors:
         return 1
     sys.exit("%s: exit %d: %s" % (" ".join(argv), done.returncode, errors))
 

@@ -9,7 +9,7 @@ A row of the table is a command line, and what it ends with in each of MODES: in
 image img.qcow2 (or img.raw) is held. "0" and "1" are exit codes; "1 write" is one with the
 message 'Failed to get "write" lock', "1 shared write" the same for 'shared "write"'. Rows that
 begin with "differs" say where the program under test ends in another way than QEMU's, and
-why. Each row and mode has a folder of its own with copies of the same files.
+why; those that begin with "ours" are of commands that QEMU does not have. Each row and mode has a folder of its own with copies of the same files.
 
 --by       who holds the images: "daemon", one qemu-storage-daemon a mode (the default), or
            "io": qcow2 io, one process an image
@@ -93,7 +93,7 @@ class Row:
                 (by == "daemon" or m != "unlocked" or self.cells[m] == "0")]
 
 
-def load(path):
+def load(path, program):
     rows, differs = [], {}
     with open(path, encoding="utf-8") as f:
         for text in f:
@@ -102,6 +102,8 @@ def load(path):
                 continue
             if parts[0] == "differs":
                 differs[parts[1], parts[2]] = parts[3]
+            elif parts[0] == "ours":
+                rows += [Row(parts[1], parts[2:])] if program == "ours" else []
             else:
                 rows.append(Row(parts[0], parts[1:]))
     return rows, differs
@@ -269,7 +271,7 @@ def main():
     parser.add_argument("--record", action="store_true")
     parser.add_argument("table")
     options = parser.parse_args()
-    rows, differs = load(options.table)
+    rows, differs = load(options.table, options.program)
     with tempfile.TemporaryDirectory() as where:
         found = collect(rows, options, where)
     if options.record:
