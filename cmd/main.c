@@ -53,6 +53,7 @@ static void print_help(const char *program)
     printf("\nOptions:\n"
            "  -h, --help      print this help; after a command: help on it\n"
            "  -V, --version   print the version\n\n"
+           "Manual: man qcow2; when an image is damaged: man qcow2-repair\n"
            "Supported image formats: qcow2 raw\n");
 }
 
