@@ -26,7 +26,7 @@ EXTRA_DIST += \
 	$(wildcard $(srcdir)/tests/tools/*) \
 	$(wildcard $(srcdir)/tests/check/*/*) \
 	$(wildcard $(srcdir)/tests/damage/*.[cp]*) \
-	$(wildcard $(srcdir)/tests/hostile/*.py) \
+	$(wildcard $(srcdir)/tests/hostile/*) \
 	$(wildcard $(srcdir)/tests/differential/*.*) \
 	$(wildcard $(srcdir)/tests/transcripts/*.*) \
 	$(wildcard $(srcdir)/tests/options/*.*) \
