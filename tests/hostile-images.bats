@@ -102,6 +102,7 @@ pretender() {
     truncate -s 64k c0
     must python3 -S - "$BATS_TEST_DIRNAME/hostile" <<'EOF'
 import sys
+sys.dont_write_bytecode = True
 sys.path.insert(0, sys.argv[1])
 from builder import Builder
 for i in range(1, 203):

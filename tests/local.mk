@@ -26,7 +26,8 @@ EXTRA_DIST += \
 	$(wildcard $(srcdir)/tests/tools/*) \
 	$(wildcard $(srcdir)/tests/check/*/*) \
 	$(wildcard $(srcdir)/tests/damage/*.[cp]*) \
-	$(wildcard $(srcdir)/tests/hostile/*) \
+	$(wildcard $(srcdir)/tests/hostile/*.py) \
+	tests/hostile/measure \
 	$(wildcard $(srcdir)/tests/differential/*.*) \
 	$(wildcard $(srcdir)/tests/transcripts/*.*) \
 	$(wildcard $(srcdir)/tests/options/*.*) \

@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 
+sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from costly import COSTLY  # noqa: E402
 from vulnerabilities import CASES, make_secret  # noqa: E402
