@@ -49,6 +49,7 @@ extern const struct q2_command q2_cmd_io;
 extern const struct q2_command q2_cmd_map;
 extern const struct q2_command q2_cmd_measure;
 extern const struct q2_command q2_cmd_rebase;
+extern const struct q2_command q2_cmd_recover;
 extern const struct q2_command q2_cmd_resize;
 extern const struct q2_command q2_cmd_snapshot;
 extern const struct q2_command q2_cmd_vet;

@@ -77,6 +77,7 @@ qcow2_SOURCES += \
 	cmd/progress.c \
 	cmd/progress.h \
 	cmd/rebase.c \
+	cmd/recover.c \
 	cmd/resize.c \
 	cmd/signals.c \
 	cmd/signals.h \

@@ -17,10 +17,10 @@
 #include "cmd/signals.h"
 
 static const struct q2_command *const commands[] = {
-    &q2_cmd_amend,    &q2_cmd_bench,   &q2_cmd_bitmap,  &q2_cmd_check,  &q2_cmd_commit,
-    &q2_cmd_compare,  &q2_cmd_convert, &q2_cmd_create,  &q2_cmd_dd,     &q2_cmd_info,
-    &q2_cmd_io,       &q2_cmd_map,     &q2_cmd_measure, &q2_cmd_rebase, &q2_cmd_resize,
-    &q2_cmd_snapshot, &q2_cmd_vet,
+    &q2_cmd_amend,   &q2_cmd_bench,    &q2_cmd_bitmap,  &q2_cmd_check,  &q2_cmd_commit,
+    &q2_cmd_compare, &q2_cmd_convert,  &q2_cmd_create,  &q2_cmd_dd,     &q2_cmd_info,
+    &q2_cmd_io,      &q2_cmd_map,      &q2_cmd_measure, &q2_cmd_rebase, &q2_cmd_recover,
+    &q2_cmd_resize,  &q2_cmd_snapshot, &q2_cmd_vet,
 };
 
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))

@@ -416,7 +416,8 @@ static int first_round(struct q2_plan *p, enum q2_repair_mode mode,
         *err = why;
         return ret;
     }
-    if (ret == 0 && (q2_scan_clean(&p->after) || !header_is_doubtful(&p->after)))
+    if (ret == 0 &&
+        (q2_scan_clean(&p->after) || p->header_known || !header_is_doubtful(&p->after)))
         return 0;
     if (mode != Q2_REPAIR_MODE_ALL)
         return header_explains(p, mon, &p->leaks_kept, err);
@@ -494,7 +495,9 @@ int q2_plan_make(struct q2_plan *p, struct q2_io *io, enum q2_repair_mode mode,
                  uint64_t features, bool inflate, const struct q2_monitor *mon,
                  struct q2_error *err)
 {
-    *p = (struct q2_plan){.inflate = inflate};
+    *p = (struct q2_plan){.inflate = inflate,
+                          .header_known = mode == Q2_REPAIR_MODE_BELOW};
+    mode = p->header_known ? Q2_REPAIR_MODE_ALL : mode;
     int ret = q2_overlay_open(io, &p->overlay, err);
     if (ret == 0 && features)
         ret = clear_features(p, features, err);

@@ -9,6 +9,7 @@
 enum q2_repair_mode {
     Q2_REPAIR_MODE_LEAKS, // touches nothing but leaks
     Q2_REPAIR_MODE_ALL,
+    Q2_REPAIR_MODE_BELOW, // as all, but what is in the header is right
 };
 
 struct q2_plan {
@@ -16,6 +17,7 @@ struct q2_plan {
     struct q2_findings healed;    // what the plan heals, in the order of the edits
     uint64_t n_lossy;             // of these: guest data is lost
     struct q2_scan_bounds bounds; // what the edits have put behind the end of the file
+    bool header_known;            // nothing in the header is doubted
     bool complete;        // a scan of the overlay finds nothing that could be healed
     bool leaks_kept;      // leaks mode: leaks may be what damaged entries lost; not freed
     struct q2_scan after; // the scan of the overlay

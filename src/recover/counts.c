@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: MIT
+// What the refcounts say, if their table is found.
+#include <errno.h>
+
+#include "base/endian.h"
+#include "disk/refcount.h"
+#include "recover/work.h"
+
+static const struct q2_found_table *find_table(const struct q2_work *w)
+{
+    const struct q2_found_table *first = NULL;
+    for (size_t i = 0; i < w->found.n; i++) {
+        const struct q2_found_table *t = &w->found.list[i];
+        if (!t->counts)
+            continue;
+        if (w->hints.has_refcounts && w->hints.refcount_table_offset == t->offset)
+            return t;
+        first = first ? first : t;
+    }
+    return first;
+}
+
+int q2_work_refcount(struct q2_work *w, uint64_t offset, uint64_t *value,
+                     struct q2_error *err)
+{
+    const struct q2_found_table *t = find_table(w);
+    unsigned bits = w->found.layout.cluster_bits;
+    uint8_t buf[8];
+    *value = UINT64_MAX;
+    if (!t)
+        return 0;
+    uint64_t cluster = offset >> bits, per = (UINT64_C(8) << bits) >> t->order;
+    if (cluster / per >= (UINT64_C(1) << bits) / 8) // only its first cluster is known
+        return 0;
+    int ret = q2_io_read(w->io, t->offset + cluster / per * 8, buf, 8, err);
+    uint64_t block = q2_load_be64(buf);
+    if (ret < 0 || block == 0 || block >= w->survey.file_size)
+        return ret;
+    // Eight bytes that hold the count, whatever its width.
+    uint64_t bit = (cluster % per) << t->order;
+    ret = q2_io_read(w->io, block + (bit / 64 * 8), buf, 8, err);
+    if (ret == 0)
+        *value = q2_refcount_format(t->order)->get(buf, (bit % 64) >> t->order);
+    return ret;
+}

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: MIT
+// The tables of a file, told apart by what they lead to.
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/checked.h"
+#include "disk/refcount.h"
+#include "recover/layout.h"
+
+void q2_found_clear(struct q2_found *f)
+{
+    free(f->list);
+    *f = (struct q2_found){0};
+}
+
+struct q2_found_table *q2_found_at(const struct q2_found *f, uint64_t offset)
+{
+    size_t low = 0, high = f->n;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (f->list[middle].offset < offset)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < f->n && f->list[low].offset == offset ? &f->list[low] : NULL;
+}
+
+static int read_table(const struct q2_survey *s, const struct q2_found *f,
+                      uint64_t offset, uint64_t *table, struct q2_error *err)
+{
+    size_t n_bytes = (size_t)1 << f->layout.cluster_bits;
+    int ret = q2_io_read(s->io, offset, table, n_bytes, err);
+    if (ret == 0)
+        q2_table_decode(table, table, n_bytes / 8);
+    return ret;
+}
+
+static int add_table(struct q2_found *f, const struct q2_found_table *t,
+                     struct q2_error *err)
+{
+    if (f->n == f->max) {
+        size_t max = f->max ? f->max * 2 : 64;
+        struct q2_found_table *list = realloc(f->list, max * sizeof(*list));
+        if (!list)
+            return q2_fail_memory(err, max * sizeof(*list));
+        f->list = list;
+        f->max = max;
+    }
+    f->list[f->n++] = *t;
+    return 0;
+}
+
+// A table of L1 entries is plain, whatever the L2 tables are.
+static struct q2_layout as_plain(const struct q2_layout *l)
+{
+    struct q2_layout plain = *l;
+    plain.extended = false;
+    return plain;
+}
+
+static int collect(const struct q2_survey *s, struct q2_found *f, unsigned class,
+                   uint64_t *table, struct q2_error *err)
+{
+    struct q2_layout l = class == Q2_BLOCK_PLAIN ? as_plain(&f->layout) : f->layout;
+    size_t index = 0;
+    uint64_t offset = UINT64_C(1) << l.cluster_bits;
+    int ret = 0;
+    for (; q2_survey_next(s, l.cluster_bits, class, &index, &offset);
+         offset += UINT64_C(1) << l.cluster_bits) {
+        struct q2_found_table t = {.offset = offset, .plain = class == Q2_BLOCK_PLAIN};
+        ret = read_table(s, f, offset, table, err);
+        if (ret < 0)
+            return ret;
+        for (size_t i = 0; i < q2_layout_entries(&l); i++) {
+            struct q2_reading r = q2_layout_judge(&l, s->file_size, table, i);
+            t.n_used += r.kind != Q2_READS_EMPTY;
+            t.n_bad += r.kind == Q2_READS_BAD;
+            t.n_copied += r.kind == Q2_READS_PLACE && r.copied;
+            t.plain &= r.plain || table[i] == 0;
+            f->layout.has_zero_flags |=
+                !l.extended && r.kind != Q2_READS_BAD &&
+                (table[i] & (Q2_FLAG_COMPRESSED | Q2_FLAG_ZERO)) == Q2_FLAG_ZERO;
+        }
+        if (t.n_bad * 16 <= t.n_used)
+            ret = add_table(f, &t, err);
+        if (ret < 0)
+            return ret;
+    }
+    return 0;
+}
+
+static int by_offset(const void *a, const void *b)
+{
+    const struct q2_found_table *x = a, *y = b;
+    return (x->offset > y->offset) - (x->offset < y->offset);
+}
+
+// With subclusters both kinds were looked for, and a cluster may pass for both.
+static void sort_out(struct q2_found *f)
+{
+    size_t n = 0;
+    qsort(f->list, f->n, sizeof(*f->list), by_offset);
+    for (size_t i = 0; i < f->n; i++) {
+        if (n > 0 && f->list[n - 1].offset == f->list[i].offset)
+            f->list[n - 1].plain |= f->list[i].plain;
+        else
+            f->list[n++] = f->list[i];
+    }
+    f->n = n;
+}
+
+// How many entries lead to tables that are no L1 tables, as far as is known.
+static int count_links(const struct q2_survey *s, struct q2_found *f,
+                       struct q2_found_table *t, uint64_t *table, struct q2_error *err)
+{
+    struct q2_layout l = as_plain(&f->layout);
+    int ret = read_table(s, f, t->offset, table, err);
+    t->n_tables = t->n_used = t->n_copied = 0;
+    for (size_t i = 0; i < q2_layout_entries(&l) && ret == 0; i++) {
+        struct q2_reading r = q2_layout_judge(&l, s->file_size, table, i);
+        const struct q2_found_table *to =
+            r.kind == Q2_READS_PLACE ? q2_found_at(f, r.offset) : NULL;
+        t->n_used += r.kind != Q2_READS_EMPTY;
+        t->n_copied += r.kind == Q2_READS_PLACE && r.copied;
+        t->n_tables += to && to != t && !to->is_l1;
+    }
+    return ret;
+}
+
+// A table is an L1 table when nearly all that it leads to are tables, and no L1 tables.
+static int tell_apart(const struct q2_survey *s, struct q2_found *f, uint64_t *table,
+                      struct q2_error *err)
+{
+    int ret = 0;
+    for (unsigned round = 0; round < 2; round++) {
+        for (size_t i = 0; i < f->n && ret == 0; i++) {
+            struct q2_found_table *t = &f->list[i];
+            if (!t->plain || (round > 0 && !t->is_l1))
+                continue;
+            ret = count_links(s, f, t, table, err);
+            t->counts = t->n_tables * 3 >= t->n_used * 2 && t->n_tables > 0;
+        }
+        // Marked only now, so that the order does not matter.
+        for (size_t i = 0; i < f->n; i++) {
+            f->list[i].is_l1 = f->list[i].counts;
+            f->list[i].counts = false;
+        }
+    }
+    return ret;
+}
+
+// Does the first block that t names count the header, t itself and that block? order:
+// log2 of the width.
+static int counts_itself(const struct q2_survey *s, const struct q2_found *f,
+                         const struct q2_found_table *t, uint64_t block, unsigned order,
+                         uint8_t *buf, bool *yes, struct q2_error *err)
+{
+    const struct q2_refcount_format *format = q2_refcount_format(order);
+    size_t n_bytes = (size_t)1 << f->layout.cluster_bits;
+    uint64_t n = n_bytes * 8 >> order, at = t->offset >> f->layout.cluster_bits;
+    int ret = q2_io_read(s->io, block, buf, n_bytes, err);
+    *yes = ret == 0;
+    const uint64_t of[] = {0, at, block >> f->layout.cluster_bits};
+    for (size_t i = 0; i < 3 && *yes; i++)
+        *yes = of[i] >= n || format->get(buf, of[i]) == 1;
+    return ret;
+}
+
+// A refcount table that leads to blocks like that has no flags at all.
+static int find_counts(const struct q2_survey *s, struct q2_found *f, uint64_t *table,
+                       struct q2_error *err)
+{
+    int ret = 0;
+    uint8_t *buf = malloc((size_t)1 << f->layout.cluster_bits);
+    if (!buf)
+        return q2_fail_memory(err, (size_t)1 << f->layout.cluster_bits);
+    for (size_t i = 0; i < f->n && ret == 0; i++) {
+        struct q2_found_table *t = &f->list[i];
+        if (!t->plain || t->is_l1 || t->n_copied > 0)
+            continue;
+        ret = read_table(s, f, t->offset, table, err);
+        if (ret < 0 || table[0] == 0 || table[0] >= s->file_size)
+            continue;
+        for (unsigned order = 0; order <= Q2_MAX_REFCOUNT_ORDER && ret == 0 && !t->counts;
+             order++) {
+            bool yes;
+            ret = counts_itself(s, f, t, table[0], order, buf, &yes, err);
+            if (ret == 0 && yes)
+                t->order = order;
+            t->counts |= yes;
+        }
+    }
+    free(buf);
+    return ret;
+}
+
+int q2_found_collect(const struct q2_survey *s, const struct q2_layout *layout,
+                     struct q2_found *out, struct q2_error *err)
+{
+    uint64_t *table = malloc((size_t)1 << layout->cluster_bits);
+    *out = (struct q2_found){.layout = *layout};
+    if (!table)
+        return q2_fail_memory(err, (size_t)1 << layout->cluster_bits);
+    int ret = collect(s, out, Q2_BLOCK_PLAIN, table, err);
+    if (ret == 0 && layout->extended)
+        ret = collect(s, out, Q2_BLOCK_EXTENDED, table, err);
+    if (ret == 0)
+        sort_out(out);
+    if (ret == 0)
+        ret = tell_apart(s, out, table, err);
+    if (ret == 0)
+        ret = find_counts(s, out, table, err);
+    free(table);
+    if (ret < 0)
+        q2_found_clear(out);
+    return ret;
+}

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: MIT
+// L1 tables: which there are, and which is the active one.
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "disk/snapshot.h"
+#include "recover/work.h"
+
+// So many clusters of zeros may lie within an L1 table.
+#define MAX_GAP 64U
+
+int q2_work_read(struct q2_work *w, uint64_t offset, struct q2_error *err)
+{
+    size_t n_bytes = (size_t)q2_work_cluster_size(w);
+    int ret = q2_io_read(w->io, offset, w->table, n_bytes, err);
+    if (ret == 0)
+        q2_table_decode(w->table, w->table, n_bytes / 8);
+    return ret;
+}
+
+// Where the header or a snapshot says that an L1 table begins, no other goes on.
+static bool begins_at(const struct q2_work *w, uint64_t offset)
+{
+    if (w->hints.has_l1 && w->hints.l1_table_offset == offset)
+        return true;
+    for (unsigned i = 0; i < w->n_snapshots; i++) {
+        if (w->snapshots[i].l1_table_offset == offset)
+            return true;
+    }
+    return false;
+}
+
+// Only zeros in the file between the two? Then no stretch of the survey lies there.
+static bool is_gap(const struct q2_work *w, uint64_t from, uint64_t to)
+{
+    const struct q2_survey *s = &w->survey;
+    size_t low = 0, high = s->n;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (s->list[middle].start < to)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < s->n && s->list[low].start == to && s->list[low].zero_from <= from;
+}
+
+// Reads the cluster of an L1 table at offset: counts for *l, and the L2 tables that it
+// names into seen; *twice when one of them is in seen already.
+static int look_at(struct q2_work *w, uint64_t offset, struct q2_l1_found *l,
+                   struct q2_counters *seen, bool *twice, struct q2_error *err)
+{
+    unsigned bits = w->found.layout.cluster_bits;
+    size_t n = (size_t)1 << (bits - 3);
+    int ret = q2_work_read(w, offset, err);
+    *twice = false;
+    for (size_t i = 0; i < n && ret == 0; i++) {
+        uint64_t to = w->table[i] & Q2_OFFSET_MASK;
+        *twice |= to != 0 && q2_counters_get(seen, to >> bits) > 0;
+    }
+    for (size_t i = 0; i < n && ret == 0 && !*twice; i++) {
+        uint64_t to = w->table[i] & Q2_OFFSET_MASK;
+        const struct q2_found_table *t = to ? q2_found_at(&w->found, to) : NULL;
+        if (w->table[i] != 0)
+            l->n_entries = (offset - l->offset) / 8 + i + 1;
+        if (!t || t->is_l1)
+            continue;
+        l->n_links++;
+        l->n_copied += (w->table[i] & Q2_FLAG_COPIED) != 0;
+        ret = q2_counters_add(seen, to >> bits, 1, 1, err);
+    }
+    return ret;
+}
+
+// The L1 table that begins with item *i of the list; *i: the first behind it.
+static int follow(struct q2_work *w, size_t *i, struct q2_l1_found *l,
+                  struct q2_error *err)
+{
+    const struct q2_found *f = &w->found;
+    struct q2_counters *seen = q2_counters_new_scattered();
+    uint64_t cluster_size = q2_work_cluster_size(w);
+    bool twice;
+    int ret = seen ? 0 : q2_fail_memory(err, sizeof(*l));
+    *l = (struct q2_l1_found){.offset = f->list[*i].offset};
+    l->in_header = w->hints.has_l1 && w->hints.l1_table_offset == l->offset;
+    for (uint64_t end = l->offset; ret == 0 && *i < f->n;) {
+        uint64_t at = f->list[*i].offset;
+        if (!f->list[*i].is_l1 || at - l->offset >= Q2_MAX_L1_BYTES ||
+            at - end > MAX_GAP * cluster_size || (at > l->offset && begins_at(w, at)) ||
+            (at > end && !is_gap(w, end, at)))
+            break;
+        ret = look_at(w, at, l, seen, &twice, err);
+        if (twice)
+            break;
+        end = at + cluster_size;
+        (*i)++;
+    }
+    for (unsigned k = 0; k < w->n_snapshots; k++)
+        l->in_snapshot |= w->snapshots[k].l1_table_offset == l->offset;
+    q2_counters_free(seen);
+    return ret;
+}
+
+// The likelier one to be the active table first: what is shared with a snapshot has no
+// COPIED flag in it, and a table that has grown left a shorter one behind.
+static int by_likelihood(const void *a, const void *b)
+{
+    const struct q2_l1_found *x = a, *y = b;
+    if (x->in_snapshot != y->in_snapshot)
+        return x->in_snapshot ? 1 : -1;
+    if (x->in_header != y->in_header)
+        return x->in_header ? -1 : 1;
+    if ((x->n_copied > 0) != (y->n_copied > 0))
+        return x->n_copied > 0 ? -1 : 1;
+    if (x->n_links != y->n_links)
+        return x->n_links > y->n_links ? -1 : 1;
+    return x->offset > y->offset ? -1 : x->offset < y->offset;
+}
+
+int q2_work_find_l1s(struct q2_work *w, struct q2_recovery *r, struct q2_error *err)
+{
+    size_t max = 0;
+    int ret = 0;
+    for (size_t i = 0; i < w->found.n && ret == 0;) {
+        if (!w->found.list[i].is_l1) {
+            i++;
+            continue;
+        }
+        if (r->n_l1s == max) {
+            max = max ? max * 2 : 16;
+            struct q2_l1_found *list = realloc(r->l1s, max * sizeof(*list));
+            if (!list)
+                return q2_fail_memory(err, max * sizeof(*list));
+            r->l1s = list;
+        }
+        size_t before = i;
+        ret = follow(w, &i, &r->l1s[r->n_l1s], err);
+        r->n_l1s += r->l1s[r->n_l1s].n_links > 0;
+        i += i == before;
+    }
+    if (ret == 0 && r->n_l1s > 1)
+        qsort(r->l1s, r->n_l1s, sizeof(*r->l1s), by_likelihood);
+    return ret;
+}
+
+static int grow_l1(struct q2_work *w, uint64_t n, struct q2_error *err)
+{
+    if (n <= w->n_l1)
+        return 0;
+    uint64_t *l1 = realloc(w->l1, n * 8);
+    if (!l1)
+        return q2_fail_memory(err, n * 8);
+    memset(l1 + w->n_l1, 0, (n - w->n_l1) * 8);
+    w->l1 = l1;
+    w->n_l1 = n;
+    return 0;
+}
+
+// Which L2 tables the L1 table at offset names.
+static int mark_links(struct q2_work *w, uint64_t offset, uint64_t n, uint64_t *keep,
+                      struct q2_error *err)
+{
+    size_t per = (size_t)(q2_work_cluster_size(w) / 8);
+    int ret = 0;
+    for (uint64_t at = 0; at < n && ret == 0; at += per) {
+        ret = q2_work_read(w, offset + at * 8, err);
+        for (size_t i = 0; i < per && at + i < n && ret == 0; i++) {
+            struct q2_found_table *t =
+                q2_found_at(&w->found, w->table[i] & Q2_OFFSET_MASK);
+            if (keep)
+                keep[at + i] = w->table[i];
+            if (t)
+                t->linked = true;
+        }
+    }
+    return ret;
+}
+
+// An empty L1 table, or one whose L2 tables are all gone, is no candidate: then the table
+// counts as lost.
+int q2_work_take_l1(struct q2_work *w, struct q2_recovery *r, struct q2_error *err)
+{
+    unsigned wanted = w->options->candidate;
+    if (wanted > r->n_l1s)
+        return q2_fail(err, -EINVAL,
+                       "There is no L1 table %u in '%s': %zu of them were found", wanted,
+                       w->io->name, r->n_l1s);
+    r->chosen = wanted > 0 ? wanted - 1 : 0;
+    // A snapshot's table is the active one only when the user says so.
+    if (wanted == 0 && r->n_l1s > 0 && r->l1s[0].in_snapshot)
+        r->chosen = r->n_l1s;
+    int ret = 0;
+    for (unsigned i = 0; i < w->n_snapshots && ret == 0; i++)
+        ret = mark_links(w, w->snapshots[i].l1_table_offset, w->snapshots[i].l1_size,
+                         NULL, err);
+    if (ret < 0 || r->chosen == r->n_l1s)
+        return ret;
+    const struct q2_l1_found *l = &r->l1s[r->chosen];
+    ret = grow_l1(w, l->n_entries, err);
+    return ret < 0 ? ret : mark_links(w, l->offset, l->n_entries, w->l1, err);
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+// How a file without a usable header is laid out: cluster size, kind of L2 entries; and
+// the tables that are found with it.
+#ifndef Q2_RECOVER_LAYOUT_H
+#define Q2_RECOVER_LAYOUT_H
+
+#include "disk/entry.h"
+#include "disk/header.h"
+#include "recover/survey.h"
+
+// What is left of the header; each field stands alone, and has_... says that its value is
+// one that a header could have.
+struct q2_hints {
+    bool has_magic, has_version, has_cluster_bits, has_size, has_l1, has_snapshots;
+    bool has_refcounts, has_crypt, has_order;
+    uint32_t version, cluster_bits, crypt_method, refcount_order;
+    uint32_t l1_size, nb_snapshots, refcount_table_clusters;
+    uint64_t size, l1_table_offset, snapshots_offset, refcount_table_offset;
+};
+
+struct q2_layout {
+    unsigned cluster_bits;
+    bool extended;
+    uint64_t covered; // bytes of the file that entries lead to, if it is laid out so
+    bool has_compressed;
+    enum q2_compression compression;
+    bool has_zero_flags; // version 3, then
+};
+
+// What one entry says, under a layout.
+struct q2_reading {
+    enum { Q2_READS_EMPTY, Q2_READS_BAD, Q2_READS_PLACE, Q2_READS_PACKED } kind;
+    uint64_t offset, n_bytes;
+    bool copied;
+    bool plain; // no flags but COPIED: an L1 entry could be so
+};
+
+struct q2_found_table {
+    uint64_t offset;
+    uint32_t n_used, n_bad; // entries
+    uint32_t n_tables;      // that lead to other tables
+    uint32_t n_copied;
+    bool plain;     // no entry has flags but COPIED
+    bool is_l1;     // part of an L1 table: its entries lead to L2 tables
+    bool counts;    // a refcount table
+    unsigned order; // counts: log2 of the width of its counts
+    bool linked;    // by an L1 table that is used
+    bool stale;     // most of what it leads to, other tables lead to
+};
+
+struct q2_found {
+    struct q2_layout layout;
+    struct q2_found_table *list; // by offset
+    size_t n, max;
+};
+
+void q2_hints_read(const uint8_t header[Q2_HEADER_V3_BYTES], uint64_t file_size,
+                   struct q2_hints *out);
+
+struct q2_reading q2_layout_judge(const struct q2_layout *l, uint64_t file_size,
+                                  const uint64_t *table, size_t index);
+static inline size_t q2_layout_entries(const struct q2_layout *l)
+{
+    return (size_t)1 << (l->cluster_bits - (l->extended ? 4 : 3));
+}
+
+// The layout under which most of the file makes sense; cluster_bits 0: as found, else the
+// user's. -ENOENT: there is no table in the file.
+int q2_layout_find(const struct q2_survey *s, const struct q2_hints *hints,
+                   unsigned cluster_bits, struct q2_layout *out, struct q2_error *err);
+
+// All tables, told apart. On success the caller clears them.
+int q2_found_collect(const struct q2_survey *s, const struct q2_layout *layout,
+                     struct q2_found *out, struct q2_error *err);
+void q2_found_clear(struct q2_found *f);
+struct q2_found_table *q2_found_at(const struct q2_found *f, uint64_t offset);
+
+#endif

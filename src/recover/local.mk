@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: MIT
+# Bringing back an image without a usable header or L1 table.
+
+libqcow2_a_SOURCES += \
+	src/recover/counts.c \
+	src/recover/found.c \
+	src/recover/header.c \
+	src/recover/l1.c \
+	src/recover/layout.c src/recover/layout.h \
+	src/recover/place.c \
+	src/recover/recover.c src/recover/recover.h \
+	src/recover/snapshots.c \
+	src/recover/survey.c src/recover/survey.h \
+	src/recover/work.h

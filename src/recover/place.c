@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: MIT
+// L2 tables that no L1 table names: which of them are old copies; and where the others
+// belong, when the L1 table is lost.
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "disk/snapshot.h"
+#include "recover/work.h"
+
+// What is known of a host cluster by the tables that have a place: 1 + the index of its
+// L2 table in the L1 table. A host cluster belongs to one place of the disk, in all
+// states.
+struct known {
+    struct q2_counters *index;
+};
+
+// An L2 table without a place.
+struct lost {
+    struct q2_found_table *table;
+    uint64_t index; // by what it has in common with tables that have one; UINT64_MAX
+    bool in_use;    // by its refcount
+};
+
+static int learn(struct q2_work *w, uint64_t table, uint64_t index, struct known *k,
+                 struct q2_error *err)
+{
+    const struct q2_layout *l = &w->found.layout;
+    int ret = q2_work_read(w, table, err);
+    for (size_t i = 0; i < q2_layout_entries(l) && ret == 0; i++) {
+        struct q2_reading r = q2_layout_judge(l, w->survey.file_size, w->table, i);
+        uint64_t cluster = r.offset >> l->cluster_bits;
+        if ((r.kind == Q2_READS_PLACE || r.kind == Q2_READS_PACKED) &&
+            q2_counters_get(k->index, cluster) == 0)
+            ret = q2_counters_add(k->index, cluster, 1, index + 1, err);
+    }
+    return ret;
+}
+
+static int learn_l1(struct q2_work *w, const uint64_t *l1, uint64_t n, struct known *k,
+                    struct q2_error *err)
+{
+    int ret = 0;
+    for (uint64_t i = 0; i < n && ret == 0; i++) {
+        const struct q2_found_table *t = q2_found_at(&w->found, l1[i] & Q2_OFFSET_MASK);
+        if (t && !t->is_l1)
+            ret = learn(w, t->offset, i, k, err);
+    }
+    return ret;
+}
+
+// The L1 table of a snapshot. The caller frees *l1.
+static int load_snapshot(struct q2_work *w, const struct q2_snapshot *sn, uint64_t **l1,
+                         struct q2_error *err)
+{
+    size_t n_bytes = (size_t)sn->l1_size * 8;
+    *l1 = malloc(n_bytes);
+    int ret = *l1 ? q2_io_read(w->io, sn->l1_table_offset, *l1, n_bytes, err)
+                  : q2_fail_memory(err, n_bytes);
+    if (ret == 0)
+        q2_table_decode(*l1, *l1, sn->l1_size);
+    return ret;
+}
+
+static int learn_all(struct q2_work *w, struct known *k, struct q2_error *err)
+{
+    int ret = learn_l1(w, w->l1, w->n_l1, k, err);
+    for (unsigned i = 0; i < w->n_snapshots && ret == 0; i++) {
+        uint64_t *l1;
+        ret = load_snapshot(w, &w->snapshots[i], &l1, err);
+        if (ret == 0)
+            ret = learn_l1(w, l1, w->snapshots[i].l1_size, k, err);
+        free(l1);
+    }
+    return ret;
+}
+
+// The index that most of its clusters have elsewhere. *n: how many of *n_all.
+static int vote(struct q2_work *w, struct lost *x, const struct known *k, size_t *n,
+                size_t *n_all, struct q2_error *err)
+{
+    const struct q2_layout *l = &w->found.layout;
+    uint64_t best = 0;
+    int ret = q2_work_read(w, x->table->offset, err);
+    *n = *n_all = 0;
+    for (size_t i = 0; i < q2_layout_entries(l) && ret == 0; i++) {
+        struct q2_reading r = q2_layout_judge(l, w->survey.file_size, w->table, i);
+        if (r.kind != Q2_READS_PLACE && r.kind != Q2_READS_PACKED)
+            continue;
+        uint64_t index = q2_counters_get(k->index, r.offset >> l->cluster_bits);
+        (*n_all)++;
+        if (index == 0)
+            continue;
+        // The majority, if there is one.
+        if (*n == 0)
+            best = index;
+        *n = best == index ? *n + 1 : *n - 1;
+    }
+    x->index = *n > 0 ? best - 1 : UINT64_MAX;
+    return ret;
+}
+
+static int collect(struct q2_work *w, struct lost **list, size_t *n, struct q2_error *err)
+{
+    struct q2_found *f = &w->found;
+    int ret = 0;
+    *n = 0;
+    *list = calloc(f->n + 1, sizeof(**list));
+    if (!*list)
+        return q2_fail_memory(err, (f->n + 1) * sizeof(**list));
+    for (size_t i = 0; i < f->n && ret == 0; i++) {
+        struct q2_found_table *t = &f->list[i];
+        uint64_t count;
+        if (t->linked || t->is_l1 || t->counts)
+            continue;
+        ret = q2_work_refcount(w, t->offset, &count, err);
+        (*list)[(*n)++] = (struct lost){t, UINT64_MAX, count > 0 && count != UINT64_MAX};
+    }
+    return ret;
+}
+
+// Tables that are in use by their refcounts first, then in the order of the file.
+static int by_use(const void *a, const void *b)
+{
+    const struct lost *x = a, *y = b;
+    if (x->in_use != y->in_use)
+        return x->in_use ? -1 : 1;
+    return x->table->offset < y->table->offset ? -1 : 1;
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const struct lost *x = a, *y = b;
+    return x->table->offset < y->table->offset ? -1 : 1;
+}
+
+static int by_index(const void *a, const void *b)
+{
+    const struct q2_placed_table *x = a, *y = b;
+    return x->index < y->index ? -1 : x->index > y->index;
+}
+
+static int put(struct q2_work *w, struct q2_recovery *r, uint64_t index, uint64_t table,
+               enum q2_certainty certainty, struct q2_error *err)
+{
+    if (index >= w->n_l1) {
+        uint64_t n = index + 1;
+        uint64_t *l1 = realloc(w->l1, n * 8);
+        if (!l1)
+            return q2_fail_memory(err, n * 8);
+        memset(l1 + w->n_l1, 0, (n - w->n_l1) * 8);
+        w->l1 = l1;
+        w->n_l1 = n;
+    }
+    w->l1[index] = table;
+    r->placed[r->n_placed++] = (struct q2_placed_table){table, index, certainty};
+    return 0;
+}
+
+// An L2 table that was made when the guest wrote to a shared one has clusters in common
+// with that one, at the same places.
+static int place_kin(struct q2_work *w, struct q2_recovery *r, struct lost *list,
+                     size_t n, struct known *k, struct q2_error *err)
+{
+    struct q2_counters *taken = q2_counters_new_scattered();
+    int ret = taken ? 0 : q2_fail_memory(err, sizeof(*list));
+    qsort(list, n, sizeof(*list), by_use);
+    for (size_t i = 0; i < n && ret == 0; i++) {
+        struct lost *x = &list[i];
+        size_t n_known, n_all;
+        ret = vote(w, x, k, &n_known, &n_all, err);
+        if (ret < 0 || x->index == UINT64_MAX)
+            continue;
+        // A second one is an older copy; one that shares nearly all without being in use
+        // as well.
+        x->table->stale = q2_counters_get(taken, x->index) > 0 || r->chosen < r->n_l1s ||
+                          (w->n_snapshots == 0 && n_known * 2 > n_all);
+        if (x->table->stale)
+            continue;
+        ret = put(w, r, x->index, x->table->offset, Q2_PLACED_LIKELY, err);
+        if (ret == 0)
+            ret = q2_counters_add(taken, x->index, 1, 1, err);
+        if (ret == 0)
+            ret = learn(w, x->table->offset, x->index, k, err);
+    }
+    q2_counters_free(taken);
+    return ret;
+}
+
+// What is left, into the gaps, as programs that write a disk from its start to its end
+// allocate tables.
+static int place_in_order(struct q2_work *w, struct q2_recovery *r, struct lost *list,
+                          size_t n, struct known *k, struct q2_error *err)
+{
+    uint64_t index = 0;
+    int ret = 0;
+    bool alone = n == 1 && w->n_l1 == 0;
+    // Those that are in use have been seen first: of two that share most of their
+    // clusters, the other one is old.
+    for (size_t i = 0; i < n && ret == 0; i++) {
+        size_t n_known, n_all;
+        if (list[i].index != UINT64_MAX || list[i].table->stale)
+            continue;
+        ret = vote(w, &list[i], k, &n_known, &n_all, err);
+        list[i].table->stale = n_known * 2 > n_all;
+        list[i].index = UINT64_MAX;
+        if (ret == 0 && !list[i].table->stale)
+            ret = learn(w, list[i].table->offset, i, k, err);
+    }
+    qsort(list, n, sizeof(*list), by_place);
+    for (size_t i = 0; i < n && ret == 0; i++) {
+        if (list[i].index != UINT64_MAX || list[i].table->stale)
+            continue;
+        while (index < w->n_l1 && w->l1[index] != 0)
+            index++;
+        if (index >= Q2_MAX_L1_BYTES / 8)
+            return q2_fail(err, -EFBIG, "'%s' has more L2 tables than any disk",
+                           w->io->name);
+        ret = put(w, r, index, list[i].table->offset,
+                  alone ? Q2_PLACED_LIKELY : Q2_PLACED_IN_ORDER, err);
+    }
+    return ret;
+}
+
+// What the last snapshot had is what the disk has, where nothing newer is found.
+static int begin_with_snapshot(struct q2_work *w, struct q2_error *err)
+{
+    if (w->n_snapshots == 0)
+        return 0;
+    const struct q2_snapshot *sn = &w->snapshots[w->n_snapshots - 1];
+    int ret = load_snapshot(w, sn, &w->l1, err);
+    w->n_l1 = ret == 0 ? sn->l1_size : 0;
+    for (uint64_t i = 0; i < w->n_l1; i++)
+        w->l1[i] &= Q2_OFFSET_MASK;
+    while (w->n_l1 > 0 && w->l1[w->n_l1 - 1] == 0)
+        w->n_l1--;
+    return ret;
+}
+
+static int place(struct q2_work *w, struct q2_recovery *r, struct lost *list, size_t n,
+                 struct q2_error *err)
+{
+    struct known k = {q2_counters_new()};
+    int ret = k.index ? 0 : q2_fail_memory(err, sizeof(k));
+    r->placed = calloc(n + 1, sizeof(*r->placed));
+    if (ret == 0 && !r->placed)
+        ret = q2_fail_memory(err, (n + 1) * sizeof(*r->placed));
+    if (ret == 0 && r->chosen == r->n_l1s)
+        ret = begin_with_snapshot(w, err);
+    if (ret == 0)
+        ret = learn_all(w, &k, err);
+    if (ret == 0)
+        ret = place_kin(w, r, list, n, &k, err);
+    if (ret == 0 && r->chosen == r->n_l1s)
+        ret = place_in_order(w, r, list, n, &k, err);
+    if (ret == 0)
+        qsort(r->placed, r->n_placed, sizeof(*r->placed), by_index);
+    q2_counters_free(k.index);
+    return ret;
+}
+
+int q2_work_place(struct q2_work *w, struct q2_recovery *r, struct q2_error *err)
+{
+    struct lost *list;
+    size_t n;
+    int ret = collect(w, &list, &n, err);
+    if (ret == 0)
+        ret = place(w, r, list, n, err);
+    free(list);
+    for (size_t i = 0; i < w->found.n; i++)
+        r->n_linked += w->found.list[i].linked && !w->found.list[i].is_l1;
+    r->n_linked += r->n_placed;
+    for (size_t i = 0; i < w->found.n; i++) {
+        const struct q2_found_table *t = &w->found.list[i];
+        r->n_left += !t->linked && !t->is_l1 && !t->counts && !t->stale;
+    }
+    r->n_left -= r->n_placed;
+    return ret;
+}

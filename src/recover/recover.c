@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT
+// The steps of a recovery.
+#include "recover/recover.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/checked.h"
+#include "disk/snapshot.h"
+#include "recover/work.h"
+
+void q2_recover_clear(struct q2_recovery *r)
+{
+    q2_io_close(r->image);
+    q2_header_clear(&r->header);
+    free(r->l1s);
+    free(r->placed);
+    *r = (struct q2_recovery){0};
+}
+
+static void clear_work(struct q2_work *w)
+{
+    q2_survey_clear(&w->survey);
+    q2_found_clear(&w->found);
+    for (unsigned i = 0; i < w->n_snapshots; i++)
+        q2_snapshot_clear(&w->snapshots[i]);
+    free(w->snapshots);
+    free(w->table);
+    free(w->l1);
+}
+
+static int look(struct q2_work *w, const struct q2_monitor *mon, struct q2_error *err)
+{
+    struct q2_layout layout = {0};
+    uint64_t file_size;
+    int ret = q2_io_get_size(w->io, &file_size, err);
+    if (ret == 0)
+        ret = q2_io_read(w->io, 0, w->first, sizeof(w->first), err);
+    if (ret < 0)
+        return ret;
+    q2_hints_read(w->first, file_size, &w->hints);
+    ret = q2_survey_make(&w->survey, w->io, file_size, mon, err);
+    if (ret == 0)
+        ret =
+            q2_layout_find(&w->survey, &w->hints, w->options->cluster_bits, &layout, err);
+    return ret < 0 ? ret : q2_found_collect(&w->survey, &layout, &w->found, err);
+}
+
+static int assemble(struct q2_work *w, struct q2_recovery *r, struct q2_error *err)
+{
+    size_t n_bytes = (size_t)q2_work_cluster_size(w);
+    w->table = malloc(n_bytes);
+    int ret = w->table ? 0 : q2_fail_memory(err, n_bytes);
+    if (ret == 0)
+        ret = q2_work_find_snapshots(w, err);
+    if (ret == 0)
+        ret = q2_work_find_l1s(w, r, err);
+    if (ret == 0)
+        ret = q2_work_take_l1(w, r, err);
+    if (ret == 0)
+        ret = q2_work_place(w, r, err);
+    if (ret == 0)
+        ret = q2_work_write(w, r, err);
+    return ret;
+}
+
+int q2_recover_make(struct q2_io *io, const struct q2_recover_options *options,
+                    const struct q2_monitor *mon, struct q2_recovery *out,
+                    struct q2_error *err)
+{
+    struct q2_work w = {.io = io, .options = options};
+    *out = (struct q2_recovery){0};
+    int ret = look(&w, mon, err);
+    if (ret == 0)
+        ret = assemble(&w, out, err);
+    out->layout = w.found.layout;
+    out->hints = w.hints;
+    for (size_t i = 0; i < w.found.n; i++) {
+        out->n_l1_tables += w.found.list[i].is_l1;
+        out->n_tables += !w.found.list[i].is_l1 && !w.found.list[i].counts;
+    }
+    clear_work(&w);
+    if (ret < 0)
+        q2_recover_clear(out);
+    return ret;
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: MIT
+// Bringing back an image that nothing can open: a new header and a new L1 table, over a
+// file that is only read, from what the tables in it tell.
+#ifndef Q2_RECOVER_RECOVER_H
+#define Q2_RECOVER_RECOVER_H
+
+#include "recover/layout.h"
+
+struct q2_recover_options {
+    uint64_t size;                             // of the guest's disk; 0: not given
+    unsigned cluster_bits;                     // 0: as found
+    uint32_t version;                          // 0: as found
+    const char *backing_file, *backing_format; // NULL: as found
+    unsigned candidate; // the n-th L1 table of the list, from 1 on; 0: the best one
+};
+
+// An L1 table that was found, as a run of clusters.
+struct q2_l1_found {
+    uint64_t offset;
+    uint64_t n_entries; // up to the last that is used
+    uint64_t n_links, n_copied;
+    bool in_snapshot; // the snapshot table names it
+    bool in_header;   // what is left of the header names it
+};
+
+// Where an L2 table that no L1 table names was put.
+enum q2_certainty {
+    Q2_PLACED_SURELY,   // by a mark in the guest's data that tells its own place
+    Q2_PLACED_LIKELY,   // between two that were
+    Q2_PLACED_IN_ORDER, // by its place in the file
+};
+struct q2_placed_table {
+    uint64_t offset, index; // of the table in the file; of its entry in the L1 table
+    enum q2_certainty certainty;
+};
+
+// What was made of the file.
+struct q2_recovery {
+    struct q2_io *image; // an overlay over the file: an image that can be opened; owned
+    struct q2_header header; // of it
+    struct q2_layout layout;
+    struct q2_hints hints;
+    uint64_t n_tables, n_l1_tables;
+    struct q2_l1_found *l1s;        // best first
+    size_t n_l1s, chosen;           // chosen == n_l1s: none, the L1 table was lost
+    struct q2_placed_table *placed; // in the order of their indexes
+    size_t n_placed;
+    uint64_t n_linked, n_left; // L2 tables that are mapped, and that are not
+    unsigned n_snapshots;
+    bool size_known; // by the header, the user, or a snapshot
+    bool has_luks;
+};
+
+// io stays the caller's, and must outlive the recovery. On success the caller clears it.
+// -ENOENT: there is nothing of an image in the file.
+int q2_recover_make(struct q2_io *io, const struct q2_recover_options *options,
+                    const struct q2_monitor *mon, struct q2_recovery *out,
+                    struct q2_error *err);
+void q2_recover_clear(struct q2_recovery *r);
+
+#endif

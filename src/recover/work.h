@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT
+// What the steps of a recovery share.
+#ifndef Q2_RECOVER_WORK_H
+#define Q2_RECOVER_WORK_H
+
+#include "base/counters.h"
+#include "recover/recover.h"
+
+struct q2_work {
+    struct q2_io *io;
+    const struct q2_recover_options *options;
+    struct q2_survey survey;
+    struct q2_found found;
+    uint8_t first[Q2_HEADER_V3_BYTES]; // of the file, as they stand
+    struct q2_hints hints;
+    uint64_t *table; // room for one
+
+    uint64_t snapshots_offset; // of the snapshot table
+    struct q2_snapshot *snapshots;
+    unsigned n_snapshots;
+
+    uint64_t *l1; // the new one, host-endian
+    uint64_t n_l1;
+    uint64_t luks_offset, luks_bytes; // 0: there is none
+};
+
+static inline uint64_t q2_work_cluster_size(const struct q2_work *w)
+{
+    return UINT64_C(1) << w->found.layout.cluster_bits;
+}
+
+// log2 of the guest bytes that an L2 table maps.
+static inline unsigned q2_work_span_bits(const struct q2_work *w)
+{
+    const struct q2_layout *l = &w->found.layout;
+    return 2 * l->cluster_bits - (l->extended ? 4 : 3);
+}
+
+int q2_work_read(struct q2_work *w, uint64_t offset, struct q2_error *err); // to table
+
+// counts.c: the refcount of the host cluster at offset; UINT64_MAX: not known.
+int q2_work_refcount(struct q2_work *w, uint64_t offset, uint64_t *value,
+                     struct q2_error *err);
+
+// snapshots.c: finds the snapshot table.
+int q2_work_find_snapshots(struct q2_work *w, struct q2_error *err);
+// l1.c: the L1 tables, best first, and of the chosen one the entries.
+int q2_work_find_l1s(struct q2_work *w, struct q2_recovery *r, struct q2_error *err);
+int q2_work_take_l1(struct q2_work *w, struct q2_recovery *r, struct q2_error *err);
+// place.c: L2 tables that no L1 table names, where the L1 table is lost.
+int q2_work_place(struct q2_work *w, struct q2_recovery *r, struct q2_error *err);
+// header.c: the new header, and all that was made, over the file.
+int q2_work_write(struct q2_work *w, struct q2_recovery *r, struct q2_error *err);
+
+#endif
