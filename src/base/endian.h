@@ -46,4 +46,26 @@ static inline void q2_store_be64(void *p, uint64_t v)
     memcpy(p, &v, sizeof(v));
 }
 
+// What the guest's file systems have, little-endian.
+static inline uint16_t q2_load_le16(const void *p)
+{
+    uint16_t v;
+    memcpy(&v, p, sizeof(v));
+    return le16toh(v);
+}
+
+static inline uint32_t q2_load_le32(const void *p)
+{
+    uint32_t v;
+    memcpy(&v, p, sizeof(v));
+    return le32toh(v);
+}
+
+static inline uint64_t q2_load_le64(const void *p)
+{
+    uint64_t v;
+    memcpy(&v, p, sizeof(v));
+    return le64toh(v);
+}
+
 #endif

@@ -47,6 +47,27 @@ static bool is_believable(const struct q2_work *w, uint64_t size, uint64_t end)
             (w->hints.has_l1 && w->hints.l1_size == n));
 }
 
+// As the partition table says, or the file system. 0: nothing does.
+static int guest_size(struct q2_work *w, uint64_t *size, struct q2_error *err)
+{
+    uint64_t span = UINT64_C(1) << q2_work_span_bits(w);
+    struct q2_marks m;
+    *size = 0;
+    if (w->n_l1 == 0 || (w->l1[0] & Q2_OFFSET_MASK) == 0)
+        return 0;
+    int ret = q2_marks_init(&m, err);
+    if (ret == 0)
+        ret = q2_work_read_marks(w, &m, w->l1[0] & Q2_OFFSET_MASK, 0, 65536, err);
+    if (ret == 0) {
+        q2_marks_settle(&m, span);
+        *size = q2_marks_disk_size(&m);
+    }
+    if (ret == 0 && l1_entries(w, *size) > Q2_MAX_L1_BYTES / 8)
+        *size = 0;
+    q2_marks_clear(&m);
+    return ret;
+}
+
 static int settle_size(struct q2_work *w, struct q2_recovery *r, uint64_t *size,
                        struct q2_error *err)
 {
@@ -75,8 +96,9 @@ static int settle_size(struct q2_work *w, struct q2_recovery *r, uint64_t *size,
             return 0;
     }
     r->size_known = false;
-    *size = q2_max_u64(end, Q2_SURVEY_BLOCK);
-    return 0;
+    ret = guest_size(w, size, err);
+    *size = q2_max_u64(*size, q2_max_u64(end, Q2_SURVEY_BLOCK));
+    return ret;
 }
 
 static uint32_t settle_version(const struct q2_work *w)

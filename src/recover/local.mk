@@ -7,7 +7,12 @@ libqcow2_a_SOURCES += \
 	src/recover/header.c \
 	src/recover/l1.c \
 	src/recover/layout.c src/recover/layout.h \
+	src/recover/marks.c src/recover/marks.h \
+	src/recover/marks_ext.c \
+	src/recover/marks_others.c \
+	src/recover/marks_xfs.c \
 	src/recover/place.c \
+	src/recover/read_marks.c \
 	src/recover/recover.c src/recover/recover.h \
 	src/recover/snapshots.c \
 	src/recover/survey.c src/recover/survey.h \

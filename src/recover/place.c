@@ -178,7 +178,7 @@ static int place_kin(struct q2_work *w, struct q2_recovery *r, struct lost *list
                           (w->n_snapshots == 0 && n_known * 2 > n_all);
         if (x->table->stale)
             continue;
-        ret = put(w, r, x->index, x->table->offset, Q2_PLACED_LIKELY, err);
+        ret = put(w, r, x->index, x->table->offset, Q2_PLACED_SURELY, err);
         if (ret == 0)
             ret = q2_counters_add(taken, x->index, 1, 1, err);
         if (ret == 0)
@@ -188,16 +188,70 @@ static int place_kin(struct q2_work *w, struct q2_recovery *r, struct lost *list
     return ret;
 }
 
-// What is left, into the gaps, as programs that write a disk from its start to its end
-// allocate tables.
-static int place_in_order(struct q2_work *w, struct q2_recovery *r, struct lost *list,
-                          size_t n, struct known *k, struct q2_error *err)
+// The index that most marks in a table say; false: none do.
+static bool ask_marks(const struct q2_marks *m, size_t table, uint64_t span,
+                      uint64_t *index)
 {
-    uint64_t index = 0;
+    size_t n = 0;
+    for (size_t i = 0; i < m->n; i++) {
+        const struct q2_mark *k = &m->list[i];
+        const struct q2_volume *v = &m->volumes[k->volume];
+        uint64_t at = v->start + k->position;
+        if (k->table != table || !v->placed || at % span != k->in_table)
+            continue;
+        // The majority.
+        if (n == 0)
+            *index = at / span;
+        n = *index == at / span ? n + 1 : n - 1;
+    }
+    return n > 0;
+}
+
+static int read_all_marks(struct q2_work *w, struct q2_marks *m, const struct lost *list,
+                          size_t n, struct q2_error *err)
+{
     int ret = 0;
-    bool alone = n == 1 && w->n_l1 == 0;
-    // Those that are in use have been seen first: of two that share most of their
-    // clusters, the other one is old.
+    // Once more, when a file system was known only behind some of its marks.
+    for (unsigned round = 0; round < 2 && ret == 0; round++) {
+        m->n = m->n_partitions = m->n_unknown = 0;
+        for (size_t i = 0; i < n && ret == 0; i++) {
+            if (list[i].index == UINT64_MAX && !list[i].table->stale)
+                ret = q2_work_read_marks(w, m, list[i].table->offset, i, 0, err);
+        }
+        if (m->n_unknown == 0 || m->n_volumes == 1)
+            break;
+    }
+    return ret;
+}
+
+static int place_marked(struct q2_work *w, struct q2_recovery *r, struct lost *list,
+                        size_t n, struct q2_error *err)
+{
+    uint64_t span = UINT64_C(1) << q2_work_span_bits(w), index = 0;
+    struct q2_marks m;
+    int ret = q2_marks_init(&m, err);
+    if (ret == 0)
+        ret = read_all_marks(w, &m, list, n, err);
+    if (ret == 0)
+        q2_marks_settle(&m, span);
+    for (size_t i = 0; i < n && ret == 0; i++) {
+        if (list[i].index != UINT64_MAX || list[i].table->stale ||
+            !ask_marks(&m, i, span, &index) || index >= Q2_MAX_L1_BYTES / 8 ||
+            (index < w->n_l1 && w->l1[index] != 0))
+            continue;
+        list[i].index = index;
+        ret = put(w, r, index, list[i].table->offset, Q2_PLACED_SURELY, err);
+    }
+    q2_marks_clear(&m);
+    return ret;
+}
+
+// Those that are in use have been seen first: of two that share most of their clusters,
+// the other one is old.
+static int drop_stale(struct q2_work *w, struct lost *list, size_t n, struct known *k,
+                      struct q2_error *err)
+{
+    int ret = 0;
     for (size_t i = 0; i < n && ret == 0; i++) {
         size_t n_known, n_all;
         if (list[i].index != UINT64_MAX || list[i].table->stale)
@@ -208,17 +262,76 @@ static int place_in_order(struct q2_work *w, struct q2_recovery *r, struct lost 
         if (ret == 0 && !list[i].table->stale)
             ret = learn(w, list[i].table->offset, i, k, err);
     }
-    qsort(list, n, sizeof(*list), by_place);
+    return ret;
+}
+
+static uint64_t next_gap(const struct q2_work *w, uint64_t index)
+{
+    while (index < w->n_l1 && w->l1[index] != 0)
+        index++;
+    return index;
+}
+
+// Are there exactly n gaps from index on, before the next table that has a place, which
+// is the one at offset?
+static bool fills_gaps(const struct q2_work *w, uint64_t index, size_t n, uint64_t offset)
+{
+    for (size_t i = 0; i < n; i++, index++) {
+        if (index < w->n_l1 && w->l1[index] != 0)
+            return false;
+    }
+    return index < w->n_l1 && (w->l1[index] & Q2_OFFSET_MASK) == offset;
+}
+
+// The tables that are left between two that have a place, in the order of the file.
+static int place_group(struct q2_work *w, struct q2_recovery *r, struct lost *list,
+                       size_t n, uint64_t *index, uint64_t next, struct q2_error *err)
+{
+    bool alone = r->n_placed == 0 && w->n_l1 == 0 && n == 1 && next == 0;
+    bool between = next != 0 && fills_gaps(w, *index, n, next);
+    int ret = 0;
     for (size_t i = 0; i < n && ret == 0; i++) {
-        if (list[i].index != UINT64_MAX || list[i].table->stale)
-            continue;
-        while (index < w->n_l1 && w->l1[index] != 0)
-            index++;
-        if (index >= Q2_MAX_L1_BYTES / 8)
+        *index = next_gap(w, *index);
+        if (*index >= Q2_MAX_L1_BYTES / 8)
             return q2_fail(err, -EFBIG, "'%s' has more L2 tables than any disk",
                            w->io->name);
-        ret = put(w, r, index, list[i].table->offset,
-                  alone ? Q2_PLACED_LIKELY : Q2_PLACED_IN_ORDER, err);
+        list[i].index = *index;
+        ret = put(w, r, *index, list[i].table->offset,
+                  alone || between ? Q2_PLACED_LIKELY : Q2_PLACED_IN_ORDER, err);
+    }
+    return ret;
+}
+
+// What is left, behind the table that lies before it in the file: programs that write a
+// disk from its start to its end allocate tables in this order.
+static int place_in_order(struct q2_work *w, struct q2_recovery *r, struct lost *list,
+                          size_t n, struct q2_error *err)
+{
+    uint64_t index = 0;
+    int ret = 0;
+    qsort(list, n, sizeof(*list), by_place);
+    for (size_t i = 0; i < n && ret == 0;) {
+        if (list[i].table->stale) {
+            i++;
+            continue;
+        }
+        if (list[i].index != UINT64_MAX) {
+            index = list[i++].index + 1;
+            continue;
+        }
+        // Those that are left, side by side, to the front.
+        size_t end = i, n_group = 0;
+        for (; end < n && (list[end].table->stale || list[end].index == UINT64_MAX);
+             end++) {
+            if (!list[end].table->stale) {
+                struct lost x = list[i + n_group];
+                list[i + n_group++] = list[end];
+                list[end] = x;
+            }
+        }
+        uint64_t next = end < n ? list[end].table->offset : 0;
+        ret = place_group(w, r, list + i, n_group, &index, next, err);
+        i = end;
     }
     return ret;
 }
@@ -253,7 +366,11 @@ static int place(struct q2_work *w, struct q2_recovery *r, struct lost *list, si
     if (ret == 0)
         ret = place_kin(w, r, list, n, &k, err);
     if (ret == 0 && r->chosen == r->n_l1s)
-        ret = place_in_order(w, r, list, n, &k, err);
+        ret = drop_stale(w, list, n, &k, err);
+    if (ret == 0 && r->chosen == r->n_l1s)
+        ret = place_marked(w, r, list, n, err);
+    if (ret == 0 && r->chosen == r->n_l1s)
+        ret = place_in_order(w, r, list, n, err);
     if (ret == 0)
         qsort(r->placed, r->n_placed, sizeof(*r->placed), by_index);
     q2_counters_free(k.index);

@@ -4,6 +4,7 @@
 #define Q2_RECOVER_WORK_H
 
 #include "base/counters.h"
+#include "recover/marks.h"
 #include "recover/recover.h"
 
 struct q2_work {
@@ -49,6 +50,10 @@ int q2_work_find_l1s(struct q2_work *w, struct q2_recovery *r, struct q2_error *
 int q2_work_take_l1(struct q2_work *w, struct q2_recovery *r, struct q2_error *err);
 // place.c: L2 tables that no L1 table names, where the L1 table is lost.
 int q2_work_place(struct q2_work *w, struct q2_recovery *r, struct q2_error *err);
+// read_marks.c: what the guest's data in the range of an L2 table tell, its first n_bytes
+// (0: all).
+int q2_work_read_marks(struct q2_work *w, struct q2_marks *m, uint64_t table_offset,
+                       size_t table, uint64_t n_bytes, struct q2_error *err);
 // header.c: the new header, and all that was made, over the file.
 int q2_work_write(struct q2_work *w, struct q2_recovery *r, struct q2_error *err);
 

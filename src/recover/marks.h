@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MIT
+// Marks in the guest's data that tell their own place: what file systems and partition
+// tables write about where they are.
+#ifndef Q2_RECOVER_MARKS_H
+#define Q2_RECOVER_MARKS_H
+
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define Q2_MARK_SECTOR 512U
+
+// Something on the disk that counts places from its own start: the disk itself, or a file
+// system.
+struct q2_volume {
+    uint8_t id[16]; // its UUID; zeros: the disk
+    uint64_t size;  // in bytes, as it says; 0: not known
+    uint64_t start; // on the disk, once known
+    bool placed;
+    // XFS: log2 of bytes of a block, of blocks of an allocation group, of inodes of a
+    // block, of bytes of an inode; blocks of an allocation group.
+    unsigned block_log, ag_log, inodes_log, inode_log;
+    uint32_t ag_blocks;
+};
+
+// This sector is at that place of the volume.
+struct q2_mark {
+    size_t table;      // number of the L2 table that maps it
+    uint64_t in_table; // offset in the range that the table maps
+    size_t volume;
+    uint64_t position; // in the volume
+};
+
+// A partition, by a partition table; in bytes.
+struct q2_partition {
+    uint64_t start, size;
+};
+
+struct q2_marks {
+    struct q2_volume *volumes; // [0]: the disk
+    size_t n_volumes, max_volumes;
+    struct q2_mark *list;
+    size_t n, max;
+    struct q2_partition *partitions;
+    size_t n_partitions, max_partitions;
+    size_t n_unknown; // marks of volumes that were not known yet
+};
+
+int q2_marks_init(struct q2_marks *m, struct q2_error *err);
+void q2_marks_clear(struct q2_marks *m);
+
+// What n_bytes (whole sectors, at least 4096) of a guest's disk tell, which are at
+// in_table of what a table maps. Comes in the order of the table.
+int q2_marks_look(struct q2_marks *m, size_t table, uint64_t in_table, const uint8_t *buf,
+                  size_t n_bytes, struct q2_error *err);
+
+// Finds out where the volumes start: span bytes are mapped by a table. Returns by placed
+// and start in each.
+void q2_marks_settle(struct q2_marks *m, uint64_t span);
+
+// How large the disk is: as its partition table says, or the file system that it is. 0:
+// not known.
+uint64_t q2_marks_disk_size(const struct q2_marks *m);
+
+// --- for the readers of formats --------------------------------------------------------
+
+// Where the reader is: n_bytes at sector, to the end of what was read.
+struct q2_mark_place {
+    size_t table;
+    uint64_t in_table;
+    const uint8_t *sector;
+    size_t n_bytes;
+};
+
+// The volume of that id, which is made if it is new.
+int q2_marks_volume(struct q2_marks *m, const uint8_t id[16], size_t *volume,
+                    struct q2_error *err);
+int q2_marks_add(struct q2_marks *m, const struct q2_mark_place *p, size_t volume,
+                 uint64_t position, struct q2_error *err);
+int q2_marks_add_partition(struct q2_marks *m, uint64_t start, uint64_t size,
+                           struct q2_error *err);
+
+int q2_marks_look_ext(struct q2_marks *m, const struct q2_mark_place *p,
+                      struct q2_error *err);
+int q2_marks_look_xfs(struct q2_marks *m, const struct q2_mark_place *p,
+                      struct q2_error *err);
+int q2_marks_look_others(struct q2_marks *m, const struct q2_mark_place *p,
+                         struct q2_error *err);
+int q2_marks_look_partitions(struct q2_marks *m, const struct q2_mark_place *p,
+                             struct q2_error *err);
+
+#endif

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT
+// Reading what an L2 table without a place maps, for marks in it.
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "image/codec.h"
+#include "recover/work.h"
+
+// Read at a time: at least the largest mark, and a whole cluster.
+#define WINDOW_BYTES ((size_t)65536)
+
+// One guest cluster; what cannot be read is zeros.
+static int read_cluster(struct q2_work *w, const struct q2_reading *r, uint8_t *out,
+                        uint8_t *packed, struct q2_error *err)
+{
+    size_t cluster_size = (size_t)q2_work_cluster_size(w);
+    struct q2_error why = Q2_ERROR_INIT;
+    if (r->kind == Q2_READS_PLACE)
+        return q2_io_read(w->io, r->offset, out, cluster_size, err);
+    int ret = q2_io_read(w->io, r->offset, packed, (size_t)r->n_bytes, err);
+    if (ret == 0 && q2_decompress(w->found.layout.compression, packed, (size_t)r->n_bytes,
+                                  out, cluster_size, &why) < 0)
+        memset(out, 0, cluster_size);
+    return ret;
+}
+
+static int read_window(struct q2_work *w, const uint64_t *l2, size_t first, size_t n,
+                       uint8_t *buf, bool *any, struct q2_error *err)
+{
+    size_t cluster_size = (size_t)q2_work_cluster_size(w), room = n * cluster_size;
+    int ret = 0;
+    *any = false;
+    for (size_t i = 0; i < n && ret == 0; i++) {
+        struct q2_reading r =
+            q2_layout_judge(&w->found.layout, w->survey.file_size, l2, first + i);
+        uint8_t *out = buf + i * cluster_size;
+        bool has = r.kind == Q2_READS_PLACE || r.kind == Q2_READS_PACKED;
+        *any |= has;
+        if (has)
+            ret = read_cluster(w, &r, out, buf + room, err);
+        else
+            memset(out, 0, cluster_size);
+    }
+    return ret;
+}
+
+int q2_work_read_marks(struct q2_work *w, struct q2_marks *m, uint64_t table_offset,
+                       size_t table, uint64_t n_bytes, struct q2_error *err)
+{
+    size_t cluster_size = (size_t)q2_work_cluster_size(w);
+    size_t window = cluster_size > WINDOW_BYTES ? cluster_size : WINDOW_BYTES;
+    size_t n = window / cluster_size, n_entries = q2_layout_entries(&w->found.layout);
+    n = n < n_entries ? n : n_entries;
+    size_t end =
+        n_bytes ? (size_t)q2_min_u64(q2_div_round_up(n_bytes, cluster_size), n_entries)
+                : n_entries;
+    uint64_t *l2 = malloc(cluster_size);
+    uint8_t *buf = malloc(n * cluster_size + 2 * cluster_size);
+    int ret = l2 && buf ? q2_work_read(w, table_offset, err)
+                        : q2_fail_memory(err, window + 3 * cluster_size);
+    if (ret == 0)
+        memcpy(l2, w->table, cluster_size);
+    for (size_t i = 0; i < end && ret == 0; i += n) {
+        bool any;
+        ret = read_window(w, l2, i, n, buf, &any, err);
+        if (ret == 0 && any)
+            ret = q2_marks_look(m, table, (uint64_t)i << w->found.layout.cluster_bits,
+                                buf, n * cluster_size, err);
+    }
+    free(l2);
+    free(buf);
+    return ret;
+}
