@@ -3,6 +3,7 @@
 
 libqcow2_a_SOURCES += \
 	src/recover/counts.c \
+	src/recover/ext.c src/recover/ext.h \
 	src/recover/found.c \
 	src/recover/header.c \
 	src/recover/l1.c \
@@ -11,7 +12,10 @@ libqcow2_a_SOURCES += \
 	src/recover/marks_ext.c \
 	src/recover/marks_others.c \
 	src/recover/marks_xfs.c \
-	src/recover/place.c \
+	src/recover/place.c src/recover/place.h \
+	src/recover/place_ext.c \
+	src/recover/place_marks.c \
+	src/recover/place_use.c \
 	src/recover/read_marks.c \
 	src/recover/recover.c src/recover/recover.h \
 	src/recover/snapshots.c \

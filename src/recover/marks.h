@@ -19,6 +19,7 @@ struct q2_volume {
     uint64_t size;  // in bytes, as it says; 0: not known
     uint64_t start; // on the disk, once known
     bool placed;
+    bool is_ext; // ext2, ext3, ext4
     // XFS: log2 of bytes of a block, of blocks of an allocation group, of inodes of a
     // block, of bytes of an inode; blocks of an allocation group.
     unsigned block_log, ag_log, inodes_log, inode_log;

@@ -31,6 +31,7 @@ int q2_marks_look_ext(struct q2_marks *m, const struct q2_mark_place *p,
     unsigned bits = 10 + block_log;
     if (n_blocks <= (uint64_t)INT64_MAX >> bits)
         m->volumes[volume].size = n_blocks << bits;
+    m->volumes[volume].is_ext = true;
     uint64_t at = ((uint64_t)group * group_blocks + first) << bits;
     return q2_marks_add(m, p, volume, group == 0 ? AT_FIRST : at, err);
 }

@@ -7,20 +7,13 @@
 
 #include "base/checked.h"
 #include "disk/snapshot.h"
-#include "recover/work.h"
+#include "recover/place.h"
 
 // What is known of a host cluster by the tables that have a place: 1 + the index of its
 // L2 table in the L1 table. A host cluster belongs to one place of the disk, in all
 // states.
 struct known {
     struct q2_counters *index;
-};
-
-// An L2 table without a place.
-struct lost {
-    struct q2_found_table *table;
-    uint64_t index; // by what it has in common with tables that have one; UINT64_MAX
-    bool in_use;    // by its refcount
 };
 
 static int learn(struct q2_work *w, uint64_t table, uint64_t index, struct known *k,
@@ -77,7 +70,7 @@ static int learn_all(struct q2_work *w, struct known *k, struct q2_error *err)
 }
 
 // The index that most of its clusters have elsewhere. *n: how many of *n_all.
-static int vote(struct q2_work *w, struct lost *x, const struct known *k, size_t *n,
+static int vote(struct q2_work *w, struct q2_lost *x, const struct known *k, size_t *n,
                 size_t *n_all, struct q2_error *err)
 {
     const struct q2_layout *l = &w->found.layout;
@@ -101,7 +94,8 @@ static int vote(struct q2_work *w, struct lost *x, const struct known *k, size_t
     return ret;
 }
 
-static int collect(struct q2_work *w, struct lost **list, size_t *n, struct q2_error *err)
+static int collect(struct q2_work *w, struct q2_lost **list, size_t *n,
+                   struct q2_error *err)
 {
     struct q2_found *f = &w->found;
     int ret = 0;
@@ -115,7 +109,8 @@ static int collect(struct q2_work *w, struct lost **list, size_t *n, struct q2_e
         if (t->linked || t->is_l1 || t->counts)
             continue;
         ret = q2_work_refcount(w, t->offset, &count, err);
-        (*list)[(*n)++] = (struct lost){t, UINT64_MAX, count > 0 && count != UINT64_MAX};
+        (*list)[(*n)++] =
+            (struct q2_lost){t, UINT64_MAX, count > 0 && count != UINT64_MAX};
     }
     return ret;
 }
@@ -123,7 +118,7 @@ static int collect(struct q2_work *w, struct lost **list, size_t *n, struct q2_e
 // Tables that are in use by their refcounts first, then in the order of the file.
 static int by_use(const void *a, const void *b)
 {
-    const struct lost *x = a, *y = b;
+    const struct q2_lost *x = a, *y = b;
     if (x->in_use != y->in_use)
         return x->in_use ? -1 : 1;
     return x->table->offset < y->table->offset ? -1 : 1;
@@ -131,7 +126,7 @@ static int by_use(const void *a, const void *b)
 
 static int by_place(const void *a, const void *b)
 {
-    const struct lost *x = a, *y = b;
+    const struct q2_lost *x = a, *y = b;
     return x->table->offset < y->table->offset ? -1 : 1;
 }
 
@@ -141,33 +136,16 @@ static int by_index(const void *a, const void *b)
     return x->index < y->index ? -1 : x->index > y->index;
 }
 
-static int put(struct q2_work *w, struct q2_recovery *r, uint64_t index, uint64_t table,
-               enum q2_certainty certainty, struct q2_error *err)
-{
-    if (index >= w->n_l1) {
-        uint64_t n = index + 1;
-        uint64_t *l1 = realloc(w->l1, n * 8);
-        if (!l1)
-            return q2_fail_memory(err, n * 8);
-        memset(l1 + w->n_l1, 0, (n - w->n_l1) * 8);
-        w->l1 = l1;
-        w->n_l1 = n;
-    }
-    w->l1[index] = table;
-    r->placed[r->n_placed++] = (struct q2_placed_table){table, index, certainty};
-    return 0;
-}
-
 // An L2 table that was made when the guest wrote to a shared one has clusters in common
 // with that one, at the same places.
-static int place_kin(struct q2_work *w, struct q2_recovery *r, struct lost *list,
+static int place_kin(struct q2_work *w, struct q2_recovery *r, struct q2_lost *list,
                      size_t n, struct known *k, struct q2_error *err)
 {
     struct q2_counters *taken = q2_counters_new_scattered();
     int ret = taken ? 0 : q2_fail_memory(err, sizeof(*list));
     qsort(list, n, sizeof(*list), by_use);
     for (size_t i = 0; i < n && ret == 0; i++) {
-        struct lost *x = &list[i];
+        struct q2_lost *x = &list[i];
         size_t n_known, n_all;
         ret = vote(w, x, k, &n_known, &n_all, err);
         if (ret < 0 || x->index == UINT64_MAX)
@@ -178,7 +156,7 @@ static int place_kin(struct q2_work *w, struct q2_recovery *r, struct lost *list
                           (w->n_snapshots == 0 && n_known * 2 > n_all);
         if (x->table->stale)
             continue;
-        ret = put(w, r, x->index, x->table->offset, Q2_PLACED_SURELY, err);
+        ret = q2_place_put(w, r, x->index, x->table->offset, Q2_PLACED_SURELY, err);
         if (ret == 0)
             ret = q2_counters_add(taken, x->index, 1, 1, err);
         if (ret == 0)
@@ -188,67 +166,9 @@ static int place_kin(struct q2_work *w, struct q2_recovery *r, struct lost *list
     return ret;
 }
 
-// The index that most marks in a table say; false: none do.
-static bool ask_marks(const struct q2_marks *m, size_t table, uint64_t span,
-                      uint64_t *index)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < m->n; i++) {
-        const struct q2_mark *k = &m->list[i];
-        const struct q2_volume *v = &m->volumes[k->volume];
-        uint64_t at = v->start + k->position;
-        if (k->table != table || !v->placed || at % span != k->in_table)
-            continue;
-        // The majority.
-        if (n == 0)
-            *index = at / span;
-        n = *index == at / span ? n + 1 : n - 1;
-    }
-    return n > 0;
-}
-
-static int read_all_marks(struct q2_work *w, struct q2_marks *m, const struct lost *list,
-                          size_t n, struct q2_error *err)
-{
-    int ret = 0;
-    // Once more, when a file system was known only behind some of its marks.
-    for (unsigned round = 0; round < 2 && ret == 0; round++) {
-        m->n = m->n_partitions = m->n_unknown = 0;
-        for (size_t i = 0; i < n && ret == 0; i++) {
-            if (list[i].index == UINT64_MAX && !list[i].table->stale)
-                ret = q2_work_read_marks(w, m, list[i].table->offset, i, 0, err);
-        }
-        if (m->n_unknown == 0 || m->n_volumes == 1)
-            break;
-    }
-    return ret;
-}
-
-static int place_marked(struct q2_work *w, struct q2_recovery *r, struct lost *list,
-                        size_t n, struct q2_error *err)
-{
-    uint64_t span = UINT64_C(1) << q2_work_span_bits(w), index = 0;
-    struct q2_marks m;
-    int ret = q2_marks_init(&m, err);
-    if (ret == 0)
-        ret = read_all_marks(w, &m, list, n, err);
-    if (ret == 0)
-        q2_marks_settle(&m, span);
-    for (size_t i = 0; i < n && ret == 0; i++) {
-        if (list[i].index != UINT64_MAX || list[i].table->stale ||
-            !ask_marks(&m, i, span, &index) || index >= Q2_MAX_L1_BYTES / 8 ||
-            (index < w->n_l1 && w->l1[index] != 0))
-            continue;
-        list[i].index = index;
-        ret = put(w, r, index, list[i].table->offset, Q2_PLACED_SURELY, err);
-    }
-    q2_marks_clear(&m);
-    return ret;
-}
-
 // Those that are in use have been seen first: of two that share most of their clusters,
 // the other one is old.
-static int drop_stale(struct q2_work *w, struct lost *list, size_t n, struct known *k,
+static int drop_stale(struct q2_work *w, struct q2_lost *list, size_t n, struct known *k,
                       struct q2_error *err)
 {
     int ret = 0;
@@ -284,7 +204,7 @@ static bool fills_gaps(const struct q2_work *w, uint64_t index, size_t n, uint64
 }
 
 // The tables that are left between two that have a place, in the order of the file.
-static int place_group(struct q2_work *w, struct q2_recovery *r, struct lost *list,
+static int place_group(struct q2_work *w, struct q2_recovery *r, struct q2_lost *list,
                        size_t n, uint64_t *index, uint64_t next, struct q2_error *err)
 {
     bool alone = r->n_placed == 0 && w->n_l1 == 0 && n == 1 && next == 0;
@@ -296,15 +216,15 @@ static int place_group(struct q2_work *w, struct q2_recovery *r, struct lost *li
             return q2_fail(err, -EFBIG, "'%s' has more L2 tables than any disk",
                            w->io->name);
         list[i].index = *index;
-        ret = put(w, r, *index, list[i].table->offset,
-                  alone || between ? Q2_PLACED_LIKELY : Q2_PLACED_IN_ORDER, err);
+        ret = q2_place_put(w, r, *index, list[i].table->offset,
+                           alone || between ? Q2_PLACED_LIKELY : Q2_PLACED_IN_ORDER, err);
     }
     return ret;
 }
 
 // What is left, behind the table that lies before it in the file: programs that write a
 // disk from its start to its end allocate tables in this order.
-static int place_in_order(struct q2_work *w, struct q2_recovery *r, struct lost *list,
+static int place_in_order(struct q2_work *w, struct q2_recovery *r, struct q2_lost *list,
                           size_t n, struct q2_error *err)
 {
     uint64_t index = 0;
@@ -324,7 +244,7 @@ static int place_in_order(struct q2_work *w, struct q2_recovery *r, struct lost 
         for (; end < n && (list[end].table->stale || list[end].index == UINT64_MAX);
              end++) {
             if (!list[end].table->stale) {
-                struct lost x = list[i + n_group];
+                struct q2_lost x = list[i + n_group];
                 list[i + n_group++] = list[end];
                 list[end] = x;
             }
@@ -351,7 +271,7 @@ static int begin_with_snapshot(struct q2_work *w, struct q2_error *err)
     return ret;
 }
 
-static int place(struct q2_work *w, struct q2_recovery *r, struct lost *list, size_t n,
+static int place(struct q2_work *w, struct q2_recovery *r, struct q2_lost *list, size_t n,
                  struct q2_error *err)
 {
     struct known k = {q2_counters_new()};
@@ -368,7 +288,7 @@ static int place(struct q2_work *w, struct q2_recovery *r, struct lost *list, si
     if (ret == 0 && r->chosen == r->n_l1s)
         ret = drop_stale(w, list, n, &k, err);
     if (ret == 0 && r->chosen == r->n_l1s)
-        ret = place_marked(w, r, list, n, err);
+        ret = q2_place_marked(w, r, list, n, err);
     if (ret == 0 && r->chosen == r->n_l1s)
         ret = place_in_order(w, r, list, n, err);
     if (ret == 0)
@@ -379,7 +299,7 @@ static int place(struct q2_work *w, struct q2_recovery *r, struct lost *list, si
 
 int q2_work_place(struct q2_work *w, struct q2_recovery *r, struct q2_error *err)
 {
-    struct lost *list;
+    struct q2_lost *list;
     size_t n;
     int ret = collect(w, &list, &n, err);
     if (ret == 0)

@@ -73,3 +73,66 @@ int q2_work_read_marks(struct q2_work *w, struct q2_marks *m, uint64_t table_off
     free(buf);
     return ret;
 }
+
+// Within one cluster.
+static int read_part(struct q2_work *w, uint64_t table_offset, uint64_t in_table,
+                     uint8_t *buf, size_t n_bytes, bool *has, struct q2_error *err)
+{
+    const struct q2_layout *l = &w->found.layout;
+    size_t cluster_size = (size_t)1 << l->cluster_bits, at = in_table % cluster_size;
+    size_t n_words = l->extended ? 2 : 1;
+    uint64_t words[2] = {0};
+    int ret =
+        q2_io_read(w->io, table_offset + (in_table >> l->cluster_bits) * n_words * 8,
+                   words, n_words * 8, err);
+    if (ret < 0)
+        return ret;
+    q2_table_decode(words, words, n_words);
+    struct q2_reading r = q2_layout_judge(l, w->survey.file_size, words, 0);
+    *has = r.kind == Q2_READS_PLACE || r.kind == Q2_READS_PACKED;
+    if (r.kind == Q2_READS_PLACE)
+        return q2_io_read(w->io, r.offset + at, buf, n_bytes, err);
+    if (!*has)
+        return 0;
+    uint8_t *cluster = malloc(3 * cluster_size);
+    if (!cluster)
+        return q2_fail_memory(err, 3 * cluster_size);
+    ret = read_cluster(w, &r, cluster, cluster + cluster_size, err);
+    memcpy(buf, cluster + at, n_bytes);
+    free(cluster);
+    return ret;
+}
+
+int q2_work_read_in_table(struct q2_work *w, uint64_t table_offset, uint64_t in_table,
+                          void *buf, size_t n_bytes, bool *has, struct q2_error *err)
+{
+    uint64_t cluster_size = q2_work_cluster_size(w);
+    uint8_t *out = buf;
+    int ret = 0;
+    *has = true;
+    for (size_t n; n_bytes > 0 && *has && ret == 0;
+         n_bytes -= n, in_table += n, out += n) {
+        n = (size_t)q2_min_u64(n_bytes, cluster_size - in_table % cluster_size);
+        ret = read_part(w, table_offset, in_table, out, n, has, err);
+    }
+    return ret;
+}
+
+int q2_work_read_guest(struct q2_work *w, uint64_t guest_offset, void *buf,
+                       size_t n_bytes, bool *has, struct q2_error *err)
+{
+    uint64_t span = UINT64_C(1) << q2_work_span_bits(w);
+    uint8_t *out = buf;
+    int ret = 0;
+    *has = true;
+    for (size_t n; n_bytes > 0 && *has && ret == 0;
+         n_bytes -= n, guest_offset += n, out += n) {
+        uint64_t index = guest_offset / span;
+        n = (size_t)q2_min_u64(n_bytes, span - guest_offset % span);
+        *has = index < w->n_l1 && (w->l1[index] & Q2_OFFSET_MASK) != 0;
+        if (*has)
+            ret = q2_work_read_in_table(w, w->l1[index] & Q2_OFFSET_MASK,
+                                        guest_offset % span, out, n, has, err);
+    }
+    return ret;
+}

@@ -54,6 +54,12 @@ int q2_work_place(struct q2_work *w, struct q2_recovery *r, struct q2_error *err
 // (0: all).
 int q2_work_read_marks(struct q2_work *w, struct q2_marks *m, uint64_t table_offset,
                        size_t table, uint64_t n_bytes, struct q2_error *err);
+// Guest data in the range that an L2 table maps; *has: all of it is there.
+int q2_work_read_in_table(struct q2_work *w, uint64_t table_offset, uint64_t in_table,
+                          void *buf, size_t n_bytes, bool *has, struct q2_error *err);
+// The same at an offset of the guest's disk, by the L1 table as far as it is known.
+int q2_work_read_guest(struct q2_work *w, uint64_t guest_offset, void *buf,
+                       size_t n_bytes, bool *has, struct q2_error *err);
 // header.c: the new header, and all that was made, over the file.
 int q2_work_write(struct q2_work *w, struct q2_recovery *r, struct q2_error *err);
 

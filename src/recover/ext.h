@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MIT
+// A guest's ext2, ext3 or ext4 file system, of which only some parts can be read yet.
+#ifndef Q2_RECOVER_EXT_H
+#define Q2_RECOVER_EXT_H
+
+#include "recover/work.h"
+
+#define Q2_EXT_MAX_BLOCK 65536U
+
+struct q2_ext {
+    struct q2_work *w;
+    uint64_t start; // on the disk
+    unsigned block_bits;
+    uint32_t block_size, group_blocks, group_inodes, inode_bytes, desc_bytes, first_block;
+    uint64_t n_blocks, n_groups;
+    bool checks_inodes; // they have checksums
+    uint32_t seed;      // of all checksums
+    uint8_t *groups;    // their descriptors
+    uint8_t *block;     // room for one
+};
+
+// A block of which is known what begins in it.
+struct q2_ext_clue {
+    uint64_t position; // on the disk
+    uint32_t inode;    // of the folder that begins there
+};
+
+// The file system that starts there, if its superblock and its group descriptors, or
+// copies of them, can be read. On *ok the caller clears it.
+int q2_ext_open(struct q2_work *w, uint64_t start, struct q2_ext *fs, bool *ok,
+                struct q2_error *err);
+void q2_ext_clear(struct q2_ext *fs);
+
+// Where the inode table and the block bitmap of a group are, on the disk. 0: nowhere.
+uint64_t q2_ext_inode_table(const struct q2_ext *fs, uint64_t group);
+uint64_t q2_ext_block_bitmap(const struct q2_ext *fs, uint64_t group);
+
+// Has this block of the group's inode table, the n-th, an inode whose checksum says that
+// it is there? *n_good, *n_bad: inodes in use that are right, and that are not.
+void q2_ext_check_inodes(const struct q2_ext *fs, uint64_t group, uint64_t n,
+                         const uint8_t *block, unsigned *n_good, unsigned *n_bad);
+
+// Does the folder of that inode begin in this block?
+bool q2_ext_is_folder(const uint8_t *block, uint32_t inode);
+
+// Folders whose first block is where the L1 table has nothing yet; the caller frees
+// *list. In the order of their positions.
+int q2_ext_clues(struct q2_ext *fs, struct q2_ext_clue **list, size_t *n,
+                 struct q2_error *err);
+
+#endif

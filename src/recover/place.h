@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: MIT
+// For the files that find places for L2 tables.
+#ifndef Q2_RECOVER_PLACE_H
+#define Q2_RECOVER_PLACE_H
+
+#include "recover/ext.h"
+#include "recover/work.h"
+
+// An L2 table that no L1 table names.
+struct q2_lost {
+    struct q2_found_table *table;
+    uint64_t index; // in the L1 table; UINT64_MAX: not known yet
+    bool in_use;    // by its refcount
+};
+
+static inline bool q2_place_is_open(const struct q2_lost *x)
+{
+    return x->index == UINT64_MAX && !x->table->stale;
+}
+
+// Makes the table at host offset table the one of that index. r->placed has room.
+int q2_place_put(struct q2_work *w, struct q2_recovery *r, uint64_t index, uint64_t table,
+                 enum q2_certainty certainty, struct q2_error *err);
+
+// Each places what it can of the list, and sets index there.
+int q2_place_marked(struct q2_work *w, struct q2_recovery *r, struct q2_lost *list,
+                    size_t n, struct q2_error *err);
+// By the ext file system that starts there on the disk.
+int q2_place_by_ext(struct q2_work *w, struct q2_recovery *r, struct q2_lost *list,
+                    size_t n, uint64_t start, struct q2_error *err);
+
+// The same by what it uses.
+int q2_place_by_use(struct q2_ext *fs, struct q2_recovery *r, struct q2_lost *list,
+                    size_t n, struct q2_error *err);
+
+#endif

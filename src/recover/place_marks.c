@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT
+// L2 tables that get their place by marks in the guest's data.
+#include <stdlib.h>
+#include <string.h>
+
+#include "recover/place.h"
+
+int q2_place_put(struct q2_work *w, struct q2_recovery *r, uint64_t index, uint64_t table,
+                 enum q2_certainty certainty, struct q2_error *err)
+{
+    if (index >= w->n_l1) {
+        uint64_t n = index + 1;
+        uint64_t *l1 = realloc(w->l1, n * 8);
+        if (!l1)
+            return q2_fail_memory(err, n * 8);
+        memset(l1 + w->n_l1, 0, (n - w->n_l1) * 8);
+        w->l1 = l1;
+        w->n_l1 = n;
+    }
+    w->l1[index] = table;
+    r->placed[r->n_placed++] = (struct q2_placed_table){table, index, certainty};
+    return 0;
+}
+
+// The index that most marks in a table say; false: none do.
+static bool ask_marks(const struct q2_marks *m, size_t table, uint64_t span,
+                      uint64_t *index)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < m->n; i++) {
+        const struct q2_mark *k = &m->list[i];
+        const struct q2_volume *v = &m->volumes[k->volume];
+        uint64_t at = v->start + k->position;
+        if (k->table != table || !v->placed || at % span != k->in_table)
+            continue;
+        // The majority.
+        if (n == 0)
+            *index = at / span;
+        n = *index == at / span ? n + 1 : n - 1;
+    }
+    return n > 0;
+}
+
+static int read_all_marks(struct q2_work *w, struct q2_marks *m,
+                          const struct q2_lost *list, size_t n, struct q2_error *err)
+{
+    int ret = 0;
+    // Once more, when a file system was known only behind some of its marks.
+    for (unsigned round = 0; round < 2 && ret == 0; round++) {
+        m->n = m->n_partitions = m->n_unknown = 0;
+        for (size_t i = 0; i < n && ret == 0; i++) {
+            if (list[i].index == UINT64_MAX && !list[i].table->stale)
+                ret = q2_work_read_marks(w, m, list[i].table->offset, i, 0, err);
+        }
+        if (m->n_unknown == 0 || m->n_volumes == 1)
+            break;
+    }
+    return ret;
+}
+
+int q2_place_marked(struct q2_work *w, struct q2_recovery *r, struct q2_lost *list,
+                    size_t n, struct q2_error *err)
+{
+    uint64_t span = UINT64_C(1) << q2_work_span_bits(w), index = 0;
+    struct q2_marks m;
+    int ret = q2_marks_init(&m, err);
+    if (ret == 0)
+        ret = read_all_marks(w, &m, list, n, err);
+    if (ret == 0)
+        q2_marks_settle(&m, span);
+    for (size_t i = 0; i < n && ret == 0; i++) {
+        if (list[i].index != UINT64_MAX || list[i].table->stale ||
+            !ask_marks(&m, i, span, &index) || index >= Q2_MAX_L1_BYTES / 8 ||
+            (index < w->n_l1 && w->l1[index] != 0))
+            continue;
+        list[i].index = index;
+        ret = q2_place_put(w, r, index, list[i].table->offset, Q2_PLACED_SURELY, err);
+    }
+    for (size_t v = 1; v < m.n_volumes && ret == 0; v++) {
+        if (m.volumes[v].placed && m.volumes[v].is_ext)
+            ret = q2_place_by_ext(w, r, list, n, m.volumes[v].start, err);
+    }
+    q2_marks_clear(&m);
+    return ret;
+}
