@@ -97,7 +97,8 @@ static void complete_file(const struct q2_completion *c)
 void q2_complete_operand(const struct q2_completion *c)
 {
     bool names_more = strstr(c->command->operands, "...") != NULL ||
-                      strstr(c->command->operands, "FILE2") != NULL;
+                      strstr(c->command->operands, "FILE2") != NULL ||
+                      strstr(c->command->operands, "NEW") != NULL;
     if (!strcmp(c->command->name, "dd"))
         complete_pair(c);
     else if (!strcmp(c->command->name, "bitmap") && c->operand == 1)

@@ -78,6 +78,7 @@ qcow2_SOURCES += \
 	cmd/progress.h \
 	cmd/rebase.c \
 	cmd/recover.c \
+	cmd/recover_output.c cmd/recover_output.h \
 	cmd/resize.c \
 	cmd/signals.c \
 	cmd/signals.h \

@@ -8,12 +8,12 @@
 #include "base/checked.h"
 #include "cmd/opening.h"
 #include "cmd/options.h"
-#include "cmd/output.h"
 #include "cmd/progress.h"
+#include "cmd/recover_output.h"
 #include "ops/recover.h"
 
 enum {
-    OPTION_DRY_RUN = 256,
+    OPTION_DRY_RUN = Q2_OPTION_FIRST_OWN,
     OPTION_SIZE,
     OPTION_CLUSTER_SIZE,
     OPTION_VERSION,
@@ -112,107 +112,6 @@ static int check_line(const struct q2_command_line *line, struct q2_error *err)
     return 0;
 }
 
-static const char *const certainties[] = {"surely", "likely", "in-order"};
-
-static json_t *l1_json(const struct q2_l1_found *l, bool chosen)
-{
-    json_t *o = json_object();
-    json_object_set_new(o, "offset", json_integer((json_int_t)l->offset));
-    json_object_set_new(o, "entries", json_integer((json_int_t)l->n_entries));
-    json_object_set_new(o, "l2-tables", json_integer((json_int_t)l->n_links));
-    json_object_set_new(o, "copied", json_integer((json_int_t)l->n_copied));
-    json_object_set_new(o, "snapshot", json_boolean(l->in_snapshot));
-    json_object_set_new(o, "chosen", json_boolean(chosen));
-    return o;
-}
-
-static void print_json(const struct settings *s, const struct q2_recover_report *report)
-{
-    const struct q2_recovery *r = &report->recovery;
-    const struct q2_header *h = &r->header;
-    json_t *o = json_object(), *l1s = json_array(), *placed = json_array();
-    json_object_set_new(o, "filename", q2_output_string(s->request.path));
-    json_object_set_new(o, "cluster-size",
-                        json_integer((json_int_t)1 << h->cluster_bits));
-    json_object_set_new(o, "version", json_integer(h->version));
-    json_object_set_new(o, "virtual-size", json_integer((json_int_t)h->size));
-    json_object_set_new(o, "size-is-a-guess", json_boolean(!r->size_known));
-    json_object_set_new(o, "extended-l2", json_boolean(r->layout.extended));
-    json_object_set_new(o, "encrypted", json_boolean(h->crypt_method != Q2_CRYPT_NONE));
-    json_object_set_new(o, "snapshots", json_integer(r->n_snapshots));
-    json_object_set_new(o, "l2-tables", json_integer((json_int_t)r->n_tables));
-    json_object_set_new(o, "l2-tables-mapped", json_integer((json_int_t)r->n_linked));
-    json_object_set_new(o, "l2-tables-left", json_integer((json_int_t)r->n_left));
-    for (size_t i = 0; i < r->n_l1s; i++)
-        json_array_append_new(l1s, l1_json(&r->l1s[i], i == r->chosen));
-    json_object_set_new(o, "l1-tables", l1s);
-    for (size_t i = 0; i < r->n_placed; i++) {
-        json_t *p = json_object();
-        json_object_set_new(p, "offset", json_integer((json_int_t)r->placed[i].offset));
-        json_object_set_new(p, "index", json_integer((json_int_t)r->placed[i].index));
-        json_object_set_new(p, "placed",
-                            json_string(certainties[r->placed[i].certainty]));
-        json_array_append_new(placed, p);
-    }
-    json_object_set_new(o, "placed", placed);
-    json_object_set_new(o, "problems-healed", json_integer((json_int_t)report->n_healed));
-    json_object_set_new(o, "losses", json_integer((json_int_t)report->n_lossy));
-    if (s->request.target)
-        json_object_set_new(o, "file-size", json_integer((json_int_t)report->file_size));
-    q2_output_json(o);
-}
-
-static void print_l1s(const struct q2_recovery *r)
-{
-    for (size_t i = 0; i < r->n_l1s; i++) {
-        const struct q2_l1_found *l = &r->l1s[i];
-        printf("L1 table %zu: at 0x%" PRIx64 ", %" PRIu64 " L2 tables%s%s\n", i + 1,
-               l->offset, l->n_links, l->in_snapshot ? ", of a snapshot" : "",
-               i == r->chosen ? " (taken)" : "");
-    }
-    if (r->chosen < r->n_l1s)
-        return;
-    printf("The active L1 table is lost.\n");
-    unsigned n[3] = {0};
-    for (size_t i = 0; i < r->n_placed; i++)
-        n[r->placed[i].certainty]++;
-    if (n[Q2_PLACED_SURELY] > 0)
-        printf("L2 tables placed by marks in the data: %u\n", n[Q2_PLACED_SURELY]);
-    if (n[Q2_PLACED_LIKELY] > 0)
-        printf("L2 tables placed likely: %u\n", n[Q2_PLACED_LIKELY]);
-    if (n[Q2_PLACED_IN_ORDER] > 0)
-        printf("L2 tables GUESSED to be in the order of the file: %u\n",
-               n[Q2_PLACED_IN_ORDER]);
-}
-
-static void print_text(const struct settings *s, const struct q2_recover_report *report)
-{
-    const struct q2_recovery *r = &report->recovery;
-    const struct q2_header *h = &r->header;
-    printf("cluster size: %u\nversion: %" PRIu32 "%s\nvirtual size: %" PRIu64 "%s\n",
-           1U << h->cluster_bits, h->version,
-           r->layout.extended ? ", extended L2 entries" : "", h->size,
-           r->size_known ? "" : " (GUESSED: as far as anything is mapped)");
-    if (h->backing_file) {
-        printf("backing file: ");
-        q2_output_text(stdout, h->backing_file);
-        printf("\n");
-    }
-    if (h->crypt_method != Q2_CRYPT_NONE)
-        printf("encrypted: %s\n", h->crypt_method == Q2_CRYPT_LUKS ? "luks" : "aes");
-    print_l1s(r);
-    printf("snapshots: %u\nL2 tables: %" PRIu64 ", mapped %" PRIu64 ", left over %" PRIu64
-           "\n",
-           r->n_snapshots, r->n_tables, r->n_linked, r->n_left);
-    if (report->n_lossy > 0)
-        printf("Ranges that could not be brought back: %" PRIu64 "\n", report->n_lossy);
-    if (s->request.target) {
-        printf("The new image is in ");
-        q2_output_text(stdout, s->request.target);
-        printf(".\n");
-    }
-}
-
 static int recover(struct q2_command_line *line, struct q2_error *err)
 {
     struct settings *s = line->settings;
@@ -231,9 +130,9 @@ static int recover(struct q2_command_line *line, struct q2_error *err)
     if (rc)
         return rc;
     if (line->common.json)
-        print_json(s, &report);
+        q2_output_recover_json(&s->request, &report);
     else if (!line->common.quiet)
-        print_text(s, &report);
+        q2_output_recover(&s->request, &report);
     q2_recover_report_clear(&report);
     return 0;
 }

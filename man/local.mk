@@ -19,6 +19,7 @@ dist_man_MANS += \
 	man/qcow2-map.1 \
 	man/qcow2-measure.1 \
 	man/qcow2-rebase.1 \
+	man/qcow2-recover.1 \
 	man/qcow2-repair.7 \
 	man/qcow2-resize.1 \
 	man/qcow2-snapshot.1 \

@@ -29,6 +29,7 @@ EXTRA_DIST += \
 	$(wildcard $(srcdir)/tests/hostile/*.py) \
 	tests/hostile/measure \
 	$(wildcard $(srcdir)/tests/differential/*.*) \
+	$(wildcard $(srcdir)/tests/recover/*.py) \
 	$(wildcard $(srcdir)/tests/transcripts/*.*) \
 	$(wildcard $(srcdir)/tests/options/*.*) \
 	$(wildcard $(srcdir)/tests/locks/*.*) \

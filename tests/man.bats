@@ -111,6 +111,7 @@ ends() { # COMMAND [ARGUMENT...]
     ends map disk.qcow2
     ends measure -O qcow2 disk.raw
     ends rebase -b '' over.qcow2
+    ends recover --dry-run disk.qcow2
     ends resize disk.qcow2 2M
     ends snapshot -c first disk.qcow2
     ends amend -o lazy_refcounts=on missing
@@ -125,6 +126,7 @@ ends() { # COMMAND [ARGUMENT...]
     ends map mapless.qcow2
     ends measure
     ends rebase -b missing -F qcow2 over.qcow2
+    ends recover --dry-run missing
     ends resize disk.qcow2 1M
     ends snapshot -d second disk.qcow2
 

@@ -103,6 +103,10 @@ holds_to_table() {
     holds_to_table rebase
 }
 
+@test "recover" {
+    holds_to_table recover
+}
+
 @test "resize" {
     holds_to_table resize
 }

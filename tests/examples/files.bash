@@ -152,6 +152,10 @@ page_help_rebase() {
     cp base.qcow2 moved
 }
 
+page_help_recover() {
+    page_qcow2_recover
+}
+
 page_help_resize() {
     page_qcow2_resize
 }
@@ -284,6 +288,11 @@ page_qcow2_rebase() {
     raw template.raw
     cp template.raw clone.raw
     printf 'a host of its own' | dd of=clone.raw bs=64k seek=40 conv=notrunc status=none
+}
+
+page_qcow2_recover() {
+    image broken.qcow2
+    dd if=/dev/urandom of=broken.qcow2 bs=64k count=1 conv=notrunc status=none
 }
 
 page_qcow2_resize() {

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: MIT
+// recover: the report.
+#ifndef Q2_CMD_RECOVER_OUTPUT_H
+#define Q2_CMD_RECOVER_OUTPUT_H
+
+#include "ops/recover.h"
+
+void q2_output_recover(const struct q2_recover_request *request,
+                       const struct q2_recover_report *report);
+void q2_output_recover_json(const struct q2_recover_request *request,
+                            const struct q2_recover_report *report);
+
+#endif

@@ -1,0 +1,125 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: MIT
+# recover: images without a usable header or L1 table.
+
+load helpers
+
+setup() {
+    q2_setup
+}
+
+# An image, and broken.qcow2: the same without its first cluster.
+break_first() {
+    must oracle create -q -f qcow2 image.qcow2 8M
+    must qemu-io -f qcow2 -c 'write -P 1 0 64k' -c 'write -P 2 3M 200k' image.qcow2
+    cp image.qcow2 broken.qcow2
+    must dd if=/dev/urandom of=broken.qcow2 bs=64k count=1 conv=notrunc status=none
+}
+
+whole() { # NEW: is what image.qcow2 is
+    clean "$1" && must oracle compare image.qcow2 "$1"
+}
+
+@test "a sample of damages to all kinds of images" {
+    run python3 -S "$BATS_TEST_DIRNAME/recover/matrix.py" --every "${RECOVER_EVERY:-9}" work
+    echo "$output"
+    [ "$status" -eq 0 ]
+    [ "${lines[-1]##*, }" = '0 bad' ]
+}
+
+@test "the report, as text and as JSON" {
+    break_first
+    qcow2 recover broken.qcow2 new.qcow2 >out
+    cat >want <<END
+cluster size: 65536
+version: 3
+virtual size: 3407872 (GUESSED: as far as anything is mapped)
+L1 table 1: at 0x30000, 1 L2 tables (taken)
+snapshots: 0
+L2 tables: 1, mapped 1, left over 0
+The new image is in new.qcow2.
+END
+    diff -u want out
+    qcow2 recover --size 8M --output=json broken.qcow2 other.qcow2 >json
+    [ "$(jq -c '[."cluster-size", ."virtual-size", ."size-is-a-guess", ."l1-tables"[0].chosen]' json)" = \
+        '[65536,8388608,false,true]' ]
+    whole other.qcow2
+    qcow2 recover -q --size 8M broken.qcow2 third.qcow2 >out
+    [ ! -s out ]
+}
+
+@test "--dry-run writes nothing" {
+    break_first
+    hash=$(hash_of broken.qcow2)
+    must qcow2 recover --dry-run broken.qcow2
+    must qcow2 recover --dry-run broken.qcow2 new.qcow2
+    absent new.qcow2
+    [ "$(hash_of broken.qcow2)" = "$hash" ]
+}
+
+@test "-O raw" {
+    break_first
+    must qcow2 recover -q --size 8M -O raw broken.qcow2 new.raw
+    must oracle compare -f qcow2 -F raw image.qcow2 new.raw
+}
+
+@test "an encrypted image, whose LUKS header is found" {
+    luks_image image.qcow2
+    must qemu-io --object secret,id=s,data=passw0rd -c 'write -P 5 0 128k' \
+        --image-opts driver=qcow2,encrypt.key-secret=s,file.filename=image.qcow2
+    cp image.qcow2 broken.qcow2
+    dd if=/dev/urandom of=broken.qcow2 bs=64k count=1 conv=notrunc status=none
+    must qcow2 recover broken.qcow2 new.qcow2
+    must qcow2 check new.qcow2
+    must qemu-io -r --object secret,id=s,data=passw0rd -c 'read -P 5 0 128k' \
+        --image-opts driver=qcow2,encrypt.key-secret=s,file.filename=new.qcow2
+    one_error 1 qcow2 recover -O raw broken.qcow2 new.raw
+    message_has "'broken.qcow2' is encrypted: recover it as qcow2, and convert that"
+    absent new.raw
+}
+
+@test "the L1 table of a disk with a file system is put together by what that says" {
+    mkdir files
+    for i in $(seq 40); do
+        mkdir "files/$i"
+        seq "$i" $((i * 300)) >"files/$i/numbers"
+    done
+    truncate -s 64M disk.raw
+    echo 'start=2048, size=120000, type=83' | sfdisk -q disk.raw
+    must mke2fs -q -F -t ext4 -O ^has_journal -b 1024 -d files -E offset=1048576 disk.raw 60000k
+    must oracle convert -f raw -O qcow2 -o cluster_size=8k disk.raw image.qcow2
+    cp image.qcow2 broken.qcow2
+    # Its place and size, from the header.
+    l1=$((0x$(od -An -tx1 -j 40 -N 8 broken.qcow2 | tr -d ' ')))
+    dd if=/dev/zero of=broken.qcow2 bs=1 seek="$l1" count=64 conv=notrunc status=none
+    qcow2 recover --output=json broken.qcow2 new.qcow2 >json
+    [ "$(jq '[.placed[] | select(.placed != "surely")] | length' json)" -lt \
+        "$(jq '[.placed[] | select(.placed == "surely")] | length' json)" ]
+    whole new.qcow2
+}
+
+@test "what is no image is told as such; nothing is left behind" {
+    head -c 1M /dev/urandom >random
+    : >empty
+    seq 100000 >numbers
+    for file in random empty numbers; do
+        one_error 1 qcow2 recover "$file" new.qcow2
+        message_has "There is no qcow2 table in '$file'"
+        absent new.qcow2
+    done
+    one_error 1 qcow2 recover nosuch new.qcow2
+    message_has "Could not open 'nosuch': No such file or directory"
+    one_error 1 qcow2 recover random
+    message_has 'Expecting the broken image and a name for the new one'
+}
+
+@test "the new image is not the broken one" {
+    break_first
+    ln -s broken.qcow2 link
+    ln broken.qcow2 hard
+    hash=$(hash_of broken.qcow2)
+    for name in broken.qcow2 link hard; do
+        must_exit 1 qcow2 recover broken.qcow2 "$name"
+        [ "$(hash_of broken.qcow2)" = "$hash" ]
+    done
+}
