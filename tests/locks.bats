@@ -126,6 +126,11 @@ end_slow() {
         [[ $output == *'Failed to get'*lock* ]]
         run ! qemu-img convert -f raw -O raw x y
         [[ $output == *'Failed to get shared "write" lock'* ]]
+        # Raw disks are read beside writers; this is none, or not yet what it will be.
+        run ! qemu-img info x
+        [[ $output == *'Failed to get shared "write" lock'* ]]
+        run ! qemu-img info -f raw x
+        [[ $output == *'Failed to get shared "resize" lock'* ]]
         end_slow
         absent x y
     done
