@@ -61,15 +61,18 @@ static int open_path(const char *path, int flags)
 }
 
 // What is set on the open file. O_DIRECT only now: refused in open, by a file system that
-// does not know it, it would leave the new file behind. Returns whether it is on.
-static bool set_flags(int fd, bool direct)
+// does not know it, it would leave the new file behind. *direct says whether it is on.
+static int set_flags(int fd, bool *direct)
 {
-    int flags = fcntl(fd, F_GETFL) & ~O_NONBLOCK;
+    int flags = fcntl(fd, F_GETFL);
 
-    if (direct && fcntl(fd, F_SETFL, flags | O_DIRECT) == 0)
-        return true;
-    fcntl(fd, F_SETFL, flags);
-    return false;
+    if (flags < 0)
+        return -errno;
+    flags &= ~O_NONBLOCK;
+    if (*direct && fcntl(fd, F_SETFL, flags | O_DIRECT) == 0)
+        return 0;
+    *direct = false;
+    return fcntl(fd, F_SETFL, flags) < 0 ? -errno : 0;
 }
 
 // File systems that have no way of their own: the kernel reads and writes for them, one
@@ -106,12 +109,16 @@ static int wrap(int fd, const char *path, const struct q2_file_options *options,
                 struct q2_io **out, struct q2_error *err)
 {
     struct stat st;
+    bool direct = options->direct;
 
     int ret = check_type(fd, path, &st, err);
     if (ret == 0)
         ret = q2_lock_take(fd, options->lock, options->locking, path, err);
     if (ret < 0)
         return ret;
+    ret = set_flags(fd, &direct);
+    if (ret < 0)
+        return q2_fail_errno(err, ret, "Could not open '%s'", path);
 
     struct q2_file *f = calloc(1, sizeof(*f));
     char *name = strdup(path);
@@ -129,7 +136,7 @@ static int wrap(int fd, const char *path, const struct q2_file_options *options,
     f->kind = S_ISREG(st.st_mode)   ? Q2_FILE_REGULAR
               : S_ISBLK(st.st_mode) ? Q2_FILE_BLOCK
                                     : Q2_FILE_CHARACTER;
-    f->direct = set_flags(fd, options->direct);
+    f->direct = direct;
     f->no_flush = options->no_flush;
     pthread_mutex_init(&f->edge_lock, NULL);
     pthread_mutex_init(&f->extent_lock, NULL);
