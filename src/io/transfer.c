@@ -91,11 +91,26 @@ int q2_file_write(struct q2_io *io, uint64_t offset, const void *buf, size_t n_b
     return 0;
 }
 
+// Nothing is forced onto the disk. But file systems of other machines say only when a
+// file is closed that they had no room for what was written: it is heard here, on a
+// descriptor more, where there is still somebody to tell it to.
+static int hear_late_errors(const struct q2_file *f, struct q2_error *err)
+{
+    if (f->kind != Q2_FILE_REGULAR || !f->io.writable)
+        return 0;
+    int fd = dup(f->fd);
+    if (fd < 0 || (close(fd) < 0 && errno != EINTR))
+        return q2_fail_errno(err, -errno, "Could not write to '%s'", f->io.name);
+    return 0;
+}
+
 int q2_file_flush(struct q2_io *io, struct q2_error *err)
 {
     struct q2_file *f = q2_file_of(io);
 
-    if (f->no_flush || f->kind == Q2_FILE_CHARACTER)
+    if (f->no_flush)
+        return hear_late_errors(f, err);
+    if (f->kind == Q2_FILE_CHARACTER)
         return 0;
 
     int failed = f->flush_error;
