@@ -24,6 +24,7 @@ static void keep_findings(struct q2_check_settings *s, const struct q2_scan *sca
     free(s->found.list);
     s->found.n = 0;
     s->found.list = n ? malloc(n * sizeof(*s->found.list)) : NULL;
+    s->lost = n && !s->found.list;
     if (!s->found.list)
         return;
     s->found.n = n;
@@ -92,11 +93,16 @@ static void output_cure(struct q2_check_settings *s, const char *program,
     s->header.has = 0;
 }
 
-static int exit_code(const struct q2_scan *s)
+static int exit_code(const struct q2_check_settings *s, const struct q2_scan *scan,
+                     struct q2_error *err)
 {
-    if (s->corruptions > 0)
+    if (scan->check_errors > 0 || s->lost) {
+        q2_fail_errno(err, -ENOMEM, "Not everything that was found is told");
+        return 1;
+    }
+    if (scan->corruptions > 0)
         return EXIT_CORRUPT;
-    return s->leaks > 0 ? EXIT_LEAKS : 0;
+    return scan->leaks > 0 ? EXIT_LEAKS : 0;
 }
 
 // The summary. JSON is kept: with --backing-chain it is one array of all layers.
@@ -139,7 +145,9 @@ static int check_layer(const struct q2_command_line *line, struct q2_check_setti
         q2_fail(err, -ENOTSUP, "This image format does not support checks");
         return EXIT_NO_CHECKS;
     }
-    int code = output_report(s, &report, err) < 0 ? 1 : exit_code(&report.scan);
+    int code = exit_code(s, &report.scan, err);
+    if (output_report(s, &report, err) < 0)
+        code = 1;
     if (s->chain && code != 1 &&
         q2_check_chain_step(chain, s->request.path, &report.scan.header, more, err) < 0)
         code = 1;
@@ -178,7 +186,7 @@ static int check_layers(const struct q2_command_line *line, struct q2_check_sett
 }
 
 // What was found before an error ended it is printed, too.
-static int output_layers(struct q2_check_settings *s)
+static int output_layers(struct q2_check_settings *s, struct q2_error *err)
 {
     json_t *out = s->layers;
     if (s->common->quiet) // as QEMU
@@ -189,7 +197,7 @@ static int output_layers(struct q2_check_settings *s)
         json_incref(out);
     else
         return 0;
-    return q2_output_json(out);
+    return q2_output_json(out, err);
 }
 
 static int check_images(const struct q2_command_line *line, struct q2_check_settings *s,
@@ -202,7 +210,7 @@ static int check_images(const struct q2_command_line *line, struct q2_check_sett
     s->request.opaque = s;
     s->layers = json_array();
     int code = check_layers(line, s, err);
-    if (output_layers(s) < 0)
+    if (output_layers(s, err) < 0)
         code = 1;
     json_decref(s->layers);
     json_decref(s->more);

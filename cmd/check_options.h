@@ -18,6 +18,7 @@ struct q2_check_settings {
     struct q2_image_name name; // the operand; owned
     const char *shown;         // how the present layer is called
     struct q2_findings found;  // a copy, for --details after a repair
+    bool lost;                 // some of them
     struct q2_finding header;  // of one that cannot be used; has is 0: none
     json_t *more;              // further members of the next JSON; NULL: none
     json_t *layers;            // the JSON of the layers so far

@@ -31,6 +31,8 @@ struct q2_command {
     const char *examples[2]; // without the program's name
     // Makes or changes images: signals are held back until it has cleaned up.
     bool writes;
+    // The exit status when nobody got its output; 0: 1.
+    int lost_status;
     // Returns the exit status. Where err has a code, main prints it.
     int (*run)(struct q2_command_line *line, struct q2_error *err);
 };

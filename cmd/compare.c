@@ -109,7 +109,7 @@ static int compare_run(struct q2_command_line *line, struct q2_error *err)
     if (!rc && line->n_operands != 2)
         rc = q2_options_misuse(line, err, "Expecting two image file names");
     if (rc) // a secret that cannot be had counts as an image that cannot be opened
-        return rc > 0 ? 0 : line->bad_object ? EXIT_OPEN : 1;
+        return rc > 0 ? 0 : line->bad_object || rc == -ENOMEM ? EXIT_OPEN : 1;
     int status = open_images(line, &s, disks, err) ? EXIT_OPEN
                                                    : compare_images(line, &s, disks, err);
     q2_disk_close(disks[0]);
@@ -123,5 +123,6 @@ const struct q2_command q2_cmd_compare = {
     .operands = "FILE1 FILE2",
     .options = compare_options,
     .examples = {"compare disk.raw disk.qcow2", "compare -f raw -F qcow2 a.img b.img"},
+    .lost_status = EXIT_OPEN,
     .run = compare_run,
 };

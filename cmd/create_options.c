@@ -143,7 +143,9 @@ bool q2_option_list_asks_help(const char *lists)
     bool found = false;
     while (!found && *lists) {
         char *item = q2_value_next_item(&lists);
-        found = item && (!strcmp(item, "help") || !strcmp(item, "?"));
+        if (!item) // who reads the list in earnest will say so
+            break;
+        found = !strcmp(item, "help") || !strcmp(item, "?");
         free(item);
     }
     return found;

@@ -109,6 +109,11 @@ static int run_lines(struct q2_shell *shell, const char *prompt)
         printf("%s> ", prompt);
         fflush(stdout);
         n = getline(&line, &room, stdin);
+        if (n < 0 && !feof(stdin)) {
+            fprintf(stderr, "%s: Could not read from standard input: %s\n",
+                    shell->program, strerror(errno));
+            rc = -EIO;
+        }
         if (n <= 0)
             break;
         if (line[n - 1] == '\n')

@@ -30,6 +30,9 @@ static const struct option long_options[] = {{"help", no_argument, NULL, 'h'},
                                              {"trace", required_argument, NULL, 'T'},
                                              {NULL, 0, NULL, 0}};
 
+// What to end with if the command's output is lost.
+static int lost_status = 1;
+
 static void print_version(const char *program)
 {
     if (!strcmp(program, "qemu-img"))
@@ -57,15 +60,16 @@ static void print_help(const char *program)
            "Supported image formats: qcow2 raw\n");
 }
 
-// True if all that was printed got out.
-static bool flush_output(const char *program)
+static int flush_output(struct q2_error *err)
 {
     bool lost = ferror(stdout) != 0; // a flush on the way failed: its reason is gone
-    if (!fflush(stdout) && !lost)
-        return true;
-    fprintf(stderr, "%s: Could not write to standard output%s%s\n", program,
-            lost ? "" : ": ", lost ? "" : strerror(errno));
-    return false;
+    int code = fflush(stdout) ? -errno : 0;
+    if (!lost && code == 0 && q2_output_incomplete())
+        code = -ENOMEM;
+    if (!lost && code == 0)
+        return 0;
+    return lost ? q2_fail(err, -EIO, "Could not write to standard output")
+                : q2_fail_errno(err, code, "Could not write to standard output");
 }
 
 static void print_error(const char *program, const struct q2_error *err)
@@ -81,11 +85,14 @@ static void print_error(const char *program, const struct q2_error *err)
 }
 
 // What is left in stdout's buffer goes out first, so that the error is the last that is
-// seen.
-static int finish(const char *program, int status, const struct q2_error *err)
+// seen. That it was lost is told if there is nothing worse to tell.
+static int finish(const char *program, int status, struct q2_error *err)
 {
-    if (!flush_output(program) && !status)
-        status = 1;
+    struct q2_error lost = Q2_ERROR_INIT;
+    if (flush_output(&lost) < 0 && !err->message[0]) {
+        *err = lost;
+        status = lost_status;
+    }
     if (err->code == -ECANCELED && q2_signals_caught()) {
         fprintf(stderr, "%s: Stopped by signal %s\n", program,
                 q2_signals_name(q2_signals_caught()));
@@ -106,8 +113,11 @@ static int misuse(const char *program, struct q2_error *err, const char *what,
 static int run_line(struct q2_command_line *line, struct q2_error *err)
 {
     q2_signals_setup();
+    q2_objects_setup(line->program);
     if (line->command->writes)
         q2_signals_catch();
+    if (line->command->lost_status)
+        lost_status = line->command->lost_status;
     int status = line->command->run(line, err);
     q2_objects_clear();
     return status;
@@ -183,6 +193,7 @@ int main(int argc, char **argv)
     if (argc < 1)
         return 1;
     keep_standard_descriptors();
+    q2_output_setup();
     mallopt(M_ARENA_MAX, 2); // others reserve 64 MiB a thread, and callers set RLIMIT_AS
     setvbuf(stdout, buffer, _IOFBF, sizeof(buffer));
     const char *slash = strrchr(argv[0], '/');

@@ -89,7 +89,8 @@ static int parse_lists(const struct q2_command_line *line, struct q2_new_image *
     return rc;
 }
 
-static void print(const struct q2_command_line *line, const struct q2_measurement *m)
+static int print(const struct q2_command_line *line, const struct q2_measurement *m,
+                 struct q2_error *err)
 {
     if (line->common.json) {
         json_t *o = json_object();
@@ -98,13 +99,13 @@ static void print(const struct q2_command_line *line, const struct q2_measuremen
         json_object_set_new(o, "required", json_integer((json_int_t)m->required));
         json_object_set_new(o, "fully-allocated",
                             json_integer((json_int_t)m->fully_allocated));
-        q2_output_json(o);
-        return;
+        return q2_output_json(o, err);
     }
     printf("required size: %" PRIu64 "\nfully allocated size: %" PRIu64 "\n", m->required,
            m->fully_allocated);
     if (m->has_bitmaps)
         printf("bitmaps size: %" PRIu64 "\n", m->bitmaps);
+    return 0;
 }
 
 static int measure_as(const struct q2_command_line *line, struct q2_new_image *image,
@@ -122,7 +123,7 @@ static int measure_as(const struct q2_command_line *line, struct q2_new_image *i
     if (!rc)
         rc = q2_measure(&options, source, &progress.monitor, &m, err);
     if (!rc)
-        print(line, &m);
+        rc = print(line, &m, err);
     return rc;
 }
 

@@ -4,8 +4,11 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <gcrypt.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/base64.h"
 #include "base/sealed.h"
@@ -20,6 +23,43 @@ static struct q2_secrets *secrets;
 const struct q2_secrets *q2_object_secrets(void)
 {
     return secrets;
+}
+
+// --- libgcrypt, when it gives up -------------------------------------------------------
+
+static const char *program_name;
+
+// In place of abort, for which a core file with keys in it would be left. What was begun
+// stays as a power cut would leave it: a new image is none yet.
+static _Noreturn void give_up(const char *why)
+{
+    fprintf(stderr, "%s: libgcrypt cannot go on: %s\n", program_name, why);
+    _exit(1);
+}
+
+static void on_fatal(void *opaque, int code, const char *text)
+{
+    (void)opaque;
+    give_up(text ? text : gcry_strerror((gcry_error_t)code));
+}
+
+// Its hints are not for users: that it takes ordinary memory when there is no other.
+static void on_message(void *opaque, int level, const char *fmt, va_list ap)
+{
+    char text[256];
+    (void)opaque;
+    vsnprintf(text, sizeof(text), fmt, ap);
+    text[strcspn(text, "\n")] = '\0';
+    // It also aborts behind messages of a lower level, which begin so.
+    if (level >= GCRY_LOG_FATAL || !strncmp(text, "FATAL", 5))
+        give_up(text);
+}
+
+void q2_objects_setup(const char *program)
+{
+    program_name = program;
+    gcry_set_fatalerror_handler(on_fatal, NULL);
+    gcry_set_log_handler(on_message, NULL);
 }
 
 void q2_objects_clear(void)

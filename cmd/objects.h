@@ -18,4 +18,8 @@ const struct q2_secrets *q2_object_secrets(void);
 // Wipes them.
 void q2_objects_clear(void);
 
+// That libgcrypt, when it has no memory, says so by the program's name and ends it
+// with 1.
+void q2_objects_setup(const char *program);
+
 #endif

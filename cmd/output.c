@@ -2,6 +2,9 @@
 // Printing JSON in the layout that scripts for qemu-img know.
 #include "cmd/output.h"
 
+#include <errno.h>
+#include <stdlib.h>
+
 #define INDENT 4
 
 // How far the printing of a list or a tree has come.
@@ -28,6 +31,40 @@ static int each_item(const json_t *array, q2_take_item *take, struct printer *to
         rc = rc ? rc : take(to, json_incref(item), to->err);
     }
     return rc;
+}
+
+static bool no_memory;
+
+static void *allocate(size_t n_bytes)
+{
+    void *p = malloc(n_bytes);
+    if (!p)
+        no_memory = true;
+    return p;
+}
+
+void q2_output_setup(void)
+{
+    json_set_alloc_funcs(allocate, free);
+}
+
+bool q2_output_incomplete(void)
+{
+    return no_memory;
+}
+
+static int check_complete(struct q2_error *err)
+{
+    return no_memory ? q2_fail_errno(err, -ENOMEM, "Could not print all of it") : 0;
+}
+
+static int print_number(const json_t *value, struct q2_error *err)
+{
+    char *text = json_dumps(value, JSON_ENCODE_ANY);
+    if (text)
+        fputs(text, stdout);
+    free(text);
+    return check_complete(err);
 }
 
 static int print_value(const json_t *value, const struct printer *p);
@@ -62,10 +99,12 @@ static int print_object(const json_t *object, const struct printer *p)
 static int print_item(void *to, json_t *item, struct q2_error *err)
 {
     struct printer *p = to;
-    (void)err;
-    printf("%s", p->n++ ? "," : "");
-    new_line(p->indent);
-    int rc = print_value(item, p);
+    int rc = check_complete(err); // it may have been made only now
+    if (rc == 0) {
+        printf("%s", p->n++ ? "," : "");
+        new_line(p->indent);
+        rc = print_value(item, p);
+    }
     json_decref(item);
     return rc;
 }
@@ -86,38 +125,42 @@ static int print_value(const json_t *value, const struct printer *p)
         return print_object(value, p);
     if (json_is_array(value))
         return print_array(value, p);
-    if (json_is_string(value))
-        q2_output_quoted(value);
-    else
-        json_dumpf(value, stdout, JSON_ENCODE_ANY);
+    if (!json_is_string(value))
+        return print_number(value, p->err);
+    q2_output_quoted(value);
     return 0;
 }
 
-int q2_output_json(json_t *value)
+int q2_output_json(json_t *value, struct q2_error *err)
 {
-    struct q2_error err = Q2_ERROR_INIT; // without long lists there is no other
-    return q2_output_long_json(value, NULL, &err);
+    return q2_output_long_json(value, NULL, err);
 }
 
 int q2_output_long_json(json_t *value, const struct q2_long_lists *lists,
                         struct q2_error *err)
 {
-    if (!value)
-        return q2_fail_memory(err, 0);
-    int rc = print_value(value, &(struct printer){lists, err, 0, 0});
+    int rc = value ? check_complete(err) : q2_fail_memory(err, 0);
+    if (rc) {
+        json_decref(value);
+        return rc;
+    }
+    rc = print_value(value, &(struct printer){lists, err, 0, 0});
     putchar('\n');
     json_decref(value);
     return rc;
 }
 
-static void print_leaf(const json_t *value)
+static int print_leaf(const json_t *value, struct q2_error *err)
 {
+    int rc = 0;
     putchar(' ');
     if (json_is_string(value))
         q2_output_text(stdout, json_string_value(value));
     else
-        json_dumpf(value, stdout, JSON_ENCODE_ANY);
-    putchar('\n');
+        rc = print_number(value, err);
+    if (!rc)
+        putchar('\n');
+    return rc;
 }
 
 static int print_branch(const json_t *value, const struct printer *p);
@@ -135,10 +178,8 @@ static int print_numbered(void *to, json_t *item, struct q2_error *err)
 static int print_branch(const json_t *value, const struct printer *p)
 {
     struct printer inner = *p;
-    if (!json_is_object(value) && !json_is_array(value)) {
-        print_leaf(value);
-        return 0;
-    }
+    if (!json_is_object(value) && !json_is_array(value))
+        return print_leaf(value, p->err);
     putchar('\n');
     inner.n = 0;
     return json_is_object(value) ? q2_output_tree(value, p->indent, p->lists, p->err)
@@ -151,7 +192,7 @@ int q2_output_tree(const json_t *object, int indent, const struct q2_long_lists 
     const struct printer inner = {lists, err, indent + INDENT, 0};
     const char *key;
     json_t *value;
-    int rc = 0;
+    int rc = check_complete(err);
     json_object_foreach((json_t *)object, key, value)
     {
         if (rc)

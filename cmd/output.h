@@ -5,6 +5,7 @@
 #define Q2_CMD_OUTPUT_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdio.h>
 
 #include "base/error.h"
@@ -23,8 +24,8 @@ struct q2_long_lists {
 };
 
 // Prints value and a newline: four spaces a level, keys in the order of insertion, an
-// empty list or object on two lines. Releases value. Returns 0 or -ENOMEM (value NULL).
-int q2_output_json(json_t *value);
+// empty list or object on two lines. Releases value. Prints nothing if it is incomplete.
+int q2_output_json(json_t *value, struct q2_error *err);
 // The same with long lists in it, whose items may fail.
 int q2_output_long_json(json_t *value, const struct q2_long_lists *lists,
                         struct q2_error *err);
@@ -32,6 +33,13 @@ int q2_output_long_json(json_t *value, const struct q2_long_lists *lists,
 // Prints an object's members a line each, deeper ones indented, '-' in keys as a space.
 int q2_output_tree(const json_t *object, int indent, const struct q2_long_lists *lists,
                    struct q2_error *err);
+
+// To be called before anything of JSON is: most of its functions cannot say that memory
+// was lacking, and leave something out.
+void q2_output_setup(void);
+
+// True if something was left out.
+bool q2_output_incomplete(void);
 
 // --- output_text.c ---------------------------------------------------------------------
 

@@ -41,7 +41,9 @@ static void put_hex(struct buffer *b, const char *digits, unsigned value,
 
 json_t *q2_output_string(const char *text)
 {
-    char *clean = malloc(3 * strlen(text) + 1), *to = clean;
+    json_malloc_t allocate; // the one that notes when there is no memory
+    json_get_alloc_funcs(&allocate, NULL);
+    char *clean = allocate(3 * strlen(text) + 1), *to = clean;
     if (!clean)
         return NULL;
     for (const char *p = text; *p;) {

@@ -144,7 +144,7 @@ static json_t *objections_json(const struct q2_vet_report *r, bool allowed)
 }
 
 static int output_json(const struct q2_vet_request *request,
-                       const struct q2_vet_report *r)
+                       const struct q2_vet_report *r, struct q2_error *err)
 {
     json_t *o = json_object();
     json_object_set_new(o, "filename", q2_output_string(request->path));
@@ -155,7 +155,7 @@ static int output_json(const struct q2_vet_request *request,
     set_number(o, "file-size", r->file_size);
     json_object_set_new(o, "reasons", objections_json(r, false));
     json_object_set_new(o, "allowed", objections_json(r, true));
-    return q2_output_json(o);
+    return q2_output_json(o, err);
 }
 
 // --- the command -----------------------------------------------------------------------
@@ -171,10 +171,10 @@ static int vet(const struct q2_command_line *line, const struct q2_vet_request *
     if (ret < 0)
         return 1;
     int status = report.accepted ? 0 : EXIT_REJECTED;
-    if (line->common.json && !line->common.quiet && output_json(request, &report) < 0) {
-        q2_fail_memory(err, sizeof(report));
-        status = 1;
-    } else if (!line->common.json && !line->common.quiet) {
+    if (line->common.json && !line->common.quiet) {
+        if (output_json(request, &report, err) < 0)
+            status = 1;
+    } else if (!line->common.quiet) {
         output_human(request, &report);
     }
     q2_vet_clear(&report);
