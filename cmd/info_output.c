@@ -163,7 +163,8 @@ int q2_info_print(const struct q2_info *info, struct q2_error *err)
     print_size("disk size", info->disk_usage, false);
     if (info->is_qcow2)
         rc = print_qcow2(info, json, &lists, err);
-    print_children(info);
+    if (!rc)
+        print_children(info);
     json_decref(json);
     return rc;
 }

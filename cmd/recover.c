@@ -130,11 +130,11 @@ static int recover(struct q2_command_line *line, struct q2_error *err)
     if (rc)
         return rc;
     if (line->common.json)
-        q2_output_recover_json(&s->request, &report);
+        rc = q2_output_recover_json(&s->request, &report, err);
     else if (!line->common.quiet)
         q2_output_recover(&s->request, &report);
     q2_recover_report_clear(&report);
-    return 0;
+    return rc;
 }
 
 static int recover_run(struct q2_command_line *line, struct q2_error *err)

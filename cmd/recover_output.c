@@ -21,8 +21,8 @@ static json_t *l1_json(const struct q2_l1_found *l, bool chosen)
     return o;
 }
 
-void q2_output_recover_json(const struct q2_recover_request *request,
-                            const struct q2_recover_report *report)
+int q2_output_recover_json(const struct q2_recover_request *request,
+                           const struct q2_recover_report *report, struct q2_error *err)
 {
     const struct q2_recovery *r = &report->recovery;
     const struct q2_header *h = &r->header;
@@ -55,7 +55,7 @@ void q2_output_recover_json(const struct q2_recover_request *request,
     json_object_set_new(o, "losses", json_integer((json_int_t)report->n_lossy));
     if (request->target)
         json_object_set_new(o, "file-size", json_integer((json_int_t)report->file_size));
-    q2_output_json(o);
+    return q2_output_json(o, err);
 }
 
 static void print_l1s(const struct q2_recovery *r)

@@ -7,7 +7,7 @@
 
 void q2_output_recover(const struct q2_recover_request *request,
                        const struct q2_recover_report *report);
-void q2_output_recover_json(const struct q2_recover_request *request,
-                            const struct q2_recover_report *report);
+int q2_output_recover_json(const struct q2_recover_request *request,
+                           const struct q2_recover_report *report, struct q2_error *err);
 
 #endif
