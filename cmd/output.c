@@ -91,9 +91,11 @@ static int print_object(const json_t *object, const struct printer *p)
         rc = print_value(value, &inner);
         comma = ",";
     }
+    if (rc) // not closed: it must not pass for a whole one
+        return rc;
     new_line(p->indent);
     putchar('}');
-    return rc;
+    return 0;
 }
 
 static int print_item(void *to, json_t *item, struct q2_error *err)
@@ -114,9 +116,11 @@ static int print_array(const json_t *array, const struct printer *p)
     struct printer inner = {p->lists, p->err, p->indent + INDENT, 0};
     putchar('[');
     int rc = each_item(array, print_item, &inner);
+    if (rc)
+        return rc;
     new_line(p->indent);
     putchar(']');
-    return rc;
+    return 0;
 }
 
 static int print_value(const json_t *value, const struct printer *p)
@@ -139,13 +143,16 @@ int q2_output_json(json_t *value, struct q2_error *err)
 int q2_output_long_json(json_t *value, const struct q2_long_lists *lists,
                         struct q2_error *err)
 {
-    int rc = value ? check_complete(err) : q2_fail_memory(err, 0);
+    if (!value)
+        no_memory = true;
+    int rc = check_complete(err);
     if (rc) {
         json_decref(value);
         return rc;
     }
     rc = print_value(value, &(struct printer){lists, err, 0, 0});
-    putchar('\n');
+    if (!rc)
+        putchar('\n');
     json_decref(value);
     return rc;
 }

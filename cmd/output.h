@@ -24,7 +24,8 @@ struct q2_long_lists {
 };
 
 // Prints value and a newline: four spaces a level, keys in the order of insertion, an
-// empty list or object on two lines. Releases value. Prints nothing if it is incomplete.
+// empty list or object on two lines. Releases value. Without memory it
+// fails, and what it has printed is no JSON.
 int q2_output_json(json_t *value, struct q2_error *err);
 // The same with long lists in it, whose items may fail.
 int q2_output_long_json(json_t *value, const struct q2_long_lists *lists,

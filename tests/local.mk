@@ -11,6 +11,8 @@
 #   make check-crash                      power cuts, errors, random operations: others each
 #                                         time (Q2_SEED), for minutes (Q2_CRASH_RUNS)
 #   make check-locks                      beside other programs, for minutes (Q2_LOCK_SECONDS)
+#   make check-faults                     every call of every command to the system and to
+#                                         the heap fails once (FAULTS: options)
 #   make check-damage DAMAGE="--image v3-4k --only 'L1 entry'"    some of them
 
 include $(top_srcdir)/tests/unit/local.mk
@@ -30,6 +32,7 @@ EXTRA_DIST += \
 	tests/hostile/measure \
 	$(wildcard $(srcdir)/tests/differential/*.*) \
 	$(wildcard $(srcdir)/tests/recover/*.py) \
+	$(wildcard $(srcdir)/tests/faults/*.[chp]*) \
 	$(wildcard $(srcdir)/tests/transcripts/*.*) \
 	$(wildcard $(srcdir)/tests/options/*.*) \
 	$(wildcard $(srcdir)/tests/locks/*.*) \
@@ -82,6 +85,14 @@ check-locks: qcow2
 	@$(Q2_TEST_ENV) Q2_SEED=$${Q2_SEED:-$$(date +%s)} \
 		Q2_LOCK_SECONDS=$${Q2_LOCK_SECONDS:-60} \
 		$(BASH) $(srcdir)/tests/run --log-dir test-logs -- concurrency locks
+
+# In a build with sanitizers they judge, too: leaks behind a failure are failures.
+.PHONY: check-faults
+check-faults: qcow2
+	@$(MKDIR_P) test-logs
+	@$(Q2_TEST_ENV) CC='$(CC)' $(BASH) -o pipefail -c '\
+		python3 "$(srcdir)/tests/faults/matrix.py" run "$$@" | tee test-logs/faults.txt' \
+		faults $(FAULTS)
 
 # The seed is what it takes to have a failure again. Those files of the suite that play
 # random operations, but longer.
