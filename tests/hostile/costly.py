@@ -56,7 +56,7 @@ def l2_shared_data(path, n):
     b.write(path)
 
 
-@costly(40000, 1 << 22)
+@costly(10000, 1 << 22)
 def l2_shared_small(path, n):
     """The same with small clusters: less from each, but nothing is alike in a row."""
     b = Builder(bits=9, size=n << 15)

@@ -24,6 +24,8 @@ class Result:
 
 
 def limit(space, cpu, file_size):
+    # Each thread takes its share of address space: there are two, on any machine.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if space:
         resource.setrlimit(resource.RLIMIT_AS, (space, space))
