@@ -102,9 +102,11 @@ static int print_qcow2(const struct q2_info *info, const json_t *json,
         q2_output_snapshot_heading();
         rc = q2_info_each_snapshot(info, print_snapshot, NULL, err);
     }
+    if (rc)
+        return rc;
     printf("Format specific information:\n");
     const json_t *specific = json_object_get(json, "format-specific");
-    return rc ? rc : q2_output_tree(json_object_get(specific, "data"), 4, lists, err);
+    return q2_output_tree(json_object_get(specific, "data"), 4, lists, err);
 }
 
 // Indents by levels, and prints "Child node" with the path of a node that deep.
