@@ -42,11 +42,21 @@ static int read_below(struct overlay *o, uint64_t offset, uint8_t *buf, size_t n
     return n > 0 ? q2_io_read(o->below, offset, buf, n, err) : 0;
 }
 
+// A hole that is longer, and may be as long as a header says, is not walked through.
+#define MANY_PAGES UINT64_C(1024)
+
 // How far from offset the pages are alike: all present or all not.
 static size_t alike(struct overlay *o, uint64_t offset, size_t n_bytes, bool *present)
 {
     uint64_t end = offset + n_bytes, at = q2_align_down(offset, PAGE_BYTES);
     *present = q2_counters_get(o->present, at / PAGE_BYTES) > 0;
+    if (!*present && n_bytes > MANY_PAGES * PAGE_BYTES) {
+        uint64_t start, n, value;
+        if (!q2_counters_next(o->present, at / PAGE_BYTES, &start, &n, &value) ||
+            start > (end - 1) / PAGE_BYTES)
+            return n_bytes;
+        return (size_t)(start * PAGE_BYTES - offset);
+    }
     do
         at += PAGE_BYTES;
     while (at < end && (q2_counters_get(o->present, at / PAGE_BYTES) > 0) == *present);
