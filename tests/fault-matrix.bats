@@ -12,21 +12,32 @@ setup() {
     export QCOW2
 }
 
+# A sanitizer's heap does not start behind the library that counts allocations, which cannot
+# be preloaded at all into a static program, and knows the names of 64-bit systems. Where it
+# does not fit, "make check" of an ordinary build is what runs these.
+can_preload() {
+    is_bare_program && [ "${Q2_TEST_STATIC:-no}" != yes ] &&
+        [ "$(od -An -tu1 -j 4 -N 1 "$QCOW2" | tr -d ' ')" = 2 ]
+}
+
 matrix() {
     python3 "$BATS_TEST_DIRNAME/faults/matrix.py" "$@"
 }
 
 @test "calls of every command fail: it is told, nothing is half made, images are no worse" {
+    can_preload || return 0
     # Where keys are made, and with threads, the calls are others each time.
     must matrix run --terse --every "$(rows 60 120)" --skip KEY --skip sec0 --skip threads
 }
 
 @test "each single call of create, and of info as JSON, fails" {
+    can_preload || return 0
     must matrix run --terse --only 'create -f qcow2 x 1M' --mode once --mode refuse
     must matrix run --terse --only 'info --output=json' --only bm.qcow2 --mode once
 }
 
 @test "writes that do nothing, and do not fail, are noticed" {
+    can_preload || return 0
     run matrix run --terse --lies --only 'create -f qcow2 x 1M' --mode once
     [ "$status" -eq 1 ]
     [[ $output == *'BAD '*'pwrite: x does not hold what it should'* ]] || fail "$output"
