@@ -107,7 +107,7 @@ static int names_table(struct q2_scan *s, uint64_t entry, uint64_t index, bool *
 static int reads_like_l1(struct q2_scan *s, uint64_t offset, uint64_t n, bool *yes,
                          struct q2_error *err)
 {
-    uint64_t *l1 = malloc(q2_to_size(q2_max_u64(n, 1) * 8)), n_used = 0;
+    uint64_t *l1 = malloc(q2_to_size(n * 8 + 8)), n_used = 0;
     if (!l1)
         return q2_fail_memory(err, n * 8);
     int ret = q2_io_read(s->io, offset, l1, q2_to_size(n * 8), err);

@@ -131,7 +131,7 @@ void q2_refcount_fill(const struct q2_refcount_format *f, void *block, uint64_t 
     uint64_t step = per_word(f);
     uint64_t end = index + n;
 
-    assert(value <= f->max);
+    assert(value <= f->max && step > 0);
     while (index < end && index % step)
         f->set(block, index++, value);
 

@@ -99,7 +99,7 @@ int q2_bitmaps_each(struct q2_io *io, const struct q2_header *h, q2_take_bitmap 
         struct q2_bitmap b;
         uint64_t used;
         ret = read_entry(&ahead, at, left, i, &b, &used, err);
-        if (ret < 0)
+        if (ret != 0)
             break;
         at += used;
         left -= used;

@@ -174,7 +174,7 @@ static int open_layer(const char *name, const struct q2_open_options *o,
     int ret = q2_path_plain(name, &path, err);
     if (ret == 0)
         ret = open_file(path, o, &io, err);
-    if (ret < 0)
+    if (ret != 0)
         return ret;
     ret = open_format(io, path, o, out, err);
     if (ret < 0)
@@ -247,7 +247,7 @@ int q2_disk_open(const char *path, const struct q2_open_options *o, struct q2_di
     bool backing_off = o->runtime && o->runtime->backing_off;
     if (ret == 0 && !o->no_backing && !o->image_only && !o->metadata_only && !backing_off)
         ret = q2_disk_open_chain(d, o, err);
-    if (ret < 0) {
+    if (ret != 0) {
         q2_disk_close(d);
         return q2_context(err, "Could not open '%s'", path);
     }

@@ -71,14 +71,14 @@ static int block_for_update(struct q2_image *img, uint64_t cluster, uint64_t n,
 {
     uint64_t per_block = UINT64_C(1) << q2_refcount_block_bits(img);
     int ret = q2_refcount_block(img, cluster, out, err);
-    if (ret < 0)
+    if (ret != 0)
         return ret;
     if (!*out)
         return q2_fail(err, -EIO, "'%s': host cluster %" PRIu64 " has no refcount block",
                        img->disk.path, cluster);
     ret = q2_overlap_check(img, Q2_OVERLAP_REFCOUNT_BLOCK, (*out)->host_offset,
                            img->cluster_size, err);
-    if (ret < 0)
+    if (ret != 0)
         return ret;
     *index = cluster & (per_block - 1);
     *n_here = q2_min_u64(n, per_block - *index);
@@ -128,7 +128,7 @@ int q2_refcount_add(struct q2_image *img, uint64_t cluster, uint64_t n, int delt
                 (index + i);
             ret = add_run(img, t->data, index + i, run, delta, cluster + i, err);
         }
-        if (ret < 0)
+        if (ret != 0)
             return ret;
         cluster += n_here;
         n -= n_here;

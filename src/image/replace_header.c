@@ -265,7 +265,7 @@ int q2_image_replace_header(struct q2_image *img, struct q2_header *h,
         [BY_SECTOR] = go_by_sector, [BY_DETOUR] = go_by_detour, [IN_PLACE] = go_in_place};
     struct plan p;
     int ret = plan_make(img, h, &p, err);
-    if (ret < 0)
+    if (ret != 0)
         return ret;
     ret = ways[p.way](img, &p, err);
     if (ret == 0)

@@ -69,7 +69,7 @@ static int keep(void *opaque, struct q2_snapshot *s, struct q2_error *err)
 {
     struct loading *l = opaque;
     struct q2_image *img = l->img;
-    if (img->n_snapshots == l->max) {
+    if (!img->snapshots || img->n_snapshots == l->max) {
         l->max = l->max ? l->max * 2 : 16;
         struct q2_snapshot *list = realloc(img->snapshots, l->max * sizeof(*list));
         if (!list)

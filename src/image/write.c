@@ -192,7 +192,7 @@ static int begin_locked(struct q2_image *img, uint64_t guest_offset, size_t n_by
     struct span s;
     uint64_t host_offset, n;
     int ret = find_span(img, guest_offset, n_bytes, false, &s, err);
-    if (ret < 0)
+    if (ret != 0)
         return ret;
     struct q2_l2_entry e = q2_mapping_entry(img, s.l2, s.index);
     ret = check_entry(img, &e, guest_offset, err);

@@ -92,9 +92,8 @@ static bool prune(struct memory *m, struct node *node, unsigned level, uint64_t 
         uint64_t last = start + ((UINT64_C(1) << level_shift(level)) - 1);
         if (!node->slots[i])
             continue;
-        if (last < first) {
-            empty = false;
-        } else if (level == 0 || prune(m, node->slots[i], level - 1, start, first)) {
+        if (last >= first &&
+            (level == 0 || prune(m, node->slots[i], level - 1, start, first))) {
             free(node->slots[i]);
             node->slots[i] = NULL;
             m->n_pages -= level == 0;

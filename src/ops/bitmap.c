@@ -103,9 +103,9 @@ static int check_new(struct q2_disk *d, const char *name, uint64_t granularity,
     if (q2_bitmaps_find(img, name))
         return q2_fail(err, -EEXIST, "Bitmap already exists: %s", name);
     ret = check_constraints(img, name, *bits, err);
-    return ret < 0 ? q2_context(err, "Can't make bitmap '%s' persistent in '%s'", name,
-                                d->path)
-                   : 0;
+    return ret != 0 ? q2_context(err, "Can't make bitmap '%s' persistent in '%s'", name,
+                                 d->path)
+                    : 0;
 }
 
 static int add(struct q2_disk *d, const char *name, uint64_t granularity,
@@ -159,7 +159,7 @@ static int merge(struct q2_image *img, struct q2_image *source, const char *name
         ret = q2_bitmaps_refuse_inconsistent(to, err);
     if (ret == 0)
         ret = q2_bitmaps_refuse_inconsistent(from, err);
-    return ret < 0 ? ret : merge_bitmaps(source, from, img, to, err);
+    return ret != 0 ? ret : merge_bitmaps(source, from, img, to, err);
 }
 
 // --- the actions ---------------------------------------------------------------------
@@ -336,7 +336,7 @@ static int copy_one(struct q2_image *from, struct q2_live_bitmap *b, struct q2_d
 {
     struct q2_live_bitmap *copy;
     const char *name = b->entry.name;
-    if (add(to, name, UINT64_C(1) << b->entry.granularity_bits, &copy, err) < 0)
+    if (add(to, name, UINT64_C(1) << b->entry.granularity_bits, &copy, err) != 0)
         return q2_context(err, "Failed to create bitmap %s", name);
     q2_bitmaps_enable(q2_image_of(to), copy, b->entry.flags & Q2_BITMAP_AUTO);
     if (merge_bitmaps(from, b, q2_image_of(to), copy, err) < 0)

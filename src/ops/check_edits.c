@@ -274,7 +274,7 @@ int q2_check_edits_list(const struct q2_plan *plan, struct q2_io *image,
         match(&m, &log[i], &out->list[i]);
     free(m.places);
     free(m.blocks);
-    if (ret < 0) {
+    if (ret != 0) {
         free(out->list);
         return ret;
     }

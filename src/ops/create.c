@@ -323,7 +323,7 @@ int q2_create(const char *path, const struct q2_create_options *options,
     struct q2_disk *d;
     bool made;
     int ret = q2_create_open(path, options, &fo, mon, &d, &made, err);
-    if (ret < 0)
+    if (ret != 0)
         return ret;
     ret = q2_create_publish(d, err);
     if (ret < 0)

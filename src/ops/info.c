@@ -89,7 +89,7 @@ static int read_qcow2(struct q2_disk *d, struct q2_info *info, struct q2_error *
 // Of the file, and of the parts that lie over it.
 static int read_sizes(struct q2_io *io, struct q2_info *info, struct q2_error *err)
 {
-    struct q2_io *levels[Q2_MAX_WINDOWS + 1];
+    struct q2_io *levels[Q2_MAX_WINDOWS + 1] = {NULL};
     unsigned n = 0;
     int rc = 0;
     for (; io && n <= Q2_MAX_WINDOWS; io = q2_window_below(io))
