@@ -6,12 +6,14 @@
 
 #include "base/error.h"
 
-static inline int q2_negative(int code)
-{
-    if (code >= 0)
-        __builtin_unreachable();
-    return code;
-}
+// No function, as analyzers follow calls to some depth only.
+#define q2_negative(call)            \
+    ({                               \
+        int q2_code = (call);        \
+        if (q2_code >= 0)            \
+            __builtin_unreachable(); \
+        q2_code;                     \
+    })
 
 #define q2_fail(...) q2_negative(q2_fail(__VA_ARGS__))
 #define q2_fail_errno(...) q2_negative(q2_fail_errno(__VA_ARGS__))

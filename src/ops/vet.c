@@ -113,8 +113,6 @@ int q2_vet_object(struct q2_vetting *v, enum q2_vet_reason reason,
     int ret = find_objection(v, reason, info->id, &o, &is_new, err);
     if (ret != 0)
         return ret;
-    // find_objection returned 0 and so set it, by either way.
-    // NOLINTNEXTLINE(clang-analyzer-core.NullDereference)
     o->count += words->count ? words->count : 1;
     if (!is_new)
         return 0;

@@ -205,7 +205,7 @@ static int vet_raw_start(struct q2_vetting *v, const uint8_t *head, size_t n,
     if (!other && begins_with_version(head, n))
         other = "vmdk";
     int ret = other ? taken_for(v, other, err) : 0;
-    if (ret == 0 && !other && is_text(head, q2_min_u64(n, SECTOR)))
+    if (ret == 0 && !other && is_text(head, q2_min_size(n, SECTOR)))
         ret = vet_description(v, err);
     return ret < 0 ? ret : vet_tail(v, err);
 }
