@@ -599,7 +599,7 @@ static enum mode mode_named(const char *name)
     static const char *const names[] = {"once", "ever", "short", "eintr", "refuse"};
     for (int i = 0; i < 5; i++)
         if (name && strcmp(name, names[i]) == 0)
-            return ONCE + i;
+            return (enum mode)((int)ONCE + i);
     return NONE;
 }
 
