@@ -40,7 +40,7 @@ beside() {
 }
 
 preload() { # NAME: a library of tools/, built
-    must "${CC:-cc}" -D_GNU_SOURCE -shared -fPIC -O1 -o "$PWD/$1.so" \
+    must "${QCOW2_CC:-${CC:-cc}}" -D_GNU_SOURCE -shared -fPIC -O1 -o "$PWD/$1.so" \
         "$BATS_TEST_DIRNAME/tools/$1.c" -ldl
 }
 
