@@ -8,6 +8,9 @@
 #include "check/l2.h"
 #include "check/repair.h"
 
+// Of the field in the header.
+#define AT_L1_SIZE 36U
+
 // Fills bytes first .. end of the table at offset with an entry, that is as long as wide
 // says.
 static int fill_entries(struct q2_plan *p, uint64_t offset, uint64_t first, uint64_t end,
@@ -92,6 +95,38 @@ static int hide_backing(struct q2_plan *p, const struct q2_scan *s,
                : fill_entries(p, f->offset, (f->guest_offset >> span_bits) * 8, f->size,
                               (struct q2_l2_words){value & ~Q2_FLAG_COPIED, 0}, false,
                               err);
+}
+
+// The file ends within the active L1 table, but not within the part that the disk needs:
+// the header has its size wrong.
+int q2_heal_l1_size(struct q2_plan *p, const struct q2_scan *s, bool *changed,
+                    struct q2_error *err)
+{
+    uint64_t span = UINT64_C(1) << (s->l2_bits + s->cluster_bits);
+    uint64_t needed = q2_max_u64(q2_div_round_up(s->header.size, span), 1);
+    uint64_t table = s->header.l1_table_offset;
+    uint8_t field[4];
+    if (s->header.l1_size <= needed || table >= s->file_size ||
+        needed * 8 > s->file_size - table ||
+        (uint64_t)s->header.l1_size * 8 <=
+            q2_align_up(s->file_size, s->cluster_size) - table)
+        return 0;
+    q2_store_be32(field, (uint32_t)needed);
+    int ret = q2_edit_header(p->overlay, AT_L1_SIZE, field, sizeof(field), err);
+    if (ret == 0)
+        ret = q2_io_flush(p->overlay, err);
+    if (ret == 0)
+        ret = q2_plan_note(
+            p,
+            &(struct q2_finding){.problem = Q2_PROBLEM_HEADER_FIELD,
+                                 .has = Q2_HAS_OFFSET | Q2_HAS_VALUE | Q2_HAS_WANTED,
+                                 .offset = AT_L1_SIZE,
+                                 .value = s->header.l1_size,
+                                 .wanted = needed,
+                                 .field = "l1_size"},
+            err);
+    *changed = ret == 0;
+    return ret;
 }
 
 int q2_heal_cut(struct q2_plan *p, const struct q2_scan *s, bool *changed,

@@ -217,7 +217,9 @@ static int round_all(struct q2_plan *p, struct q2_scan *s, const struct q2_monit
 {
     if (s->luks_lost) // nothing else is of use; its clusters must not become free
         return 0;
-    int ret = q2_mark_cut_off(p, s, changed, err);
+    int ret = q2_heal_l1_size(p, s, changed, err);
+    if (ret == 0 && !*changed)
+        ret = q2_mark_cut_off(p, s, changed, err);
     if (ret == 0 && !*changed)
         ret = q2_heal_bitmaps(p, s, changed, err);
     if (ret == 0 && !*changed)

@@ -69,6 +69,10 @@ int q2_heal_header(struct q2_plan *p, const struct q2_monitor *mon, bool *change
                    struct q2_error *err);
 int q2_heal_snapshots(struct q2_plan *p, struct q2_scan *s, bool *changed,
                       struct q2_error *err);
+// The active L1 table reaches behind the end of the file, but the disk does not need that
+// part.
+int q2_heal_l1_size(struct q2_plan *p, const struct q2_scan *s, bool *changed,
+                    struct q2_error *err);
 // A table whose end was cut off: the file reaches to its end again, with zeros.
 int q2_heal_cut(struct q2_plan *p, const struct q2_scan *s, bool *changed,
                 struct q2_error *err);
