@@ -424,7 +424,7 @@ EOF
     wait_until grep -q wrote held
     run qemu-img map -f raw d.raw 9>&-
     [ "$status" -eq 1 ]
-    [[ $output == *"Could not open 'd.raw': Failed to get shared \"write\" lock"* ]]
+    [[ $output == *"Could not open 'd.raw': Failed to get shared \"resize\" lock"* ]]
     must_exit 1 oracle convert -O raw d.raw x 9>&-
     exec 9>&-
     wait "$writer"
