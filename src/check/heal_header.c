@@ -11,6 +11,7 @@
 #include "check/repair.h"
 #include "io/overlay.h"
 
+#define AT_L1_OFFSET 40U
 #define AT_AUTOCLEAR 88U
 
 static void store(uint8_t *at, unsigned n_bytes, uint64_t value)
@@ -31,16 +32,22 @@ static int write_candidate(struct q2_io *io, const struct q2_candidate *c,
     return q2_io_write(io, c->at, bytes, c->n_bytes, err);
 }
 
-// Does a scan find nothing when the field has this value?
+// What a scan finds when a field has another value.
+struct outcome {
+    bool clean;
+    uint64_t n_compressed;
+    uint64_t n_problems; // UINT64_MAX: the header cannot be used so
+};
+
 static int try_candidate(struct q2_io *io, const struct q2_candidate *c, bool read_data,
-                         const struct q2_monitor *mon, bool *clean,
-                         uint64_t *n_compressed, struct q2_error *err)
+                         const struct q2_monitor *mon, struct outcome *out,
+                         struct q2_error *err)
 {
     struct q2_error why = Q2_ERROR_INIT; // a header that is refused is an answer, too
     const struct q2_scan_data data = {NULL};
     struct q2_io *trial;
     struct q2_scan s;
-    *clean = false;
+    *out = (struct outcome){.n_problems = UINT64_MAX};
     int ret = q2_overlay_open(io, &trial, err);
     if (ret < 0)
         return ret;
@@ -48,8 +55,8 @@ static int try_candidate(struct q2_io *io, const struct q2_candidate *c, bool re
     if (ret == 0) {
         ret = q2_scan_run(&s, trial, read_data ? &data : NULL, mon, &why);
         if (ret == 0) {
-            *clean = q2_scan_clean(&s);
-            *n_compressed = s.compressed_clusters;
+            *out = (struct outcome){q2_scan_clean(&s), s.compressed_clusters,
+                                    s.corruptions + s.leaks};
             q2_scan_clear(&s);
         } else if (ret == -ECANCELED || ret == -ENOMEM) {
             *err = why;
@@ -95,11 +102,14 @@ static int settle_compression(struct q2_plan *p, const struct q2_candidate **fou
     *sure = n_compressed == 0;
     if (*sure)
         return 0;
-    int ret = try_candidate(p->overlay, *found, true, mon, sure, &n_compressed, err);
+    struct outcome o;
+    int ret = try_candidate(p->overlay, *found, true, mon, &o, err);
+    *sure = ret == 0 && o.clean;
     if (ret < 0 || *sure)
         return ret;
-    ret = try_candidate(p->overlay, other, true, mon, sure, &n_compressed, err);
-    if (ret == 0 && *sure)
+    ret = try_candidate(p->overlay, other, true, mon, &o, err);
+    *sure = ret == 0 && o.clean;
+    if (*sure)
         *found = other;
     return ret;
 }
@@ -156,19 +166,62 @@ static int drop_bitmaps(struct q2_plan *p, bool *changed, struct q2_error *err)
     return ret;
 }
 
+static int take(struct q2_plan *p, const struct q2_candidate *c, bool *changed,
+                struct q2_error *err)
+{
+    int ret = note_candidate(p, c, err);
+    if (ret == 0)
+        ret = write_candidate(p->overlay, c, err);
+    if (ret == 0)
+        ret = q2_io_flush(p->overlay, err);
+    *changed = ret == 0;
+    return ret;
+}
+
+// The best of several bad choices.
+struct least {
+    const struct q2_candidate *candidate;
+    uint64_t n_problems;
+    bool tie;
+};
+
+// No L1 table lies on the header. Where that is not all that is wrong, any place with
+// which less is wrong is better.
+static void compare_place(struct least *l, const struct q2_candidate *c,
+                          const struct outcome *o)
+{
+    if (c->at != AT_L1_OFFSET || o->n_problems == UINT64_MAX ||
+        (l->candidate && o->n_problems > l->n_problems))
+        return;
+    l->tie = l->candidate && o->n_problems == l->n_problems;
+    l->candidate = c;
+    l->n_problems = o->n_problems;
+}
+
+static int take_least(struct q2_plan *p, const struct least *l, bool *changed,
+                      struct q2_error *err)
+{
+    uint8_t place[8];
+    int ret = q2_io_read(p->overlay, AT_L1_OFFSET, place, sizeof(place), err);
+    if (ret < 0 || !l->candidate || l->tie || q2_load_be64(place) != 0)
+        return ret;
+    return take(p, l->candidate, changed, err);
+}
+
 int q2_heal_header(struct q2_plan *p, const struct q2_monitor *mon, bool *changed,
                    struct q2_error *err)
 {
     struct q2_candidates c;
     const struct q2_candidate *found = NULL;
+    struct least least = {0};
     bool ambiguous = false;
     int ret = q2_candidates_collect(p->overlay, &c, err);
     for (size_t i = 0; i < c.n && ret == 0; i++) {
-        bool clean;
-        uint64_t n_compressed = 0;
-        ret =
-            try_candidate(p->overlay, &c.list[i], false, mon, &clean, &n_compressed, err);
-        if (ret < 0 || !clean)
+        struct outcome o;
+        ret = try_candidate(p->overlay, &c.list[i], false, mon, &o, err);
+        if (ret == 0)
+            compare_place(&least, &c.list[i], &o);
+        if (ret < 0 || !o.clean)
             continue;
         // Of one field the likeliest value comes first; two fields cannot both be wrong,
         // unless nothing depends on them.
@@ -176,20 +229,16 @@ int q2_heal_header(struct q2_plan *p, const struct q2_monitor *mon, bool *change
             found = &c.list[i];
         else if (strcmp(found->field, c.list[i].field) != 0 && !ambiguous) {
             bool sure;
-            ret =
-                settle_compression(p, &found, &c.list[i], n_compressed, mon, &sure, err);
+            ret = settle_compression(p, &found, &c.list[i], o.n_compressed, mon, &sure,
+                                     err);
             ambiguous = ret == 0 && !sure;
         }
     }
-    if (ret == 0 && found && !ambiguous) {
-        ret = note_candidate(p, found, err);
-        if (ret == 0)
-            ret = write_candidate(p->overlay, found, err);
-        if (ret == 0)
-            ret = q2_io_flush(p->overlay, err);
-        *changed = ret == 0;
-    }
+    if (ret == 0 && found && !ambiguous)
+        ret = take(p, found, changed, err);
     if (ret == 0 && !found)
+        ret = take_least(p, &least, changed, err);
+    if (ret == 0 && !found && !*changed)
         ret = drop_bitmaps(p, changed, err);
     free(c.list);
     return ret;

@@ -156,6 +156,18 @@ int q2_plan_note_sharers(struct q2_plan *p, const struct q2_scan *s,
     return ret;
 }
 
+// Has this field been given another value already? Then two things contradict each other,
+// and more edits would go round in circles.
+static bool was_edited(const struct q2_plan *p, const struct q2_finding *f)
+{
+    for (size_t i = 0; i < p->healed.n && f->problem == Q2_PROBLEM_SNAPSHOT_FIELD; i++) {
+        const struct q2_finding *h = &p->healed.list[i];
+        if (h->problem == f->problem && h->edit_offset == f->edit_offset)
+            return true;
+    }
+    return false;
+}
+
 // Entries whose right value needs no other knowledge: COPIED flags, refcount table
 // entries.
 static int heal_simple(struct q2_plan *p, const struct q2_findings *list,
@@ -163,7 +175,8 @@ static int heal_simple(struct q2_plan *p, const struct q2_findings *list,
 {
     for (size_t i = 0; i < list->n; i++) {
         const struct q2_finding *f = &list->list[i];
-        if (!(f->has & Q2_HAS_EDIT) || (only != Q2_N_PROBLEMS && f->problem != only))
+        if (!(f->has & Q2_HAS_EDIT) || (only != Q2_N_PROBLEMS && f->problem != only) ||
+            was_edited(p, f))
             continue;
         int ret = q2_edit_entry(p->overlay, f->edit_offset, f->edit_value, err);
         if (ret == 0)

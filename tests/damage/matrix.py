@@ -176,16 +176,27 @@ def prepare(args, folder):
     return jobs
 
 
+def die_by_signals():
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def end(pool):
+    """Leaving it ends the processes by a signal, which they may miss, and wait for ever."""
+    pool.close()
+    pool.join()
+
+
 def cut(args, folder):
     jobs = prepare(args, folder)
     CutJudge.recorder = build_recorder(folder)
     n_states, n_cut, bad = 0, 0, []
-    with multiprocessing.get_context("fork").Pool(args.jobs) as pool:
+    with multiprocessing.get_context("fork").Pool(args.jobs, die_by_signals) as pool:
         for (name, index), n, why in pool.imap(Worker.cut, jobs):
             n_states += n
             n_cut += n > 0
             if why:
                 bad.append("BAD: %s: %s" % (Worker.bases[name].damages[index].name, why))
+        end(pool)
     print("repairs cut short: %d of %d damages, %d states, BAD %d" % (
         n_cut, len(jobs), n_states, len(bad)))
     for line in bad:
@@ -196,11 +207,12 @@ def cut(args, folder):
 def vet(args, folder):
     jobs = prepare(args, folder)
     found, bad = collections.Counter(), []
-    with multiprocessing.get_context("fork").Pool(args.jobs) as pool:
+    with multiprocessing.get_context("fork").Pool(args.jobs, die_by_signals) as pool:
         for (name, index), wrong, new, why in pool.imap(Worker.vet, jobs):
             found[wrong, new] += 1
             if why:
                 bad.append("BAD: %s: %s" % (Worker.bases[name].damages[index].name, why))
+        end(pool)
     for (wrong, new), n in sorted(found.items()):
         print("found by %-8s %-8s %5d" % (wrong or "nobody",
                                           "rejected" if new else "accepted", n))
@@ -214,7 +226,7 @@ def run(args, folder):
     Worker.qemu = not args.no_qemu
     results = Results()
     log = open(args.log, "w", encoding="utf-8") if args.log else None
-    with multiprocessing.get_context("fork").Pool(args.jobs) as pool:
+    with multiprocessing.get_context("fork").Pool(args.jobs, die_by_signals) as pool:
         done = pool.imap(Worker.work, jobs, chunksize=1)
         for n, ((name, index), verdict, why, theirs, seconds) in enumerate(done, 1):
             damage = Worker.bases[name].damages[index]
@@ -223,6 +235,7 @@ def run(args, folder):
                 print(verdict, theirs, damage.name, why, sep="\t", file=log, flush=True)
             if sys.stderr.isatty():
                 print("%d of %d" % (n, len(jobs)), end="\r", file=sys.stderr)
+        end(pool)
     results.print(args.terse, args.full, sys.stdout)
     return 0 if not results.bad else 1
 

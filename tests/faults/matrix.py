@@ -374,6 +374,10 @@ class Sum:
             "%s %d" % o for o in sorted(self.outcomes.items())))
 
 
+def die_by_signals():
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def run(args, folder):
     global place
     place = folder
@@ -386,7 +390,7 @@ def run(args, folder):
     cases = collections.defaultdict(Sum)
     modes = collections.defaultdict(Sum)
     bad = 0
-    with multiprocessing.Pool(args.jobs) as pool:
+    with multiprocessing.Pool(args.jobs, die_by_signals) as pool:
         jobs = jobs_of(args, pool)
         bad += jobs.count(None)
         for index, mode, found in pool.imap_unordered(play_piece, [j for j in jobs if j]):
@@ -398,6 +402,8 @@ def run(args, folder):
                     bad += 1
                     print("BAD  %s %d %s, %s: %s" % (mode, at, CASES[index].name, call,
                                                      complaint), flush=True)
+        pool.close() # ended by a signal, processes may miss it, and would be waited for
+        pool.join()
     if not args.terse:
         for index in sorted(cases):
             print(cases[index].line(CASES[index].name))
