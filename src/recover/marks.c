@@ -7,24 +7,12 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "check/scan.h"
 
 // What is kept of a disk that is full of them.
 #define MAX_MARKS ((size_t)1 << 20)
 #define MAX_VOLUMES 256U
 #define MAX_PARTITIONS 256U
-
-static int grow(void **list, size_t *max, size_t n, size_t item, struct q2_error *err)
-{
-    if (n < *max)
-        return 0;
-    size_t wanted = *max ? *max * 2 : 16;
-    void *p = realloc(*list, wanted * item);
-    if (!p)
-        return q2_fail_memory(err, wanted * item);
-    *list = p;
-    *max = wanted;
-    return 0;
-}
 
 int q2_marks_init(struct q2_marks *m, struct q2_error *err)
 {
@@ -57,7 +45,8 @@ int q2_marks_volume(struct q2_marks *m, const uint8_t id[16], size_t *volume,
         *volume = 0;
         return 0;
     }
-    int ret = grow(&list, &m->max_volumes, m->n_volumes, sizeof(*m->volumes), err);
+    int ret =
+        q2_scan_grow(&list, &m->max_volumes, m->n_volumes, sizeof(*m->volumes), err);
     m->volumes = list;
     if (ret < 0)
         return ret;
@@ -72,7 +61,7 @@ int q2_marks_add(struct q2_marks *m, const struct q2_mark_place *p, size_t volum
     void *list = m->list;
     if (m->n >= MAX_MARKS || position > INT64_MAX)
         return 0;
-    int ret = grow(&list, &m->max, m->n, sizeof(*m->list), err);
+    int ret = q2_scan_grow(&list, &m->max, m->n, sizeof(*m->list), err);
     m->list = list;
     if (ret == 0)
         m->list[m->n++] = (struct q2_mark){p->table, p->in_table, volume, position};
@@ -85,8 +74,8 @@ int q2_marks_add_partition(struct q2_marks *m, uint64_t start, uint64_t size,
     void *list = m->partitions;
     if (m->n_partitions >= MAX_PARTITIONS)
         return 0;
-    int ret =
-        grow(&list, &m->max_partitions, m->n_partitions, sizeof(*m->partitions), err);
+    int ret = q2_scan_grow(&list, &m->max_partitions, m->n_partitions,
+                           sizeof(*m->partitions), err);
     m->partitions = list;
     if (ret == 0)
         m->partitions[m->n_partitions++] = (struct q2_partition){start, size};

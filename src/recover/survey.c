@@ -9,6 +9,7 @@
 #include "base/checked.h"
 #include "base/endian.h"
 #include "base/zero.h"
+#include "check/scan.h"
 #include "disk/entry.h"
 #include "disk/header.h"
 #include "disk/luks.h"
@@ -33,25 +34,12 @@ void q2_survey_clear(struct q2_survey *s)
     *s = (struct q2_survey){0};
 }
 
-static int grow(void **list, size_t *max, size_t n, size_t item, struct q2_error *err)
-{
-    if (n < *max)
-        return 0;
-    size_t wanted = *max ? *max * 2 : 64;
-    void *p = realloc(*list, wanted * item);
-    if (!p)
-        return q2_fail_memory(err, wanted * item);
-    *list = p;
-    *max = wanted;
-    return 0;
-}
-
 static int note_place(struct q2_places_found *p, uint64_t offset, struct q2_error *err)
 {
     void *list = p->list;
     if (p->n >= MAX_PLACES)
         return 0;
-    int ret = grow(&list, &p->max, p->n, sizeof(*p->list), err);
+    int ret = q2_scan_grow(&list, &p->max, p->n, sizeof(*p->list), err);
     p->list = list;
     if (ret == 0)
         p->list[p->n++] = offset;
@@ -128,7 +116,7 @@ static int add_block(struct q2_survey *s, uint64_t zero_from, uint64_t offset,
                        "'%s' has more than %zu places that look like tables: this is no "
                        "image that could be recovered",
                        s->io->name, MAX_STRETCHES);
-    int ret = grow(&list, &s->max, s->n, sizeof(*s->list), err);
+    int ret = q2_scan_grow(&list, &s->max, s->n, sizeof(*s->list), err);
     s->list = list;
     if (ret == 0)
         s->list[s->n++] = (struct q2_stretch){zero_from, offset, end, end, classes};
