@@ -365,10 +365,10 @@ int q2_scan_compare(struct q2_scan *s, struct q2_error *err)
     for (uint64_t i = 0; i < s->refcount_table_size && ret == 0; i++) {
         struct q2_table *t;
         uint64_t first = i << block_bits(s);
-        if (is_idle_block(s, i))
+        if (s->refcount_table[i] == 0 || is_idle_block(s, i))
             continue;
-        ret = s->refcount_table[i] ? q2_scan_block(s, first, &t, err) : 0;
-        if (ret < 0 || s->refcount_table[i] == 0 || !t)
+        ret = q2_scan_block(s, first, &t, err);
+        if (ret < 0 || !t)
             continue;
         ret = compare_hole(s, &r, hole, first, err);
         if (ret == 0)
