@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: MIT
 """The page with what "make bench" measured: written as a whole, or, where only some cases
 were run, with their rows in place of the older ones. What others have written below the
-tables stays."""
+tables stays. README.md shows some rows:
+
+    bench_page.py README.md tests/RESULTS.md     puts the page's figures there"""
 
 import os
 import platform
 import re
 import subprocess
+import sys
 import time
 
 TITLE = "# Measured against qemu-img"
@@ -91,6 +94,34 @@ def whole(old, args, heads, load, rows, growth, counts):
     return lines + [line for h in order for line in [h, *kept[h]]]
 
 
+def readme_table(text, results):
+    """README.md's rows of cases, with the seconds of that page."""
+    measured = {}
+    for line in results.splitlines():
+        cells = line.strip("| ").split(" | ")
+        if len(cells) > 3 and re.fullmatch(r"[0-9.]+", cells[1]):
+            measured.setdefault(cells[0], cells)
+    lines = []
+    for line in text.splitlines():
+        name = line[2:].split(" | ")[0]
+        if line.startswith("| ") and name in measured:
+            ours, qemu = measured[name][1:3]
+            times = float(qemu) / float(ours)
+            line = "| %s | %s | %s | %s |" % (name, qemu, ours, "%.1f" % times if times < 9.95
+                                              else "%.0f" % times)
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def update_readme(readme, page):
+    with open(page, encoding="utf-8") as file:
+        results = file.read()
+    with open(readme, encoding="utf-8") as file:
+        text = file.read()
+    with open(readme, "w", encoding="utf-8") as file:
+        file.write(readme_table(text, results))
+
+
 def record(args, heads, load, rows, growth, counts):
     old = ""
     if os.path.exists(args.record):
@@ -102,3 +133,7 @@ def record(args, heads, load, rows, growth, counts):
         lines = whole(old, args, heads, load, rows, growth, counts)
     with open(args.record, "w", encoding="utf-8") as file:
         file.write("\n".join(lines).rstrip("\n") + "\n")
+
+
+if __name__ == "__main__":
+    update_readme(*sys.argv[1:])

@@ -35,3 +35,17 @@ rows() {
     must_exit 1 bench --only '^info' --qemu-img false --record table.md
     absent table.md
 }
+
+@test "the figures in README.md are those of tests/RESULTS.md" {
+    top=$BATS_TEST_DIRNAME/..
+    cp "$top/README.md" readme
+    must python3 "$top/scripts/bench_page.py" readme "$BATS_TEST_DIRNAME/RESULTS.md"
+    cmp readme "$top/README.md"
+    [ "$(grep -cE '^\| [a-z].*( \| [0-9.]+){3} \|$' readme)" -ge 15 ]
+    # They are put in where others stand.
+    sed -E 's/^(\| create 1T.*) [0-9.]+ \|$/\1 77 |/' readme >other
+    run cmp -s other readme
+    [ "$status" -eq 1 ]
+    must python3 "$top/scripts/bench_page.py" other "$BATS_TEST_DIRNAME/RESULTS.md"
+    cmp readme other
+}

@@ -174,6 +174,8 @@ page_README() {
     image broken.qcow2
     cp broken.qcow2 upload.qcow2
     cp broken.qcow2 new-base.qcow2
+    cp broken.qcow2 overwritten.qcow2
+    head -c 64k /dev/zero | tr '\0' 'x' | dd of=overwritten.qcow2 conv=notrunc status=none
     break_image broken.qcow2
     page_qcow2_convert
     rm vm.qcow2
