@@ -16,6 +16,7 @@ EXTRA_DIST += \
 	scripts/check-layers \
 	scripts/check-library \
 	scripts/check-man \
+	scripts/check-package \
 	scripts/check-static \
 	scripts/cppcheck-suppressions \
 	scripts/foreign.bash \
@@ -47,6 +48,11 @@ lint: config.h libqcow2.a
 .PHONY: check-static
 check-static: qcow2
 	@$(BASH) $(srcdir)/scripts/check-static $(abs_builddir)/qcow2
+
+# The Debian package: built from the archive, installed into an empty root, removed.
+.PHONY: check-package
+check-package: dist
+	@$(BASH) $(srcdir)/scripts/check-package $(distdir).tar.xz
 
 # Minutes of following paths. ANALYZE holds the names of files (default: all).
 .PHONY: analyze
