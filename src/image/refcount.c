@@ -70,21 +70,23 @@ static int block_for_update(struct q2_image *img, uint64_t cluster, uint64_t n,
                             struct q2_error *err)
 {
     uint64_t per_block = UINT64_C(1) << q2_refcount_block_bits(img);
-    int ret = q2_refcount_block(img, cluster, out, err);
+    struct q2_table *t;
+    int ret = q2_refcount_block(img, cluster, &t, err);
     if (ret != 0)
         return ret;
-    if (!*out)
+    if (!t)
         return q2_fail(err, -EIO, "'%s': host cluster %" PRIu64 " has no refcount block",
                        img->disk.path, cluster);
-    ret = q2_overlap_check(img, Q2_OVERLAP_REFCOUNT_BLOCK, (*out)->host_offset,
+    ret = q2_overlap_check(img, Q2_OVERLAP_REFCOUNT_BLOCK, t->host_offset,
                            img->cluster_size, err);
     if (ret != 0)
         return ret;
+    *out = t;
     *index = cluster & (per_block - 1);
     *n_here = q2_min_u64(n, per_block - *index);
     uint64_t from = (*index << img->refcounts->order) / 8;
     uint64_t end = q2_div_round_up((*index + *n_here) << img->refcounts->order, 8);
-    q2_cache_mark_range(img->refcount_cache, *out, from, end - from);
+    q2_cache_mark_range(img->refcount_cache, t, from, end - from);
     return 0;
 }
 
