@@ -145,14 +145,14 @@ int q2_work_find_l1s(struct q2_work *w, struct q2_recovery *r, struct q2_error *
     return ret;
 }
 
-static int grow_l1(struct q2_work *w, uint64_t n, struct q2_error *err)
+int q2_work_grow_l1(struct q2_work *w, uint64_t n, struct q2_error *err)
 {
     if (n <= w->n_l1)
         return 0;
-    uint64_t *l1 = realloc(w->l1, n * 8);
+    uint64_t *l1 = realloc(w->l1, q2_to_size(n * 8));
     if (!l1)
         return q2_fail_memory(err, n * 8);
-    memset(l1 + w->n_l1, 0, (n - w->n_l1) * 8);
+    memset(l1 + w->n_l1, 0, (size_t)((n - w->n_l1) * 8));
     w->l1 = l1;
     w->n_l1 = n;
     return 0;
@@ -198,6 +198,6 @@ int q2_work_take_l1(struct q2_work *w, struct q2_recovery *r, struct q2_error *e
     if (ret < 0 || r->chosen == r->n_l1s)
         return ret;
     const struct q2_l1_found *l = &r->l1s[r->chosen];
-    ret = grow_l1(w, l->n_entries, err);
+    ret = q2_work_grow_l1(w, l->n_entries, err);
     return ret < 0 ? ret : mark_links(w, l->offset, l->n_entries, w->l1, err);
 }

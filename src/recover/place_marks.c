@@ -1,22 +1,13 @@
 // SPDX-License-Identifier: MIT
 // L2 tables that get their place by marks in the guest's data.
-#include <stdlib.h>
-#include <string.h>
-
 #include "recover/place.h"
 
 int q2_place_put(struct q2_work *w, struct q2_recovery *r, uint64_t index, uint64_t table,
                  enum q2_certainty certainty, struct q2_error *err)
 {
-    if (index >= w->n_l1) {
-        uint64_t n = index + 1;
-        uint64_t *l1 = realloc(w->l1, n * 8);
-        if (!l1)
-            return q2_fail_memory(err, n * 8);
-        memset(l1 + w->n_l1, 0, (n - w->n_l1) * 8);
-        w->l1 = l1;
-        w->n_l1 = n;
-    }
+    int ret = q2_work_grow_l1(w, index + 1, err);
+    if (ret != 0)
+        return ret;
     w->l1[index] = table;
     r->placed[r->n_placed++] = (struct q2_placed_table){table, index, certainty};
     return 0;

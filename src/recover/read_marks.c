@@ -79,7 +79,8 @@ static int read_part(struct q2_work *w, uint64_t table_offset, uint64_t in_table
                      uint8_t *buf, size_t n_bytes, bool *has, struct q2_error *err)
 {
     const struct q2_layout *l = &w->found.layout;
-    size_t cluster_size = (size_t)1 << l->cluster_bits, at = in_table % cluster_size;
+    size_t cluster_size = (size_t)1 << l->cluster_bits;
+    size_t at = (size_t)(in_table % cluster_size);
     size_t n_words = l->extended ? 2 : 1;
     uint64_t words[2] = {0};
     int ret =

@@ -48,6 +48,8 @@ int q2_work_find_snapshots(struct q2_work *w, struct q2_error *err);
 // l1.c: the L1 tables, best first, and of the chosen one the entries.
 int q2_work_find_l1s(struct q2_work *w, struct q2_recovery *r, struct q2_error *err);
 int q2_work_take_l1(struct q2_work *w, struct q2_recovery *r, struct q2_error *err);
+// The new L1 table gets n entries at least.
+int q2_work_grow_l1(struct q2_work *w, uint64_t n, struct q2_error *err);
 // place.c: L2 tables that no L1 table names, where the L1 table is lost.
 int q2_work_place(struct q2_work *w, struct q2_recovery *r, struct q2_error *err);
 // read_marks.c: what the guest's data in the range of an L2 table tell, its first n_bytes

@@ -360,7 +360,8 @@ static bool session(struct run *r)
 static bool is_resized(const struct run *r, const struct q2_live_bitmap *b,
                        const uint8_t *set, const struct track *t)
 {
-    size_t n = b->disk_size / SECTOR, grain = (size_t)1 << (t->granularity_bits - 9);
+    size_t n = (size_t)(b->disk_size / SECTOR),
+           grain = (size_t)1 << (t->granularity_bits - 9);
     size_t common = n < n_sectors(r) ? n : n_sectors(r);
     if (!t->exists || memcmp(set, t->set, common) != 0)
         return false;

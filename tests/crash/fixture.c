@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "image/crypt.h"
 #include "image/data_file.h"
 #include "image/open.h"
@@ -36,9 +37,10 @@ static struct q2_io *load_file(const char *path)
     if (q2_file_open(path, &options, &file, &err) < 0 ||
         q2_io_get_size(file, &size, &err) < 0)
         give_up("%s", err.message);
-    void *buf = malloc(size > 0 ? size : 1);
-    if (!buf || q2_io_read(file, 0, buf, size, &err) < 0 ||
-        q2_memory_open(path, buf, size, &memory, &err) < 0)
+    size_t n = q2_to_size(size);
+    void *buf = malloc(n > 0 ? n : 1);
+    if (!buf || q2_io_read(file, 0, buf, n, &err) < 0 ||
+        q2_memory_open(path, buf, n, &memory, &err) < 0)
         give_up("%s: %s", path, err.message);
     free(buf);
     q2_io_close(file);
@@ -251,10 +253,10 @@ static void save_io(struct q2_io *io, const char *path)
     uint64_t size;
     void *buf = NULL;
     if (q2_io_get_size(io, &size, &err) == 0)
-        buf = malloc(size > 0 ? size : 1);
-    if (!buf || q2_io_read(io, 0, buf, size, &err) < 0)
+        buf = malloc(size > 0 ? q2_to_size(size) : 1);
+    if (!buf || q2_io_read(io, 0, buf, (size_t)size, &err) < 0)
         give_up("%s: %s", path, err.message);
-    save_bytes(path, buf, size);
+    save_bytes(path, buf, (size_t)size);
     free(buf);
 }
 

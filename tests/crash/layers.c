@@ -9,6 +9,7 @@
 
 #include <errno.h>
 
+#include "base/checked.h"
 #include "image/open.h"
 #include "image/raw.h"
 #include "io/memory.h"
@@ -67,11 +68,12 @@ static bool play(struct run *r)
 
 static struct q2_io *copy_of(struct q2_io *io, uint64_t size)
 {
+    size_t n = q2_to_size(size);
     struct q2_error err = Q2_ERROR_INIT;
     struct q2_io *copy;
-    void *buf = malloc(size);
-    if (!buf || q2_io_read(io, 0, buf, size, &err) < 0 ||
-        q2_memory_open("base", buf, size, &copy, &err) < 0)
+    void *buf = malloc(n);
+    if (!buf || q2_io_read(io, 0, buf, n, &err) < 0 ||
+        q2_memory_open("base", buf, n, &copy, &err) < 0)
         give_up("%s", err.message);
     free(buf);
     return copy;

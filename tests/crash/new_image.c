@@ -73,10 +73,11 @@ static void make(struct run *r, const struct recipe *recipe)
     if (crypt)
         must(q2_crypt_make(img, crypt, &err), &err);
     img->disk.path = strdup("image");
-    uint8_t *buf = malloc(recipe->size);
-    for (size_t i = 0; i < recipe->size; i++)
+    size_t size = (size_t)recipe->size;
+    uint8_t *buf = malloc(size);
+    for (size_t i = 0; i < size; i++)
         buf[i] = (uint8_t)(i / 512 % 5 ? i / 512 % 251 : 0);
-    must(q2_disk_write(&img->disk, 0, buf, recipe->size, &err), &err);
+    must(q2_disk_write(&img->disk, 0, buf, size, &err), &err);
     must(q2_create_publish(&img->disk, &err), &err);
     free(buf);
     fixture_close(img);

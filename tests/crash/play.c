@@ -148,7 +148,7 @@ static void fill(const struct op *op, uint8_t *buf)
 // A whole disk: pieces of every kind, one of them zeros.
 static void fill_disk(const struct op *op, uint8_t *buf)
 {
-    size_t piece = q2_align_up(op->n_bytes / 16, SECTOR);
+    size_t piece = (size_t)q2_align_up(op->n_bytes / 16, SECTOR);
     for (size_t at = 0; at < op->n_bytes; at += piece) {
         struct op part = *op;
         part.offset = at;

@@ -194,7 +194,8 @@ static bool step(struct run *r, const struct op *op)
         return !snprintf(r->why, sizeof(r->why), "%.2000s", err.message);
     const struct q2_fault_call *calls = q2_fault_calls(r->f->fault, &n);
     // Of a long row of calls a part; those beside a flush are what matters most.
-    size_t stride = (n - start) / MAX_CALLS + 1, turn = test_random(&r->random) % stride;
+    size_t stride = (n - start) / MAX_CALLS + 1;
+    size_t turn = (size_t)(test_random(&r->random) % stride);
     for (size_t i = start; i < n; i++) {
         bool edge = calls[i].kind == Q2_FAULT_FLUSH || i + 1 == n ||
                     calls[i + 1].kind == Q2_FAULT_FLUSH;

@@ -20,7 +20,7 @@ struct run {
     struct q2_image *img;
     uint64_t random;
     uint8_t *bytes; // what the guest reads; room for the largest size
-    uint64_t size, most;
+    size_t size, most;
     uint64_t n_states;
     char why[4096];
 };
@@ -44,19 +44,20 @@ static bool keep(void *opaque, size_t call, uint64_t sector)
 static bool check_data_file(struct run *r, struct q2_image *img, const uint8_t *bytes)
 {
     struct q2_error err = Q2_ERROR_INIT;
-    uint64_t length, size = img->disk.size;
+    uint64_t length;
+    size_t size = (size_t)img->disk.size;
     if (!q2_image_has_data_file(img))
         return true;
     uint8_t *raw = calloc(1, r->most);
     if (!raw || q2_io_get_size(img->disk.data, &length, &err) < 0 ||
         q2_io_read(img->disk.data, 0, raw, size, &err) < 0)
         give_up("%s", err.message);
-    bool good = length >= size &&
-                (!q2_data_file_is_raw(img) || memcmp(raw, bytes, (size_t)size) == 0);
+    bool good =
+        length >= size && (!q2_data_file_is_raw(img) || memcmp(raw, bytes, size) == 0);
     if (!good)
         snprintf(r->why, sizeof(r->why),
-                 "data file (%" PRIu64 " bytes) and disk (%" PRIu64 " bytes) differ",
-                 length, size);
+                 "data file (%" PRIu64 " bytes) and disk (%zu bytes) differ", length,
+                 size);
     free(raw);
     return good;
 }
@@ -68,19 +69,18 @@ static bool read_state(struct run *r, struct q2_io *state, uint64_t new_size)
     struct q2_image *img;
     if (fixture_open(&r->f, state, false, &img, &err) < 0)
         return !snprintf(r->why, sizeof(r->why), "does not open: %.500s", err.message);
-    uint64_t size = img->disk.size, common = q2_min_u64(size, r->size);
+    size_t size = q2_to_size(img->disk.size), common = q2_min_size(size, r->size);
     uint8_t *buf = calloc(1, r->most);
     bool good = size == r->size || size == new_size;
     if (!good)
-        snprintf(r->why, sizeof(r->why), "%" PRIu64 " bytes, not %" PRIu64 " or %" PRIu64,
-                 size, r->size, new_size);
+        snprintf(r->why, sizeof(r->why), "%zu bytes, not %zu or %" PRIu64, size, r->size,
+                 new_size);
     if (good && q2_disk_read(&img->disk, 0, buf, size, &err) < 0)
         good = !snprintf(r->why, sizeof(r->why), "%.500s", err.message);
-    for (uint64_t i = 0; i < size && good; i++)
+    for (size_t i = 0; i < size && good; i++)
         if (buf[i] != (i < common ? r->bytes[i] : 0))
             good = !snprintf(r->why, sizeof(r->why),
-                             "guest byte 0x%" PRIx64 " reads %02x (disk of %" PRIu64
-                             " bytes, was %" PRIu64 ")",
+                             "guest byte 0x%zx reads %02x (disk of %zu bytes, was %zu)",
                              i, buf[i], size, r->size);
     good = good && check_data_file(r, img, buf);
     free(buf);
@@ -125,9 +125,9 @@ static int fill_some(struct run *r, struct q2_error *err)
 {
     int ret = 0;
     for (unsigned i = 0; i < 4 && ret == 0; i++) {
-        uint64_t at = test_random(&r->random) % r->size;
-        uint64_t n =
-            q2_min_u64(1 + test_random(&r->random) % (r->most / 6), r->size - at);
+        size_t at = (size_t)(test_random(&r->random) % r->size);
+        size_t n = (size_t)(1 + test_random(&r->random) % (r->most / 6));
+        n = q2_min_size(n, r->size - at);
         if (i == 3) // up to the end
             at = r->size - n;
         memset(r->bytes + at, (int)(1 + test_random(&r->random) % 255), n);
@@ -140,7 +140,7 @@ static bool step(struct run *r, struct judge *j)
 {
     struct q2_error err = Q2_ERROR_INIT;
     size_t n;
-    uint64_t new_size = (1 + test_random(&r->random) % (r->most / 512)) * 512;
+    size_t new_size = (size_t)(1 + test_random(&r->random) % (r->most / 512)) * 512;
     if (fill_some(r, &err) < 0)
         return !snprintf(r->why, sizeof(r->why), "write: %.500s", err.message);
     q2_fault_forget(r->f.fault);
@@ -169,7 +169,7 @@ static bool end(struct run *r, struct judge *j)
 
 static void run(const struct recipe *recipe, unsigned options, uint64_t seed)
 {
-    struct run r = {.random = seed, .most = 2 * recipe->size};
+    struct run r = {.random = seed, .most = 2 * (size_t)recipe->size};
     struct q2_error err = Q2_ERROR_INIT;
     struct judge j = {.f = &r.f, .repair_every = 1};
     bool good = true;
@@ -178,7 +178,7 @@ static void run(const struct recipe *recipe, unsigned options, uint64_t seed)
     r.bytes = calloc(1, r.most);
     if (fixture_open(&r.f, r.f.fault, true, &r.img, &err) < 0)
         give_up("%s", err.message);
-    r.size = r.img->disk.size;
+    r.size = (size_t)r.img->disk.size;
     if (q2_disk_read(&r.img->disk, 0, r.bytes, r.size, &err) < 0)
         give_up("%s", err.message);
     unsigned i = 0;

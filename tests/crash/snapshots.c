@@ -20,7 +20,7 @@
 struct content {
     char id[32]; // "": the active state
     uint8_t *bytes;
-    uint64_t size;
+    size_t size;
 };
 
 // All that can be read: the active state is number 0, snapshots follow in their order.
@@ -32,7 +32,8 @@ struct world {
 struct run {
     struct fixture f;
     struct q2_image *img;
-    uint64_t random, most;
+    uint64_t random;
+    size_t most;
     struct world old, new;
     uint64_t n_states;
     char why[4096];
@@ -78,10 +79,10 @@ static int read_content(const struct run *r, struct q2_io *io, struct content *c
         return ret;
     if (c->id[0])
         ret = q2_image_select_snapshot(img, c->id, err);
-    c->size = img->disk.size;
+    c->size = q2_to_size(img->disk.size);
     c->bytes = calloc(1, r->most);
     if (ret == 0 && c->size > r->most)
-        ret = q2_fail(err, -1, "a disk of %" PRIu64 " bytes", c->size);
+        ret = q2_fail(err, -1, "a disk of %zu bytes", c->size);
     if (ret == 0)
         ret = q2_disk_read(&img->disk, 0, c->bytes, c->size, err);
     fixture_close(img);
@@ -125,7 +126,7 @@ static int world_read(const struct run *r, struct q2_io *io, struct world *w,
 // what counts, and behind it only the active disk's size differs.
 static bool same_content(const struct content *a, const struct content *b, bool active)
 {
-    uint64_t n = q2_min_u64(a->size, b->size);
+    size_t n = q2_min_size(a->size, b->size);
     return strcmp(a->id, b->id) == 0 && (!active || a->size == b->size) &&
            memcmp(a->bytes, b->bytes, n) == 0;
 }
@@ -204,7 +205,7 @@ static void overwrite(struct run *r, struct q2_image *img, struct q2_error *err)
     uint8_t *bytes = malloc(r->most);
     for (unsigned i = 0; i < 3; i++) {
         uint64_t at = test_random(&r->random) % img->disk.size;
-        uint64_t n = q2_min_u64(img->disk.size - at, r->most / 3);
+        size_t n = (size_t)q2_min_u64(img->disk.size - at, r->most / 3);
         memset(bytes, (int)(test_random(&r->random) % 256), r->most);
         if (q2_disk_write(&img->disk, at, bytes, n, err) < 0)
             break;
@@ -287,8 +288,8 @@ static int write_some(struct run *r, struct q2_error *err)
     int ret = 0;
     for (unsigned i = 0; i < 4 && ret == 0; i++) {
         uint64_t at = test_random(&r->random) % d->size;
-        uint64_t n =
-            q2_min_u64(1 + test_random(&r->random) % (r->most / 6), d->size - at);
+        uint64_t longest = 1 + test_random(&r->random) % (r->most / 6);
+        size_t n = (size_t)q2_min_u64(longest, d->size - at);
         memset(bytes, (int)(test_random(&r->random) % 256), n);
         if (i == 3)
             ret = q2_disk_write_zeroes(d, at, n, Q2_ZERO_UNMAP, err);
@@ -367,7 +368,7 @@ static bool end(struct run *r, struct judge *j)
 
 static void run(const struct recipe *recipe, unsigned options, uint64_t seed)
 {
-    struct run r = {.random = seed * 2 + 1, .most = 2 * recipe->size};
+    struct run r = {.random = seed * 2 + 1, .most = 2 * (size_t)recipe->size};
     struct q2_error err = Q2_ERROR_INIT;
     struct judge j = {.f = &r.f, .repair_every = 1};
     char what[64];

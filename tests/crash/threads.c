@@ -37,11 +37,11 @@ static int write_once(struct worker *w, struct q2_error *err)
     uint64_t cluster = img->cluster_size, n = m->n_bytes / cluster / N_THREADS;
     uint64_t at = (test_random(&w->random) % n * N_THREADS + w->number) * cluster;
     uint64_t skip = test_random(&w->random) % 2 ? 0 : test_random(&w->random) % cluster;
-    uint64_t n_bytes = 1 + test_random(&w->random) % (cluster - skip);
+    size_t n_bytes = (size_t)(1 + test_random(&w->random) % (cluster - skip));
     bool packed =
         skip == 0 && test_random(&w->random) % 4 == 0 && !w->team->stage.no_packed;
     if (packed)
-        n_bytes = cluster;
+        n_bytes = (size_t)cluster;
     memset(w->buf, (int)(1 + test_random(&w->random) % 255), n_bytes);
     int ret = 0;
     for (unsigned tries = 0; tries < 100; tries++) {
@@ -59,7 +59,7 @@ static int write_once(struct worker *w, struct q2_error *err)
 static int read_once(struct worker *w, struct q2_error *err)
 {
     struct q2_image *img = w->team->stage.img;
-    uint64_t cluster = img->cluster_size;
+    size_t cluster = (size_t)img->cluster_size;
     uint64_t at = test_random(&w->random) % (img->disk.size / cluster) * cluster;
     return q2_disk_read(&img->disk, at, w->buf, cluster, err);
 }

@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 
+#include "base/checked.h"
 #include "image/crypt.h"
 #include "image/image.h"
 #include "image/runtime.h"
@@ -216,13 +217,13 @@ static void *work(void *opaque)
     j->good = true;
     for (uint64_t at = 0; at < PART && j->good; at += n) {
         n = 1 + (size_t)(at * 7919 % sizeof(buf));
-        n = n > PART - at ? PART - at : n;
+        n = (size_t)q2_min_u64(n, PART - at);
         fill(buf, j->start + at, n);
         j->good = q2_disk_write(j->d, j->start + at, buf, n, &err) == 0;
     }
     for (uint64_t at = 0; at < PART && j->good; at += n) {
         n = 1 + (size_t)(at * 104729 % sizeof(buf));
-        n = n > PART - at ? PART - at : n;
+        n = (size_t)q2_min_u64(n, PART - at);
         fill(want, j->start + at, n);
         j->good = q2_disk_read(j->d, j->start + at, buf, n, &err) == 0 &&
                   memcmp(buf, want, n) == 0;

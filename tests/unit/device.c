@@ -62,7 +62,7 @@ static void test_tables(void)
     is_int(q2_disk_write(&img->disk, DISK / 2, data, sizeof(data), &err), 0, "a write");
     is_int(q2_create_publish(&img->disk, &err), 0, "published: %s", err.message);
     uint64_t entry = DISK / 2 / q2_image_l2_span(img), l1 = img->header.l1_table_offset;
-    ok(all_zero(img->disk.file, l1, entry * 8), "the L1 table before its entry");
+    ok(all_zero(img->disk.file, l1, (size_t)entry * 8), "the L1 table before its entry");
     ok(!all_zero(img->disk.file, l1 + entry * 8, 8), "its entry");
     ok(all_zero(img->disk.file, l1 + entry * 8 + 8,
                 (size_t)(img->l1_size - entry - 1) * 8),

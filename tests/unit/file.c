@@ -194,7 +194,7 @@ static int step(struct q2_io *io, struct model *m, uint8_t *buf, uint64_t *seed,
     if (n == 0)
         return 0;
     if (kind == 0) {
-        memset(m->bytes + at, 0, ROOM - at);
+        memset(m->bytes + at, 0, (size_t)(ROOM - at));
         m->size = at;
         return q2_io_set_size(io, at, err);
     }
@@ -220,8 +220,8 @@ static bool holds(struct q2_io *io, const struct model *m, uint8_t *buf, uint64_
 
     if (q2_io_get_size(io, &size, &err) < 0 || size != m->size)
         return false;
-    if (q2_io_read(io, at, buf, ROOM - at, &err) < 0 ||
-        memcmp(buf, m->bytes + at, ROOM - at) != 0)
+    size_t left = (size_t)(ROOM - at);
+    if (q2_io_read(io, at, buf, left, &err) < 0 || memcmp(buf, m->bytes + at, left) != 0)
         return false;
     for (at = 0; at < m->size;) {
         uint64_t n = 0;

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <pthread.h>
 
+#include "base/checked.h"
 #include "test.h"
 
 #define ROOM ((size_t)64 * 1024)
@@ -42,11 +43,11 @@ static int step(struct q2_io *io, struct model *m, uint64_t *seed, struct q2_err
         return q2_io_zero(io, at, n, test_random(seed) % 2, err);
     case 1:
         if (at < m->size)
-            memset(m->bytes + at, 0, n < m->size - at ? n : m->size - at);
+            memset(m->bytes + at, 0, (size_t)q2_min_u64(n, m->size - at));
         return q2_io_discard(io, at, n, err);
     case 2:
         if (at < m->size)
-            memset(m->bytes + at, 0, ROOM - at);
+            memset(m->bytes + at, 0, (size_t)(ROOM - at));
         m->size = at;
         return q2_io_set_size(io, at, err);
     case 3:
