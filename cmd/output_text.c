@@ -98,8 +98,11 @@ static char short_escape(char c)
         return 'r';
     case '\t':
         return 't';
+    case '"':
+    case '\\':
+        return c;
     default:
-        return c == '"' || c == '\\' ? c : '\0';
+        return '\0';
     }
 }
 

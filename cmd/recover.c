@@ -101,7 +101,7 @@ static int check_line(const struct q2_command_line *line, struct q2_error *err)
     if (line->n_operands != 2 && !(s->dry_run && line->n_operands == 1))
         return q2_fail(err, -EINVAL,
                        "Expecting the broken image and a name for the new one");
-    if (strcmp(s->format, "qcow2") && strcmp(s->format, "raw"))
+    if (strcmp(s->format, "qcow2") != 0 && strcmp(s->format, "raw") != 0)
         return q2_fail(err, -EINVAL, "Invalid target format '%s': it is qcow2 or raw",
                        s->format);
     if (s->request.options.backing_format && !s->request.options.backing_file)

@@ -223,7 +223,7 @@ static int one_entry(struct q2_scan *s, unsigned index, uint64_t *at, bool *stop
     }
     if (ret == 0 && sound && !q2_scan_plausible_strings(&sn))
         ret = odd_entry(s, index, *at, &sn, &used, err);
-    if (ret < 0 || *stop)
+    if (ret != 0 || *stop)
         return ret;
     bool blank = q2_scan_is_blank(&sn);
     if (sound && (blank || (s->header.version >= 3 && !sn.has_disk_size)))
