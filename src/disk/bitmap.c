@@ -42,16 +42,6 @@ static void decode_fixed(const uint8_t *p, struct q2_bitmap *b)
     };
 }
 
-int q2_bitmap_incomplete(unsigned index, struct q2_error *err)
-{
-    return q2_fail(err, -ENODATA, "Bitmap directory entry %u is incomplete", index);
-}
-
-int q2_bitmap_too_many(struct q2_error *err)
-{
-    return q2_fail(err, -EINVAL, "More bitmaps found than specified in header extension");
-}
-
 void q2_bitmap_drop_extra(uint8_t *fixed, uint64_t *extra_bytes, uint64_t *name_bytes)
 {
     *extra_bytes = q2_load_be32(fixed + AT_EXTRA_BYTES);

@@ -4,6 +4,7 @@
 #ifndef Q2_DISK_BITMAP_H
 #define Q2_DISK_BITMAP_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -38,8 +39,15 @@ struct q2_bitmap {
 int q2_bitmap_decode(const void *buf, size_t n_bytes, unsigned index,
                      struct q2_bitmap *out, size_t *used, struct q2_error *err);
 // What is said of an entry that is cut short, and of bytes behind the last one.
-int q2_bitmap_incomplete(unsigned index, struct q2_error *err);
-int q2_bitmap_too_many(struct q2_error *err);
+static inline int q2_bitmap_incomplete(unsigned index, struct q2_error *err)
+{
+    return q2_fail(err, -ENODATA, "Bitmap directory entry %u is incomplete", index);
+}
+
+static inline int q2_bitmap_too_many(struct q2_error *err)
+{
+    return q2_fail(err, -EINVAL, "More bitmaps found than specified in header extension");
+}
 
 // Makes the fixed part of an entry that of one without extra data; says how long these,
 // and the name behind them, are.

@@ -73,7 +73,7 @@ static int read_entry(struct q2_ahead *ahead, uint64_t at, uint64_t left, unsign
     if (left < Q2_BITMAP_FIXED_BYTES)
         return q2_bitmap_incomplete(index, err);
     ret = q2_ahead_read(ahead, at, Q2_BITMAP_FIXED_BYTES, &p, err);
-    if (ret < 0)
+    if (ret != 0)
         return ret;
     memcpy(entry, p, Q2_BITMAP_FIXED_BYTES);
     q2_bitmap_drop_extra(entry, &extra, &name);
