@@ -25,13 +25,14 @@
 // One state of so many is saved.
 #define SAMPLE 61
 
+static const char *folder; // where states are saved; NULL: nowhere
+
 struct run {
     struct fixture *f;
     struct stage stage;
     struct judge judge;
     uint64_t random;
     bool lies; // flushes do nothing: this must be noticed
-    const char *folder;
     unsigned n_saved, n_done, n_refused, n_failed;
     struct q2_header header; // as it was at first
     char what[128];
@@ -46,9 +47,9 @@ static uint64_t below(struct run *r, uint64_t limit)
 static void save_some(struct run *r, struct q2_io *state)
 {
     char path[4096];
-    if (!r->folder || r->judge.n_states % SAMPLE != 1 || r->n_saved >= 12)
+    if (!folder || r->judge.n_states % SAMPLE != 1 || r->n_saved >= 12)
         return;
-    snprintf(path, sizeof(path), "%s/%s-cut%02u", r->folder, r->f->name, r->n_saved++);
+    snprintf(path, sizeof(path), "%s/%s-cut%02u", folder, r->f->name, r->n_saved++);
     fixture_save(r->f, state, path);
 }
 
@@ -221,9 +222,9 @@ static bool play(struct run *r, enum op_kind last)
     return true;
 }
 
-static bool run_one(struct fixture *f, uint64_t seed, bool lies, const char *folder)
+static bool run_one(struct fixture *f, uint64_t seed, bool lies)
 {
-    struct run r = {.f = f, .random = seed * 2 + 1, .lies = lies, .folder = folder};
+    struct run r = {.f = f, .random = seed * 2 + 1, .lies = lies};
     stage_open(&r.stage, f, seed);
     r.stage.most = r.stage.model.n_bytes / 8;
     r.stage.sectors = true;
@@ -249,52 +250,25 @@ static bool run_one(struct fixture *f, uint64_t seed, bool lies, const char *fol
     return good;
 }
 
-// True if all was sound.
-static bool run_matrix(uint64_t seed, unsigned n_runs, bool lies)
-{
-    static const struct recipe recipes[] = {
-        {.version = 3, .cluster_bits = 9, .refcount_order = 4},
-        {.version = 3, .cluster_bits = 9, .refcount_order = 4, .backing = true},
-        {.version = 2, .cluster_bits = 9, .refcount_order = 4},
-        {.version = 2, .cluster_bits = 10, .refcount_order = 4, .backing = true},
-        {.version = 3, .cluster_bits = 12, .refcount_order = 0, .backing = true},
-        {.version = 3, .cluster_bits = 12, .refcount_order = 5, .lazy_refcounts = true},
-        {.version = 3, .cluster_bits = 16, .refcount_order = 6, .backing = true},
-        {.version = 3, .cluster_bits = 14, .refcount_order = 3, .extended_l2 = true},
-        {.version = 3,
-         .cluster_bits = 10,
-         .refcount_order = 4,
-         .encryption = Q2_CRYPT_LUKS},
-        {.version = 2,
-         .cluster_bits = 12,
-         .refcount_order = 4,
-         .encryption = Q2_CRYPT_AES},
-        {.version = 3, .cluster_bits = 12, .refcount_order = 2, .data_file = true},
-        // More clusters than one cluster of refcount table can describe.
-        {.version = 3, .cluster_bits = 9, .refcount_order = 6, .size = 2200 << 10},
-    };
-    bool good = true;
-    for (unsigned k = 0; k < n_runs; k++) {
-        for (size_t i = 0; i < sizeof(recipes) / sizeof(*recipes); i++) {
-            struct fixture f;
-            struct recipe r = recipes[i];
-            if (r.size == 0)
-                r.size = r.cluster_bits < 12 ? 192 << 10 : UINT64_C(24) << r.cluster_bits;
-            fixture_make(&f, &r, MAX_RECORD);
-            good = run_one(&f, seed + k * 100 + i, lies, NULL) && good;
-            fixture_clear(&f);
-        }
-    }
-    return good;
-}
+static const struct recipe recipes[] = {
+    {.version = 3, .cluster_bits = 9, .refcount_order = 4},
+    {.version = 3, .cluster_bits = 9, .refcount_order = 4, .backing = true},
+    {.version = 2, .cluster_bits = 9, .refcount_order = 4},
+    {.version = 2, .cluster_bits = 10, .refcount_order = 4, .backing = true},
+    {.version = 3, .cluster_bits = 12, .refcount_order = 0, .backing = true},
+    {.version = 3, .cluster_bits = 12, .refcount_order = 5, .lazy_refcounts = true},
+    {.version = 3, .cluster_bits = 16, .refcount_order = 6, .backing = true},
+    {.version = 3, .cluster_bits = 14, .refcount_order = 3, .extended_l2 = true},
+    {.version = 3, .cluster_bits = 10, .refcount_order = 4, .encryption = Q2_CRYPT_LUKS},
+    {.version = 2, .cluster_bits = 12, .refcount_order = 4, .encryption = Q2_CRYPT_AES},
+    {.version = 3, .cluster_bits = 12, .refcount_order = 2, .data_file = true},
+    // More clusters than one cluster of refcount table can describe.
+    {.version = 3, .cluster_bits = 9, .refcount_order = 6, .size = 2200 << 10},
+};
 
 int main(int argc, char **argv)
 {
-    uint64_t seed = getenv("Q2_SEED") ? strtoull(getenv("Q2_SEED"), NULL, 0) : 1;
-    unsigned n_runs = play_runs(2);
-    const char *folder = NULL;
     bool named = false;
-    printf("# Q2_SEED=%" PRIu64 "\n", seed);
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "-o") == 0 && i + 1 < argc) {
             folder = argv[++i];
@@ -302,15 +276,17 @@ int main(int argc, char **argv)
         }
         struct fixture f;
         named = true;
-        for (unsigned k = 0; k < n_runs; k++) {
+        for (unsigned k = 0; k < play_runs(2); k++) {
             fixture_load(&f, argv[i], MAX_RECORD);
-            run_one(&f, seed + k * 100 + (unsigned)i, false, folder);
+            run_one(&f, play_seed() + k * 100 + (unsigned)i, false);
             fixture_clear(&f);
         }
     }
     if (named)
         return done_testing();
-    run_matrix(seed, n_runs, false);
-    ok(!run_matrix(seed, 1, true), "flushes that do nothing are noticed");
+    play_matrix(&(struct play_matrix){.recipes = recipes,
+                                      .n_recipes = sizeof(recipes) / sizeof(*recipes),
+                                      .max_record = MAX_RECORD,
+                                      .run = run_one});
     return done_testing();
 }

@@ -304,8 +304,7 @@ static bool run_one(struct fixture *f, uint64_t seed, bool lies)
     return good;
 }
 
-// True if all was sound.
-static bool run_matrix(uint64_t seed, unsigned n_runs, bool lies)
+int main(void)
 {
     static const struct recipe recipes[] = {
         {.version = 3, .cluster_bits = 9, .refcount_order = 4, .size = 192 << 10},
@@ -322,26 +321,11 @@ static bool run_matrix(uint64_t seed, unsigned n_runs, bool lies)
          .size = 400 << 10,
          .extended_l2 = true},
     };
-    bool good = true;
-    for (unsigned k = 0; k < n_runs; k++) {
-        for (size_t i = 0; i < sizeof(recipes) / sizeof(*recipes); i++) {
-            struct fixture f;
-            struct recipe r = recipes[i];
-            r.backing = true;
-            fixture_make(&f, &r, MAX_RECORD);
-            fixture_choose_runtime(&f, k % 2 ? 7 : 0);
-            good = run_one(&f, seed + k * 100 + i, lies) && good;
-            fixture_clear(&f);
-        }
-    }
-    return good;
-}
-
-int main(void)
-{
-    uint64_t seed = getenv("Q2_SEED") ? strtoull(getenv("Q2_SEED"), NULL, 0) : 1;
-    printf("# Q2_SEED=%" PRIu64 "\n", seed);
-    run_matrix(seed, play_runs(2), false);
-    ok(!run_matrix(seed, 1, true), "flushes that do nothing are noticed");
+    play_matrix(&(struct play_matrix){.recipes = recipes,
+                                      .n_recipes = sizeof(recipes) / sizeof(*recipes),
+                                      .max_record = MAX_RECORD,
+                                      .runtime = 7,
+                                      .backing = true,
+                                      .run = run_one});
     return done_testing();
 }

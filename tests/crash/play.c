@@ -12,6 +12,7 @@
 #include "image/raw.h"
 #include "io/memory.h"
 #include "ops/convert.h"
+#include "tests/unit/test.h"
 
 static const char *const names[N_OP_KINDS] = {
     "write",          "zero", "zero and unmap", "discard", "write compressed",
@@ -32,6 +33,54 @@ unsigned play_runs(unsigned otherwise)
 {
     const char *runs = getenv("Q2_CRASH_RUNS");
     return runs ? (unsigned)strtoul(runs, NULL, 0) : otherwise;
+}
+
+uint64_t play_seed(void)
+{
+    const char *asked = getenv("Q2_SEED");
+    uint64_t seed = asked ? strtoull(asked, NULL, 0) : 1;
+    printf("# Q2_SEED=%" PRIu64 "\n", seed);
+    return seed;
+}
+
+static bool play_runs_of(const struct play_matrix *m, uint64_t seed, unsigned n_runs,
+                         bool lies)
+{
+    bool good = true;
+    for (unsigned k = 0; k < n_runs; k++) {
+        for (size_t i = 0; i < m->n_recipes; i++) {
+            struct fixture f;
+            struct recipe r = m->recipes[i];
+            r.backing = r.backing || m->backing;
+            if (r.size == 0)
+                r.size = r.cluster_bits < 12 ? 192 << 10 : UINT64_C(24) << r.cluster_bits;
+            fixture_make(&f, &r, m->max_record);
+            if (m->runtime && k % 2)
+                fixture_choose_runtime(&f, m->runtime);
+            good = m->run(&f, seed + k * 100 + i, lies) && good;
+            fixture_clear(&f);
+        }
+    }
+    return good;
+}
+
+void play_matrix(const struct play_matrix *m)
+{
+    uint64_t seed = play_seed();
+    play_runs_of(m, seed, play_runs(2), false);
+    ok(!play_runs_of(m, seed, 1, true), "flushes that do nothing are noticed");
+}
+
+void play_recipes(const struct recipe *recipes, size_t n_recipes,
+                  void (*run)(const struct recipe *r, unsigned runtime, uint64_t seed))
+{
+    uint64_t seed = play_seed();
+    for (unsigned k = 0; k < play_runs(1); k++) {
+        for (size_t i = 0; i < n_recipes; i++) {
+            run(&recipes[i], 0, seed + k * 100 + i);
+            run(&recipes[i], 7, seed + k * 100 + 50 + i);
+        }
+    }
 }
 
 void stage_flushed(struct stage *s)

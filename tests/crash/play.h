@@ -48,6 +48,27 @@ struct stage {
 // The environment's Q2_CRASH_RUNS: how often everything is played, each time otherwise.
 unsigned play_runs(unsigned otherwise);
 
+// The environment's Q2_SEED, or 1. Printed, so that a failure can be played again.
+uint64_t play_seed(void);
+
+// Every recipe in a row, n_runs times, each time with another seed. A size of 0 is one
+// that suits the clusters.
+struct play_matrix {
+    const struct recipe *recipes;
+    size_t n_recipes, max_record;
+    // What is asked of the image in each second run (fixture_choose_runtime).
+    unsigned runtime;
+    bool backing; // for all of them
+    // False: something was wrong. lies: flushes do nothing, and that must be noticed.
+    bool (*run)(struct fixture *f, uint64_t seed, bool lies);
+};
+
+// Plays it, and once more with flushes that lie; says (TAP) whether those were noticed.
+void play_matrix(const struct play_matrix *m);
+// For programs that make their fixtures: each recipe with two kinds of runtime.
+void play_recipes(const struct recipe *recipes, size_t n_recipes,
+                  void (*run)(const struct recipe *r, unsigned runtime, uint64_t seed));
+
 // Opens the image of f and reads what is on it.
 void stage_open(struct stage *s, struct fixture *f, uint64_t seed);
 void stage_close(struct stage *s);

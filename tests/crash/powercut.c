@@ -329,11 +329,8 @@ static void run_matrix(const struct options *o)
 
 int main(int argc, char **argv)
 {
-    struct options o = {.seed = 1, .n_ops = 60, .n_runs = play_runs(3)};
+    struct options o = {.seed = play_seed(), .n_ops = 60, .n_runs = play_runs(3)};
     bool named = false;
-    if (getenv("Q2_SEED"))
-        o.seed = strtoull(getenv("Q2_SEED"), NULL, 0);
-    printf("# Q2_SEED=%" PRIu64 "\n", o.seed);
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "-n") == 0 && i + 1 < argc) {
             o.n_ops = (unsigned)strtoul(argv[++i], NULL, 0);

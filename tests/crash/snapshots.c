@@ -417,12 +417,6 @@ int main(void)
          .extended_l2 = true,
          .backing = true},
     };
-    uint64_t seed = getenv("Q2_SEED") ? strtoull(getenv("Q2_SEED"), NULL, 0) : 1;
-    for (unsigned k = 0; k < play_runs(1); k++) {
-        for (size_t i = 0; i < sizeof(recipes) / sizeof(*recipes); i++) {
-            run(&recipes[i], 0, seed + k * 100 + i);
-            run(&recipes[i], 7, seed + k * 100 + 50 + i);
-        }
-    }
+    play_recipes(recipes, sizeof(recipes) / sizeof(*recipes), run);
     return done_testing();
 }
