@@ -63,6 +63,17 @@ END
     must oracle compare -f qcow2 -F raw image.qcow2 new.raw
 }
 
+@test "-O raw has what the backing file has" {
+    must oracle create -q -f qcow2 base.qcow2 8M
+    must qemu-io -f qcow2 -c 'write -P 7 1M 64k' base.qcow2
+    must oracle create -q -f qcow2 -b base.qcow2 -F qcow2 image.qcow2
+    must qemu-io -f qcow2 -c 'write -P 1 0 64k' -c 'write -P 2 3M 200k' image.qcow2
+    cp image.qcow2 broken.qcow2
+    must dd if=/dev/urandom of=broken.qcow2 bs=64k count=1 conv=notrunc status=none
+    must qcow2 recover -q --size 8M -b base.qcow2 -F qcow2 -O raw broken.qcow2 new.raw
+    must oracle compare -f qcow2 -F raw image.qcow2 new.raw
+}
+
 @test "an encrypted image, whose LUKS header is found" {
     luks_image image.qcow2
     must qemu-io --object secret,id=s,data=passw0rd -c 'write -P 5 0 128k' \

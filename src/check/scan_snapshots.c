@@ -221,8 +221,11 @@ static int one_entry(struct q2_scan *s, unsigned index, uint64_t *at, bool *stop
         sound = false;
         ret = damaged_entry(s, index, *at, &sn, &used, stop, err);
     }
-    if (ret == 0 && sound && !q2_scan_plausible_strings(&sn))
+    if (ret == 0 && sound && !q2_scan_plausible_strings(&sn)) {
         ret = odd_entry(s, index, *at, &sn, &used, err);
+        if (ret != 0)
+            q2_snapshot_clear(&sn);
+    }
     if (ret != 0 || *stop)
         return ret;
     bool blank = q2_scan_is_blank(&sn);

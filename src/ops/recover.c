@@ -134,11 +134,15 @@ static int open_state(const struct q2_recover_request *r, struct q2_io *below,
         q2_io_close(io);
         return ret;
     }
-    ret =
-        q2_image_is_encrypted(img)
-            ? q2_fail(err, -ENOTSUP,
-                      "'%s' is encrypted: recover it as qcow2, and convert that", r->path)
-            : q2_disk_open_chain(&img->disk, &options, err);
+    img->disk.path = strdup(r->path);
+    if (!img->disk.path)
+        ret = q2_fail_memory(err, strlen(r->path) + 1);
+    else if (q2_image_is_encrypted(img))
+        ret =
+            q2_fail(err, -ENOTSUP,
+                    "'%s' is encrypted: recover it as qcow2, and convert that", r->path);
+    else
+        ret = q2_disk_open_chain(&img->disk, &options, err);
     if (ret < 0)
         q2_disk_close(&img->disk);
     else

@@ -111,7 +111,7 @@ struct trial {
 static int try_packed(const struct q2_survey *s, struct trial *t,
                       const struct q2_reading *r, struct q2_error *err)
 {
-    bool zlib, zstd = false;
+    bool zlib = false, zstd = false;
     t->packed_bytes += r->n_bytes;
     if (t->n_tried >= MAX_TRIED)
         return 0;

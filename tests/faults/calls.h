@@ -23,7 +23,7 @@ struct call {
 enum {
     C_MALLOC, C_CALLOC, C_REALLOC, C_MEMALIGN, C_MMAP, C_MLOCK, C_THREAD, C_FORK, C_OPEN,
     C_MKSTEMP, C_CLOSE, C_DUP, C_READ, C_PREAD, C_WRITE, C_PWRITE, C_FDATASYNC, C_FSYNC,
-    C_FTRUNCATE, C_FALLOCATE, C_COPY, C_SEEK, C_SEEK_DATA, C_FSTAT, C_STAT, C_LSTAT,
+    C_FTRUNCATE, C_FALLOCATE, C_COPY, C_SEEK, C_SEEK_DATA, C_FSTAT, C_FSTATFS, C_STAT, C_LSTAT,
     C_ACCESS, C_LOCK, C_TEST_LOCK, C_SET_DIRECT, C_SET_FLAGS, C_FCNTL, C_IOCTL, C_ADVISE,
     C_UNLINK, C_RENAME, N_CALLS
 };
@@ -53,6 +53,7 @@ static const struct call calls[N_CALLS] = {
     [C_SEEK] = {"lseek", READ, EIO, 0, 0},
     [C_SEEK_DATA] = {"lseek-data", READ, EIO, EINVAL, 0},
     [C_FSTAT] = {"fstat", OTHER, EIO, 0, 0},
+    [C_FSTATFS] = {"fstatfs", OTHER, EIO, ENOSYS, 0},
     [C_STAT] = {"stat", NAMES, EIO, 0, 0},
     [C_LSTAT] = {"lstat", NAMES, EIO, 0, 0},
     [C_ACCESS] = {"access", NAMES, EIO, 0, 0},

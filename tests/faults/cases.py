@@ -85,6 +85,14 @@ CASES = [
     Case("check -r all dirty.qcow2", changes="dirty.qcow2"),
     Case("check bm.qcow2", uses="bm.qcow2"),
     Case("check ext.qcow2", uses="ext.qcow2"),
+    # recover
+    Case("recover --size 256k lost.qcow2 x", uses="lost.qcow2", makes="x"),
+    Case("recover -O raw --output=json --size 256k lost.qcow2 x", uses="lost.qcow2", makes="x"),
+    Case("recover --dry-run beheaded.qcow2", uses="beheaded.qcow2"),
+    Case("recover -q -p -b base.qcow2 -F qcow2 beheaded.qcow2 x", uses="beheaded.qcow2 base.qcow2",
+         makes="x"),
+    Case("recover -O raw -b base.qcow2 -F qcow2 beheaded.qcow2 x",
+         uses="beheaded.qcow2 base.qcow2", makes="x"),
     # amend
     Case("amend -o compat=0.10 a.qcow2", changes="a.qcow2"),
     Case("amend -o compat=1.1 v2.qcow2", changes="v2.qcow2"),

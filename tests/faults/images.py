@@ -74,6 +74,7 @@ class Builder:
         self.bitmaps()
         self.layers()
         self.broken()
+        self.lost()
         self.with_key()
         self.data_file()
 
@@ -128,6 +129,14 @@ class Builder:
         self.poke("broken.qcow2", l2, struct.pack(">Q", entry ^ 1 << 63))
         data = (entry & 0xfffffffffffe00) // 4096
         self.poke("broken.qcow2", block + 2 * data, b"\0\0")
+
+    def lost(self):
+        """An image without its first cluster, and one without its header and L1 table."""
+        self.copy("a.qcow2", "lost.qcow2")
+        self.poke("lost.qcow2", 0, bytes(4096))
+        self.copy("over.qcow2", "beheaded.qcow2")
+        self.poke("beheaded.qcow2", self.number("beheaded.qcow2", 40), bytes(4096))
+        self.poke("beheaded.qcow2", 0, bytes(512))
 
     def with_key(self):
         self.run(self.qcow2, "create", "-q", "-f", "qcow2", "--object", KEY, "-o",

@@ -7,8 +7,8 @@ once, and what the command says and leaves must be right.
   matrix.py one MODE N TEXT       one of them, with what it printed and where it failed
   matrix.py list                  the cases
 
-Environment: QCOW2 (program under test), ORACLE (qemu-img), CC (for the library that is
-preloaded).
+Environment: QCOW2 (program under test), ORACLE (qemu-img), QCOW2_CC or CC (for the library
+that is preloaded). A program with sanitizers is judged by these, too: no leak, no misuse.
 """
 
 import argparse
@@ -48,12 +48,24 @@ REMOVING = ("unlink", "lstat", "fstat", "stat")
 
 
 def build_shim(folder):
-    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "shim.c")
+    here = os.path.dirname(os.path.abspath(__file__))
     target = os.path.join(folder, "shim.so")
-    compiler = os.environ.get("CC", "cc").split()
-    subprocess.run([*compiler, "-D_GNU_SOURCE", "-shared", "-fPIC", "-O1", "-o", target,
-                    source, "-ldl"], check=True)
+    compiler = (os.environ.get("QCOW2_CC") or os.environ.get("CC", "cc")).split()
+    # A sanitizer looks up the stack from one frame to the next.
+    subprocess.run([*compiler, "-D_GNU_SOURCE", "-shared", "-fPIC", "-O1",
+                    "-fno-omit-frame-pointer", "-o", target,
+                    *(os.path.join(here, name) for name in ("shim.c", "shim_files.c")),
+                    "-ldl"], check=True)
     return target
+
+
+def finding(err):
+    """What a sanitizer says, and where in our sources: None if it says nothing."""
+    said = re.search(r"(?:ERROR: (\w+Sanitizer: \S+)|(runtime error: .*))", err)
+    if not said:
+        return None
+    where = re.findall(r"#\d+ 0x[0-9a-f]+ in (\w+) \S*/(?:src|cmd)/", err[said.start():])
+    return "%s in %s" % (said.group(1) or said.group(2), " < ".join(where[:6]) or "a library")
 
 
 class Ran:
@@ -143,7 +155,9 @@ class Player:
     def judge(self, mode, ran):
         """What became of it, in a word or two."""
         case = self.case
-        if ran.code < 0 or ran.code == 86 or "Sanitizer" in ran.err:
+        if finding(ran.err):
+            raise Bad(finding(ran.err))
+        if ran.code < 0 or ran.code == 86:
             raise Bad("crashed, exit code %d" % ran.code)
         left = os.listdir(self.folder + ".tmp")
         if left:
