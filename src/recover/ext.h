@@ -3,6 +3,7 @@
 #ifndef Q2_RECOVER_EXT_H
 #define Q2_RECOVER_EXT_H
 
+#include "recover/clues.h"
 #include "recover/work.h"
 
 #define Q2_EXT_MAX_BLOCK 65536U
@@ -17,12 +18,22 @@ struct q2_ext {
     uint32_t seed;      // of all checksums
     uint8_t *groups;    // their descriptors
     uint8_t *block;     // room for one
+    uint8_t *node;      // of extents, for who looks for a block
 };
 
-// A block of which is known what begins in it.
-struct q2_ext_clue {
+#define Q2_EXT_JOURNAL 8U // its inode
+
+// A block in which a folder begins, or the journal.
+struct q2_ext_start {
     uint64_t position; // on the disk
-    uint32_t inode;    // of the folder that begins there
+    uint32_t inode;
+};
+#define Q2_EXT_START_BYTES 32U // tell it
+
+struct q2_ext_files {
+    struct q2_ext_start *starts; // in the order of their positions
+    size_t n_starts, max_starts;
+    struct q2_clues ends; // of files, on the disk
 };
 
 // The file system that starts there, if its superblock and its group descriptors, or
@@ -40,12 +51,13 @@ uint64_t q2_ext_block_bitmap(const struct q2_ext *fs, uint64_t group);
 void q2_ext_check_inodes(const struct q2_ext *fs, uint64_t group, uint64_t n,
                          const uint8_t *block, unsigned *n_good, unsigned *n_bad);
 
-// Does the folder of that inode begin in this block?
-bool q2_ext_is_folder(const uint8_t *block, uint32_t inode);
+// Does the folder or journal of that inode begin in this block?
+bool q2_ext_begins(const uint8_t block[Q2_EXT_START_BYTES], uint32_t inode);
 
-// Folders whose first block is where the L1 table has nothing yet; the caller frees
-// *list. In the order of their positions.
-int q2_ext_clues(struct q2_ext *fs, struct q2_ext_clue **list, size_t *n,
-                 struct q2_error *err);
+// Of all inodes that can be read, what lies where the L1 table has nothing yet. On
+// success the caller clears it.
+int q2_ext_read_files(const struct q2_ext *fs, struct q2_ext_files *f,
+                      struct q2_error *err);
+void q2_ext_files_clear(struct q2_ext_files *f);
 
 #endif

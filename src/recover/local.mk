@@ -2,8 +2,10 @@
 # Bringing back an image without a usable header or L1 table.
 
 libqcow2_a_SOURCES += \
+	src/recover/clues.c src/recover/clues.h \
 	src/recover/counts.c \
 	src/recover/ext.c src/recover/ext.h \
+	src/recover/ext_files.c \
 	src/recover/found.c \
 	src/recover/header.c \
 	src/recover/l1.c \
@@ -13,6 +15,7 @@ libqcow2_a_SOURCES += \
 	src/recover/marks_others.c \
 	src/recover/marks_xfs.c \
 	src/recover/place.c src/recover/place.h \
+	src/recover/place_clues.c \
 	src/recover/place_ext.c \
 	src/recover/place_marks.c \
 	src/recover/place_use.c \

@@ -30,6 +30,7 @@ void q2_marks_clear(struct q2_marks *m)
     free(m->volumes);
     free(m->list);
     free(m->partitions);
+    q2_clues_clear(&m->clues);
     *m = (struct q2_marks){0};
 }
 
@@ -132,26 +133,34 @@ static uint64_t likely_start(const struct q2_marks *m, size_t volume, uint64_t s
     return best;
 }
 
+// Is x the better one to hold a volume of that size? Partitions at a distance of a
+// multiple of what a table maps fit alike: then the smallest that it has room in.
+static bool holds_better(const struct q2_partition *x, const struct q2_partition *y,
+                         uint64_t size)
+{
+    if ((x->size >= size) != (y->size >= size))
+        return x->size >= size;
+    return x->size < y->size;
+}
+
 // True if it starts where the disk or a partition does.
 static bool settle_by_partitions(struct q2_marks *m, size_t v, uint64_t span)
 {
     struct q2_volume *volume = &m->volumes[v];
-    size_t best = count_fitting(m, v, 0, span);
-    uint64_t size = 0;
-    volume->start = 0;
+    struct q2_partition best = {0, UINT64_MAX};
+    size_t n_best = count_fitting(m, v, 0, span);
     for (size_t i = 0; i < m->n_partitions; i++) {
         const struct q2_partition *p = &m->partitions[i];
         size_t n = count_fitting(m, v, p->start, span);
-        // Of two that fit alike, the one that it fills.
-        bool closer = n == best && volume->size > 0 && p->size >= volume->size &&
-                      (size == 0 || p->size < size);
-        if (n > 0 && (n > best || closer)) {
-            best = n;
-            size = p->size;
-            volume->start = p->start;
+        if (n > n_best ||
+            (n == n_best && n > 0 && volume->size > 0 && p->size >= volume->size &&
+             holds_better(p, &best, volume->size))) {
+            n_best = n;
+            best = *p;
         }
     }
-    volume->placed = best > 0;
+    volume->start = best.start;
+    volume->placed = n_best > 0;
     return volume->placed;
 }
 

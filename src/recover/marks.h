@@ -4,7 +4,7 @@
 #ifndef Q2_RECOVER_MARKS_H
 #define Q2_RECOVER_MARKS_H
 
-#include "base/error.h"
+#include "recover/clues.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -46,6 +46,7 @@ struct q2_marks {
     size_t n, max;
     struct q2_partition *partitions;
     size_t n_partitions, max_partitions;
+    struct q2_clues clues;
     size_t n_unknown; // marks of volumes that were not known yet
 };
 

@@ -5,6 +5,13 @@
 #include "base/endian.h"
 #include "recover/marks.h"
 
+#define MODE_FILE 0x8000U
+#define MODE_KIND 0xf000U
+#define FORMAT_EXTENTS 2
+#define EXTENT_BYTES 16U
+#define INODE_CORE_BYTES 176U
+#define WIDE_COUNTS 0x10U // of extents
+
 // Where a block's own place stands (in sectors of 512 bytes), and its file system's id.
 static const struct kind {
     char magic[5];
@@ -75,6 +82,41 @@ static int look_group(struct q2_marks *m, const struct q2_mark_place *p, unsigne
                         err);
 }
 
+// Of a file whose extents are in its inode, where it ends.
+static int look_extents(struct q2_marks *m, const struct q2_mark_place *p, size_t v,
+                        struct q2_error *err)
+{
+    const struct q2_volume *volume = &m->volumes[v];
+    const uint8_t *s = p->sector;
+    size_t inode_bytes = (size_t)1 << volume->inode_log;
+    size_t room = s[82] ? (size_t)s[82] * 8 : inode_bytes - INODE_CORE_BYTES;
+    bool is_wide = q2_load_be64(s + 120) & WIDE_COUNTS;
+    uint64_t n = is_wide ? q2_load_be64(s + 24) : q2_load_be32(s + 76);
+    uint64_t size = q2_load_be64(s + 56);
+    if ((q2_load_be16(s + 2) & MODE_KIND) != MODE_FILE || s[5] != FORMAT_EXTENTS ||
+        size == 0 || size > INT64_MAX || n > room / EXTENT_BYTES ||
+        INODE_CORE_BYTES + n * EXTENT_BYTES > inode_bytes || inode_bytes > p->n_bytes)
+        return 0;
+    uint64_t last = (size - 1) >> volume->block_log;
+    for (size_t i = 0; i < n; i++) {
+        const uint8_t *e = s + INODE_CORE_BYTES + i * EXTENT_BYTES;
+        uint64_t high = q2_load_be64(e), low = q2_load_be64(e + 8);
+        uint64_t first = high >> 9 & ((UINT64_C(1) << 54) - 1), length = low & 0x1fffff;
+        uint64_t start = (high & 0x1ff) << 43 | low >> 21;
+        if (high >> 63 || last < first || last - first >= length)
+            continue;
+        start += last - first;
+        uint64_t group = start >> volume->ag_log;
+        uint64_t in_group = start & ((UINT64_C(1) << volume->ag_log) - 1);
+        if (group > UINT32_MAX || in_group >= volume->ag_blocks)
+            return 0;
+        return q2_clues_add_end(
+            &m->clues, v, (group * volume->ag_blocks + in_group) << volume->block_log,
+            size, volume->block_log, err);
+    }
+    return 0;
+}
+
 static int look_inode(struct q2_marks *m, const struct q2_mark_place *p,
                       struct q2_error *err)
 {
@@ -88,10 +130,11 @@ static int look_inode(struct q2_marks *m, const struct q2_mark_place *p,
     if (ino >> in_group > UINT32_MAX)
         return 0;
     uint64_t group = ino >> in_group, rest = ino & ((UINT64_C(1) << in_group) - 1);
-    return q2_marks_add(m, p, v,
-                        ((group * volume->ag_blocks) << volume->block_log) +
-                            (rest << volume->inode_log),
-                        err);
+    int ret = q2_marks_add(m, p, v,
+                           ((group * volume->ag_blocks) << volume->block_log) +
+                               (rest << volume->inode_log),
+                           err);
+    return ret < 0 ? ret : look_extents(m, p, v, err);
 }
 
 int q2_marks_look_xfs(struct q2_marks *m, const struct q2_mark_place *p,

@@ -10,7 +10,8 @@
 
 // Of each group so many blocks of inodes are tried, of each range so many folders.
 #define MAX_INODE_BLOCKS 4U
-#define MAX_CLUES 64U
+#define MAX_STARTS 64U
+#define MAX_ROUNDS 8U
 
 // One table's claim to one index.
 struct claim {
@@ -19,15 +20,9 @@ struct claim {
 
 struct trial {
     struct q2_ext *fs;
-    const struct q2_ext_clue *clues;
-    size_t n_clues;
+    struct q2_ext_files files;
     uint64_t span;
 };
-
-static bool is_open_index(const struct q2_work *w, uint64_t index)
-{
-    return index >= w->n_l1 || w->l1[index] == 0;
-}
 
 // Do the inodes of the groups whose tables begin in the range of index lie in x?
 static int try_inodes(const struct trial *t, const struct q2_lost *x, uint64_t index,
@@ -54,21 +49,21 @@ static int try_inodes(const struct trial *t, const struct q2_lost *x, uint64_t i
     return ret;
 }
 
-static int try_folders(const struct trial *t, const struct q2_lost *x, uint64_t index,
-                       struct claim *c, struct q2_error *err)
+static int try_starts(const struct trial *t, const struct q2_lost *x, uint64_t index,
+                      struct claim *c, struct q2_error *err)
 {
-    uint8_t block[32];
+    uint8_t block[Q2_EXT_START_BYTES];
     unsigned n = 0;
     int ret = 0;
-    for (size_t i = 0; i < t->n_clues && n < MAX_CLUES && ret == 0; i++) {
-        const struct q2_ext_clue *clue = &t->clues[i];
+    for (size_t i = 0; i < t->files.n_starts && n < MAX_STARTS && ret == 0; i++) {
+        const struct q2_ext_start *start = &t->files.starts[i];
         bool has;
-        if (clue->position / t->span != index)
+        if (start->position / t->span != index)
             continue;
         n++;
-        ret = q2_work_read_in_table(t->fs->w, x->table->offset, clue->position % t->span,
+        ret = q2_work_read_in_table(t->fs->w, x->table->offset, start->position % t->span,
                                     block, sizeof(block), &has, err);
-        bool good = ret == 0 && has && q2_ext_is_folder(block, clue->inode);
+        bool good = ret == 0 && has && q2_ext_begins(block, start->inode);
         c->good += good;
         c->bad += !good;
     }
@@ -88,7 +83,8 @@ static int settle(const struct trial *t, struct q2_recovery *r, struct q2_lost *
     for (uint64_t index = t->fs->start / t->span; index < end && ret == 0; index++) {
         struct claim best = {0};
         struct q2_lost *found = NULL;
-        for (size_t i = 0; i < n && ret == 0 && is_open_index(t->fs->w, index); i++) {
+        for (size_t i = 0; i < n && ret == 0 && q2_work_is_open_index(t->fs->w, index);
+             i++) {
             struct claim c = {0};
             if (!q2_place_is_open(&list[i]))
                 continue;
@@ -107,25 +103,39 @@ static int settle(const struct trial *t, struct q2_recovery *r, struct q2_lost *
     return ret;
 }
 
-int q2_place_by_ext(struct q2_work *w, struct q2_recovery *r, struct q2_lost *list,
-                    size_t n, uint64_t start, struct q2_error *err)
+// What is placed lets more inodes be read, and these tell more.
+static int place_round(struct trial *t, struct q2_recovery *r, struct q2_lost *list,
+                       size_t n, struct q2_marks *m, struct q2_error *err)
 {
-    struct q2_ext_clue *clues = NULL;
+    int ret = settle(t, r, list, n, try_inodes, err);
+    if (ret == 0)
+        ret = q2_ext_read_files(t->fs, &t->files, err);
+    if (ret < 0)
+        return ret;
+    ret = settle(t, r, list, n, try_starts, err);
+    q2_clues_clear(&m->clues);
+    m->clues = t->files.ends;
+    t->files.ends = (struct q2_clues){0};
+    q2_ext_files_clear(&t->files);
+    return ret < 0 ? ret : q2_place_by_clues(t->fs->w, r, list, n, m, err);
+}
+
+int q2_place_by_ext(struct q2_work *w, struct q2_recovery *r, struct q2_lost *list,
+                    size_t n, uint64_t start, struct q2_marks *m, struct q2_error *err)
+{
     struct q2_ext fs;
     bool ok;
     int ret = q2_ext_open(w, start, &fs, &ok, err);
     if (ret < 0 || !ok)
         return ret;
     struct trial t = {.fs = &fs, .span = UINT64_C(1) << q2_work_span_bits(w)};
-    ret = settle(&t, r, list, n, try_inodes, err);
-    if (ret == 0)
-        ret = q2_ext_clues(&fs, &clues, &t.n_clues, err);
-    t.clues = clues;
-    if (ret == 0)
-        ret = settle(&t, r, list, n, try_folders, err);
+    size_t before = SIZE_MAX;
+    for (unsigned i = 0; i < MAX_ROUNDS && before != r->n_placed && ret == 0; i++) {
+        before = r->n_placed;
+        ret = place_round(&t, r, list, n, m, err);
+    }
     if (ret == 0)
         ret = q2_place_by_use(&fs, r, list, n, err);
-    free(clues);
     q2_ext_clear(&fs);
     return ret;
 }

@@ -38,7 +38,7 @@ static int read_all_marks(struct q2_work *w, struct q2_marks *m,
     int ret = 0;
     // Once more, when a file system was known only behind some of its marks.
     for (unsigned round = 0; round < 2 && ret == 0; round++) {
-        m->n = m->n_partitions = m->n_unknown = 0;
+        m->n = m->n_partitions = m->n_unknown = m->clues.n = 0;
         for (size_t i = 0; i < n && ret == 0; i++) {
             if (list[i].index == UINT64_MAX && !list[i].table->stale)
                 ret = q2_work_read_marks(w, m, list[i].table->offset, i, 0, err);
@@ -67,9 +67,11 @@ int q2_place_marked(struct q2_work *w, struct q2_recovery *r, struct q2_lost *li
         list[i].index = index;
         ret = q2_place_put(w, r, index, list[i].table->offset, Q2_PLACED_SURELY, err);
     }
+    if (ret == 0)
+        ret = q2_place_by_clues(w, r, list, n, &m, err);
     for (size_t v = 1; v < m.n_volumes && ret == 0; v++) {
         if (m.volumes[v].placed && m.volumes[v].is_ext)
-            ret = q2_place_by_ext(w, r, list, n, m.volumes[v].start, err);
+            ret = q2_place_by_ext(w, r, list, n, m.volumes[v].start, &m, err);
     }
     q2_marks_clear(&m);
     return ret;

@@ -125,12 +125,6 @@ static struct fit compare(const struct uses *u, const uint8_t *map)
     return f;
 }
 
-static bool is_open_index(const struct uses *u, uint64_t index)
-{
-    const struct q2_work *w = u->fs->w;
-    return index >= w->n_l1 || w->l1[index] == 0;
-}
-
 static struct fit *fit_of(const struct uses *u, size_t i, uint64_t index)
 {
     return &u->fits[i * u->n + (index - u->first)];
@@ -149,7 +143,8 @@ static bool fits_elsewhere(const struct uses *u, size_t i, uint64_t index, uint6
     for (uint64_t k = u->first; k < u->first + u->n; k++) {
         const struct fit *f = fit_of(u, i, k);
         uint64_t d = (uint64_t)f->missing + f->surplus;
-        if (k != index && f->known && is_open_index(u, k) && d < best * 4 + 8)
+        if (k != index && f->known && q2_work_is_open_index(u->fs->w, k) &&
+            d < best * 4 + 8)
             return true;
     }
     return false;
@@ -163,7 +158,7 @@ static int place_nearest(const struct uses *u, struct q2_recovery *r,
     for (uint64_t index = u->first; index < u->first + u->n && ret == 0; index++) {
         uint64_t first = UINT64_MAX, second = UINT64_MAX, n_used = 0;
         size_t found = n;
-        for (size_t i = 0; i < n && is_open_index(u, index); i++) {
+        for (size_t i = 0; i < n && q2_work_is_open_index(u->fs->w, index); i++) {
             const struct fit *f = fit_of(u, i, index);
             if (!q2_place_is_open(&list[i]) || !f->known)
                 continue;
@@ -188,8 +183,8 @@ static int place_nearest(const struct uses *u, struct q2_recovery *r,
 static bool is_possible(const struct uses *u, size_t i, uint64_t index)
 {
     const struct fit *f = fit_of(u, i, index);
-    return is_open_index(u, index) && f->known && f->surplus * 16 <= f->n_mapped &&
-           f->missing * 16 <= f->n_used + 16;
+    return q2_work_is_open_index(u->fs->w, index) && f->known &&
+           f->surplus * 16 <= f->n_mapped && f->missing * 16 <= f->n_used + 16;
 }
 
 // Between the two indexes (not included) the one that fits best, the first of several.
@@ -250,7 +245,7 @@ static int load_all(struct uses *u, const struct q2_lost *list, size_t n,
             ret = load_map(u, &list[i], u->maps + i * u->n_bytes, err);
     }
     for (uint64_t index = u->first; index < u->first + u->n && ret == 0; index++) {
-        if (!is_open_index(u, index))
+        if (!q2_work_is_open_index(u->fs->w, index))
             continue;
         load_unsure(u, index);
         for (size_t i = 0; i < n && ret == 0; i++) {

@@ -37,6 +37,12 @@ static inline unsigned q2_work_span_bits(const struct q2_work *w)
     return 2 * l->cluster_bits - (l->extended ? 4 : 3);
 }
 
+// Has the L1 table nothing there yet?
+static inline bool q2_work_is_open_index(const struct q2_work *w, uint64_t index)
+{
+    return index >= w->n_l1 || w->l1[index] == 0;
+}
+
 int q2_work_read(struct q2_work *w, uint64_t offset, struct q2_error *err); // to table
 
 // counts.c: the refcount of the host cluster at offset; UINT64_MAX: not known.
