@@ -171,6 +171,7 @@ def prepare(args, folder):
         base = Worker.bases[name] = Base(name, folder)
         numbers = {d: i for i, d in enumerate(base.damages)}
         jobs += [(name, numbers[d]) for d in wanted(args, base, len(jobs))]
+    jobs = jobs[args.first:][:args.most]
     if not jobs:
         sys.exit("matrix.py: there is no such damage")
     return jobs
@@ -278,6 +279,9 @@ def command_line():
         p.add_argument("--spread", action="store_true",
                        help="one damage of each structure of each image")
         if name != "list":
+            p.add_argument("--first", type=int, default=0, metavar="N",
+                           help="of these, leave the first N out")
+            p.add_argument("--most", type=int, metavar="N", help="and no more than N")
             p.add_argument("--jobs", type=int, default=os.cpu_count())
         if name == "run":
             p.add_argument("--no-qemu", action="store_true")
