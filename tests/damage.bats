@@ -42,6 +42,12 @@ one_damage='v3-4k/refcount of data/'
     must matrix cut --spread --every "$(rows 12 48)"
 }
 
+@test "a repair that makes a cut file longer, cut short: no table looks whole" {
+    command -v "${CC:-cc}" >/dev/null || skip "no C compiler"
+    must matrix cut --image v3-512-back --only 'file cut/0x500/'
+    must matrix cut --image v3-4k-lazy --only 'file cut/0x12800/'
+}
+
 @test "what is damaged is rejected by vet, for a reason that the sound image did not give" {
     must matrix vet --image v3-4k --image v3-4k-bitmaps --spread
 }

@@ -82,19 +82,56 @@ static int heal_entry(struct q2_plan *p, struct q2_scan *s, const struct q2_find
     return ret < 0 ? ret : note_entry(p, s, f, err);
 }
 
-// What the table lost must not show the backing file: all of it is one table of zeros.
+// L1 entries are written in pieces of so many.
+#define PIECE 8192U
+
+// Before the file reaches to the end of the table again: without these the zeros there
+// would hide after a power cut that there was anything. The file must not grow by a later
+// piece first.
+static int mark_lost(struct q2_plan *p, const struct q2_scan *s,
+                     const struct q2_finding *f, uint64_t first, struct q2_error *err)
+{
+    const struct q2_l2_words mark = {q2_scan_cut_mark(s->cluster_size), 0};
+    uint64_t n = f->size / 8;
+    int ret = 0;
+    for (uint64_t i = first; i < n && ret == 0; i += PIECE) {
+        ret = fill_entries(p, f->offset, i * 8, q2_min_u64(n, i + PIECE) * 8, mark, false,
+                           err);
+        if (ret == 0)
+            ret = q2_io_flush(p->overlay, err);
+    }
+    return ret;
+}
+
+// Writes entries first .. end: tables of zeros for the disk's ranges, nothing behind it.
+static int name_zeros(struct q2_plan *p, const struct q2_scan *s, uint64_t table,
+                      uint64_t first, uint64_t end, struct q2_error *err)
+{
+    uint64_t span = UINT64_C(1) << (s->l2_bits + s->cluster_bits), value;
+    uint64_t needed = q2_div_round_up(s->header.size, span);
+    uint8_t bytes[PIECE * 8] = {0};
+    int ret = 0;
+    for (uint64_t i = first; i < q2_min_u64(end, needed) && ret == 0; i++) {
+        ret = q2_heal_zero_table(p, s, &value, err);
+        if (ret == 0)
+            q2_store_be64(bytes + (i - first) * 8, value);
+    }
+    if (ret == 0)
+        ret = q2_io_flush(p->overlay, err);
+    return ret < 0 ? ret
+                   : q2_io_write(p->overlay, table + first * 8, bytes,
+                                 q2_to_size((end - first) * 8), err);
+}
+
+// What the table lost must not show the backing file.
 static int hide_backing(struct q2_plan *p, const struct q2_scan *s,
                         const struct q2_finding *f, struct q2_error *err)
 {
-    uint64_t span_bits = s->l2_bits + s->cluster_bits, value;
-    int ret = q2_heal_zero_table(p, s, &value, err);
-    if (ret == 0)
-        ret = q2_io_flush(p->overlay, err);
-    return ret < 0
-               ? ret
-               : fill_entries(p, f->offset, (f->guest_offset >> span_bits) * 8, f->size,
-                              (struct q2_l2_words){value & ~Q2_FLAG_COPIED, 0}, false,
-                              err);
+    uint64_t first = f->guest_offset >> (s->l2_bits + s->cluster_bits);
+    int ret = mark_lost(p, s, f, first, err);
+    for (uint64_t i = first, n = f->size / 8; i < n && ret == 0; i += PIECE)
+        ret = name_zeros(p, s, f->offset, i, q2_min_u64(n, i + PIECE), err);
+    return ret;
 }
 
 // The file ends within the active L1 table, but not within the part that the disk needs:
@@ -129,6 +166,30 @@ int q2_heal_l1_size(struct q2_plan *p, const struct q2_scan *s, bool *changed,
     return ret;
 }
 
+// The end of an L2 table that was cut off: before anything else makes the file longer.
+// Its rest would be zeros then, which show the backing file.
+int q2_heal_l2_cut(struct q2_plan *p, struct q2_scan *s, bool *changed,
+                   struct q2_error *err)
+{
+    const struct q2_l2_words mark = {q2_scan_cut_mark(s->cluster_size), 0};
+    int ret = 0;
+    for (size_t i = 0; i < s->findings.n && ret == 0; i++) {
+        const struct q2_finding *f = &s->findings.list[i];
+        if (f->problem != Q2_PROBLEM_L2_CUT || !(f->has & Q2_HAS_EDIT))
+            continue;
+        if (f->needs_zero_cluster)
+            ret = fill_entries(p, f->edit_offset, 0,
+                               (uint64_t)f->edit_count * (f->edit_wide ? 16 : 8), mark,
+                               f->edit_wide, err);
+        if (ret == 0 && f->needs_zero_cluster)
+            ret = q2_io_flush(p->overlay, err);
+        if (ret == 0)
+            ret = heal_entry(p, s, f, false, err);
+        *changed = true;
+    }
+    return ret == 0 && *changed ? q2_io_flush(p->overlay, err) : ret;
+}
+
 int q2_heal_cut(struct q2_plan *p, const struct q2_scan *s, bool *changed,
                 struct q2_error *err)
 {
@@ -136,12 +197,12 @@ int q2_heal_cut(struct q2_plan *p, const struct q2_scan *s, bool *changed,
         const struct q2_finding *f = &s->findings.list[i];
         if (f->problem != Q2_PROBLEM_ACTIVE_L1_CUT)
             continue;
-        int ret = q2_io_set_size(p->overlay,
-                                 q2_align_up(f->offset + f->size, s->cluster_size), err);
-        if (ret == 0)
-            ret = q2_plan_appended(p, f->offset, f->size, err);
+        int ret = q2_plan_appended(p, f->offset, f->size, err);
         if (ret == 0 && s->header.backing_file)
             ret = hide_backing(p, s, f, err);
+        else if (ret == 0)
+            ret = q2_io_set_size(p->overlay,
+                                 q2_align_up(f->offset + f->size, s->cluster_size), err);
         if (ret == 0)
             ret = q2_io_flush(p->overlay, err);
         if (ret == 0)

@@ -63,6 +63,54 @@ int q2_heal_refcounts(struct q2_plan *p, struct q2_scan *s, enum q2_repair_mode 
     return ret == 0 && *changed ? q2_io_flush(p->overlay, err) : ret;
 }
 
+// Notes the counts of a block, from cluster on, that nothing names.
+static int note_unnamed(struct q2_plan *p, const struct q2_scan *s,
+                        const struct q2_table *t, uint64_t cluster, uint64_t end,
+                        struct q2_error *err)
+{
+    struct q2_finding f = {.problem = Q2_PROBLEM_REFCOUNT_TOO_HIGH,
+                           .has = Q2_HAS_CLUSTER | Q2_HAS_REFCOUNT | Q2_HAS_REFERENCE};
+    uint64_t first =
+        q2_align_down(cluster, UINT64_C(1) << (s->cluster_bits + 3 - s->format->order));
+    int ret = 0;
+    for (uint64_t c = cluster; c <= end && ret == 0; c++) {
+        bool named = c == end || q2_counters_get(s->references, c) > 0;
+        uint64_t stored = named ? 0 : s->format->get(t->data, c - first);
+        if (f.count > 0 && stored == f.refcount) {
+            f.count++;
+            continue;
+        }
+        if (f.count > 0)
+            ret = q2_plan_note(p, &f, err);
+        f.cluster = c;
+        f.refcount = stored;
+        f.count = stored > 0;
+    }
+    return ret;
+}
+
+int q2_heal_tail(struct q2_plan *p, struct q2_scan *s, struct q2_error *err)
+{
+    unsigned block_bits = s->cluster_bits + 3 - s->format->order;
+    bool changed = false;
+    int ret = 0;
+    for (uint64_t i = s->file_clusters >> block_bits;
+         i < s->refcount_table_size && ret == 0; i++) {
+        struct q2_table *t;
+        uint64_t first = i << block_bits;
+        if (s->refcount_table[i] == 0)
+            continue;
+        ret = q2_scan_block(s, first, &t, err);
+        if (ret == 0 && t)
+            ret = note_unnamed(p, s, t, q2_max_u64(first, s->file_clusters),
+                               first + (UINT64_C(1) << block_bits), err);
+        if (ret == 0 && t)
+            ret = heal_block(p, s, first, s->refcount_table[i] & Q2_OFFSET_MASK, t, true,
+                             &changed, err);
+    }
+    return ret == 0 && changed ? q2_io_flush(p->overlay, err) : ret;
+}
+
 // What a rebuild is about to write.
 struct rebuild {
     struct q2_scan *s; // references without those of the old structures

@@ -10,6 +10,10 @@
 
 // More of them are not put together: each costs a look at all L1 tables.
 #define MAX_TABLES 4096U
+// Tables of zeros may take so much more than the file had.
+#define MAX_ZERO_BYTES (UINT64_C(8) << 20)
+// What 16 bits count.
+#define MAX_SHARED 65535U
 
 // A lost L2 table, or a lost part of one, under repair.
 struct lost {
@@ -47,8 +51,8 @@ static void store_words(const struct q2_scan *s, uint8_t *table, uint64_t index,
     q2_table_encode(words, table + q2_scan_l2_bytes(s, index), s->l2_words);
 }
 
-int q2_heal_zero_table(struct q2_plan *p, const struct q2_scan *s, uint64_t *value,
-                       struct q2_error *err)
+static int append_zeros(struct q2_plan *p, const struct q2_scan *s, uint64_t *value,
+                        struct q2_error *err)
 {
     struct q2_l2_words w;
     *value = 0;
@@ -61,7 +65,26 @@ int q2_heal_zero_table(struct q2_plan *p, const struct q2_scan *s, uint64_t *val
     if (ret == 0)
         ret = q2_edit_append(p, table, value, err);
     free(table);
-    *value |= Q2_FLAG_COPIED;
+    return ret;
+}
+
+// A table that two entries of one state share is sound until the guest writes into one of
+// their ranges: nobody gives the other entry its COPIED flag then. So each gets its own,
+// as long as that costs what the file has.
+int q2_heal_zero_table(struct q2_plan *p, const struct q2_scan *s, uint64_t *value,
+                       struct q2_error *err)
+{
+    const uint64_t most = p->bounds.file_size + MAX_ZERO_BYTES;
+    int ret = 0;
+    if (p->zero_bytes < most) {
+        p->zero_bytes += s->cluster_size;
+        ret = append_zeros(p, s, value, err);
+        *value |= Q2_FLAG_COPIED;
+        return ret;
+    }
+    if (p->n_shared++ % MAX_SHARED == 0)
+        ret = append_zeros(p, s, &p->shared_zeros, err);
+    *value = p->shared_zeros;
     return ret;
 }
 

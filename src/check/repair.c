@@ -234,9 +234,11 @@ static int round_all(struct q2_plan *p, struct q2_scan *s, const struct q2_monit
     if (ret == 0 && !*changed)
         ret = q2_mark_cut_off(p, s, changed, err);
     if (ret == 0 && !*changed)
-        ret = q2_heal_bitmaps(p, s, changed, err);
-    if (ret == 0 && !*changed)
         ret = q2_heal_cut(p, s, changed, err);
+    if (ret == 0 && !*changed)
+        ret = q2_heal_l2_cut(p, s, changed, err);
+    if (ret == 0 && !*changed)
+        ret = q2_heal_bitmaps(p, s, changed, err);
     if (ret == 0 && !*changed)
         ret = heal_simple(p, &s->findings, Q2_PROBLEM_SNAPSHOT_FIELD, changed, err);
     if (ret == 0 && !*changed)
@@ -476,7 +478,9 @@ static int plan_rounds(struct q2_plan *p, enum q2_repair_mode mode,
     if (ret < 0)
         return ret;
     p->complete = q2_scan_clean(&p->after);
-    if (p->after.corruptions == 0)
+    if (p->complete && mode == Q2_REPAIR_MODE_ALL && q2_plan_has_edits(p))
+        ret = q2_heal_tail(p, &p->after, err);
+    if (ret == 0 && p->after.corruptions == 0)
         ret = clear_marks(p, &p->after, err);
     return ret < 0 ? ret : clear_unknown(p, &p->after, err);
 }

@@ -23,6 +23,9 @@ struct q2_plan {
     struct q2_scan after; // the scan of the overlay
     unsigned n_tables;    // lost L2 tables that were put together
     uint64_t bitmap_bytes; // of new bitmap tables
+    uint64_t zero_bytes;   // of L2 tables of zeros that have one owner
+    uint64_t shared_zeros; // the place of one that many share, and how many
+    unsigned n_shared;
     bool inflate;          // try every compressed cluster
     char **names;          // of snapshots and bitmaps that findings in healed point to
     size_t n_names, max_names;
@@ -76,6 +79,11 @@ int q2_heal_l1_size(struct q2_plan *p, const struct q2_scan *s, bool *changed,
 // A table whose end was cut off: the file reaches to its end again, with zeros.
 int q2_heal_cut(struct q2_plan *p, const struct q2_scan *s, bool *changed,
                 struct q2_error *err);
+int q2_heal_l2_cut(struct q2_plan *p, struct q2_scan *s, bool *changed,
+                   struct q2_error *err);
+// Refcounts of clusters behind the end of the file, that nothing names: they would be
+// leaks as soon as the file grows.
+int q2_heal_tail(struct q2_plan *p, struct q2_scan *s, struct q2_error *err);
 // Entries of one level: of L1 tables, or of L2 tables.
 int q2_heal_entries(struct q2_plan *p, struct q2_scan *s, bool l1, bool *changed,
                     struct q2_error *err);
@@ -90,7 +98,7 @@ int q2_heal_refcounts(struct q2_plan *p, struct q2_scan *s, enum q2_repair_mode 
                       bool *changed, struct q2_error *err);
 int q2_heal_rebuild(struct q2_plan *p, const struct q2_monitor *mon,
                     struct q2_error *err);
-// An L2 table that maps its whole range to zeros; *value names it.
+// An L2 table that maps its whole range to zeros; *value is the L1 entry for it.
 int q2_heal_zero_table(struct q2_plan *p, const struct q2_scan *s, uint64_t *value,
                        struct q2_error *err);
 // The L2 table that the L1 entry of f named is lost: as much of it as other states know
