@@ -202,8 +202,11 @@ static int add_extension_lengths(struct q2_candidates *c, const struct q2_raw_he
 {
     uint64_t at = r->version >= 3 ? q2_load_be32(r->bytes + 100) : Q2_HEADER_V2_BYTES;
     int ret = 0;
+    uint64_t most = sizeof(r->bytes);
+    if (r->cluster_bits >= Q2_MIN_CLUSTER_BITS && r->cluster_bits < 12)
+        most = UINT64_C(1) << r->cluster_bits; // what lies behind is not the header's
     for (unsigned i = 0; i < MAX_EXTENSIONS && ret == 0; i++) {
-        if (at < Q2_HEADER_V2_BYTES || at > sizeof(r->bytes) - 8)
+        if (at < Q2_HEADER_V2_BYTES || at > most - 8)
             break;
         uint32_t type = q2_load_be32(r->bytes + at), n = q2_load_be32(r->bytes + at + 4);
         ret = add_lengths_of(c, r, (unsigned)at, err);

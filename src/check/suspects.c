@@ -440,10 +440,12 @@ static int resolve_one(struct q2_scan *s, const struct q2_suspect *x, size_t n_r
         ret = look_for(s, x, n_rivals, &a, err);
     if (ret < 0)
         return ret;
-    bool owned = false;
-    if (a.n != 1 && f->problem == Q2_PROBLEM_COMPRESSED_BROKEN)
+    // Another state that says the same is no help, and says that the entry is right.
+    bool owned = a.n == 1 && a.value == x->entry;
+    if (!owned && a.n != 1 && f->problem == Q2_PROBLEM_COMPRESSED_BROKEN)
         ret = owns_its_place(s, x, &owned, err);
-    if (a.n == 1) {
+    owned &= f->problem == Q2_PROBLEM_COMPRESSED_BROKEN;
+    if (a.n == 1 && a.value != x->entry) {
         f->edit_value = a.value;
         f->has |= Q2_HAS_EDIT;
         f->recovered = true;
