@@ -272,6 +272,14 @@ static int fill(struct q2_io *io, const char *path, const struct q2_create_optio
     return 0;
 }
 
+int q2_create_in(struct q2_io *io, const struct q2_create_options *o,
+                 const struct q2_file_options *file_options, const struct q2_monitor *mon,
+                 struct q2_disk **out, struct q2_error *err)
+{
+    int ret = q2_create_validate(o, err);
+    return ret < 0 ? ret : fill(io, io->name, o, file_options, mon, out, err);
+}
+
 int q2_create_open(const char *path, const struct q2_create_options *o,
                    const struct q2_file_options *file_options,
                    const struct q2_monitor *mon, struct q2_disk **out, bool *made,

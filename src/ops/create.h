@@ -53,6 +53,12 @@ int q2_create_open(const char *path, const struct q2_create_options *options,
                    const struct q2_monitor *mon, struct q2_disk **out, bool *made,
                    struct q2_error *err);
 
+// The same in a file that is open for writing, new and empty; the disk's on success. What
+// goes beside it (an external data file) is opened with file_options.
+int q2_create_in(struct q2_io *io, const struct q2_create_options *options,
+                 const struct q2_file_options *file_options, const struct q2_monitor *mon,
+                 struct q2_disk **out, struct q2_error *err);
+
 // Flushes everything, then writes the header: from here on it is an image.
 int q2_create_publish(struct q2_disk *d, struct q2_error *err);
 

@@ -28,6 +28,7 @@ libqcow2_a_SOURCES += \
 	src/ops/preallocate.c src/ops/preallocate.h \
 	src/ops/rebase.c src/ops/rebase.h \
 	src/ops/recover.c src/ops/recover.h \
+	src/ops/recover_copy.c src/ops/recover_copy.h \
 	src/ops/resize.c src/ops/resize.h \
 	src/ops/snapshot.c src/ops/snapshot.h \
 	src/ops/snapshot_switch.c src/ops/snapshot_switch.h \

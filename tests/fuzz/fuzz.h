@@ -30,6 +30,8 @@ void fuzz_target_snapshots(const uint8_t *data, size_t n_bytes);
 void fuzz_target_amend(const uint8_t *data, size_t n_bytes);
 void fuzz_target_bitmaps(const uint8_t *data, size_t n_bytes);
 void fuzz_target_luks(const uint8_t *data, size_t n_bytes);
+void fuzz_target_recover(const uint8_t *data, size_t n_bytes);
+void fuzz_target_copy(const uint8_t *data, size_t n_bytes);
 void fuzz_target_parts(const uint8_t *data, size_t n_bytes);
 void fuzz_target_options(const uint8_t *data, size_t n_bytes);
 
@@ -117,6 +119,11 @@ struct fuzz_operation {
 // that is damaged is used as it is, or repaired first.
 void fuzz_operate(const uint8_t *data, size_t n_bytes, const struct fuzz_operation *list,
                   unsigned n);
+
+// Does a check find nothing? If not, why says what it finds.
+bool fuzz_is_sound(struct q2_io *io, char why[512]);
+// The same, and of the file, too, once it has grown.
+bool fuzz_stays_sound(struct q2_io *io, char why[512]);
 
 // --- mutate.c ------------------------------------------------------------------------
 

@@ -10,12 +10,14 @@
 Q2_FUZZ_TARGETS = \
 	tests/fuzz/common.c \
 	tests/fuzz/content.c \
+	tests/fuzz/copy.c \
 	tests/fuzz/fuzz.h \
 	tests/fuzz/luks.c tests/fuzz/luks.h \
 	tests/fuzz/operations.c \
 	tests/fuzz/options.c \
 	tests/fuzz/parts.c \
 	tests/fuzz/readers.c \
+	tests/fuzz/recover.c \
 	tests/fuzz/repair.c \
 	tests/fuzz/targets.c \
 	tests/fuzz/writers.c

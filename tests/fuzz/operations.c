@@ -20,7 +20,7 @@ static uint64_t missing_flags(const struct q2_findings *late)
     return n;
 }
 
-static bool is_sound(struct q2_io *io, char why[512])
+bool fuzz_is_sound(struct q2_io *io, char why[512])
 {
     struct q2_error err = Q2_ERROR_INIT;
     const struct q2_check_request r = {.format = "qcow2"};
@@ -45,15 +45,17 @@ static bool is_sound(struct q2_io *io, char why[512])
 
 // As if the file went on with zeros: what is counted behind its end is wasted once it
 // grows.
-static bool would_be_sound(struct q2_io *io, char why[512])
+bool fuzz_stays_sound(struct q2_io *io, char why[512])
 {
     struct q2_error err = Q2_ERROR_INIT;
     struct q2_io *longer;
     uint64_t size;
+    if (!fuzz_is_sound(io, why))
+        return false;
     if (q2_overlay_open(io, &longer, &err) < 0 || q2_io_get_size(io, &size, &err) < 0 ||
         q2_io_set_size(longer, size + GROWTH, &err) < 0)
         fuzz_give_up(err.message);
-    bool sound = is_sound(longer, why);
+    bool sound = fuzz_is_sound(longer, why);
     q2_io_close(longer);
     return sound;
 }
@@ -91,7 +93,7 @@ static void run_judged(struct q2_io *io, const struct fuzz_operation *op, unsign
     struct fuzz_content *before = op->changes ? NULL : fuzz_content_read(io);
     char why[512];
     bool done = run(io, op, bytes);
-    if (!is_sound(io, why))
+    if (!fuzz_is_sound(io, why))
         fuzz_broken("operation %u on a sound image, %s: %s", number,
                     done ? "done" : "refused", why);
     if (before && !fuzz_content_same(io, before, NULL, why))
@@ -111,7 +113,7 @@ void fuzz_operate(const uint8_t *data, size_t n_bytes, const struct fuzz_operati
     // As open_rw does, but for any damage.
     if (orders[0] & 1)
         repair(io);
-    bool sound = is_sound(io, why) && would_be_sound(io, why);
+    bool sound = fuzz_stays_sound(io, why);
     for (unsigned i = 0; i < MAX_OPERATIONS; i++) {
         const uint8_t *bytes = orders + 4 * (i + 1);
         unsigned number = bytes[0] % n;

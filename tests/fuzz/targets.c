@@ -14,6 +14,8 @@ const struct fuzz_target fuzz_targets[] = {
     {"amend", fuzz_target_amend, FUZZ_IMAGE},
     {"bitmaps", fuzz_target_bitmaps, FUZZ_IMAGE},
     {"luks", fuzz_target_luks, FUZZ_IMAGE},
+    {"recover", fuzz_target_recover, FUZZ_IMAGE},
+    {"copy", fuzz_target_copy, FUZZ_IMAGE},
     {"parts", fuzz_target_parts, FUZZ_BYTES},
     {"options", fuzz_target_options, FUZZ_TEXT},
     {NULL, NULL, FUZZ_BYTES},
