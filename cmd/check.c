@@ -9,6 +9,7 @@
 #include "cmd/check_options.h"
 #include "cmd/check_output.h"
 #include "cmd/check_plan.h"
+#include "cmd/lost_header.h"
 #include "cmd/opening.h"
 #include "cmd/output.h"
 #include "cmd/progress.h"
@@ -137,12 +138,15 @@ static int check_layer(const struct q2_command_line *line, struct q2_check_setti
         q2_check_chain_context(chain, err);
         if (chain->n == 0)
             q2_named_context(&s->name, line->operands[0], err);
+        q2_lost_header_hint(s->request.path, line->program, err);
         return 1;
     }
     if (report.unsupported && chain->n > 0)
         return 0; // a raw file: the end
     if (report.unsupported) {
         q2_fail(err, -ENOTSUP, "This image format does not support checks");
+        if (!s->request.format)
+            q2_lost_header_hint(s->request.path, line->program, err);
         return EXIT_NO_CHECKS;
     }
     int code = exit_code(s, &report.scan, err);

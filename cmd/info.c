@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "cmd/info_output.h"
+#include "cmd/lost_header.h"
 #include "cmd/opening.h"
 #include "cmd/options.h"
 #include "cmd/output.h"
@@ -29,6 +30,7 @@ static const struct q2_option info_options[] = {
 
 struct settings {
     const struct q2_common_options *common;
+    const char *program;
     bool chain;
 };
 
@@ -103,6 +105,10 @@ static int add_named(struct chain *chain, const char *text, const struct setting
                          c->shared || name.force_share == Q2_ON, &name.runtime, err))
         rc = q2_named_context(&name, text, err);
     if (!rc)
+        q2_lost_header_note(chain->images[0].disk, s->program);
+    else if (name.path)
+        q2_lost_header_hint(name.path, s->program, err);
+    if (!rc)
         rc = set_titles(&name, &chain->images[0], err);
     q2_image_name_clear(&name);
     return rc;
@@ -173,7 +179,7 @@ static int show(const char *path, const struct settings *s, struct q2_error *err
 
 static int info_run(struct q2_command_line *line, struct q2_error *err)
 {
-    struct settings s = {.common = &line->common};
+    struct settings s = {.common = &line->common, .program = line->program};
     struct q2_file_options ignored;
     line->settings = &s;
     int rc = q2_options_parse(line, take_option, err);

@@ -62,6 +62,8 @@ qcow2_SOURCES += \
 	cmd/io_values.c \
 	cmd/io_write.c \
 	cmd/io_write.h \
+	cmd/lost_header.c \
+	cmd/lost_header.h \
 	cmd/main.c \
 	cmd/map.c \
 	cmd/measure.c \

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cmd/lost_header.h"
 #include "image/image.h"
 #include "image/path.h"
 #include "ops/open_rw.h"
@@ -177,7 +178,12 @@ int q2_open_operand_name(const struct q2_command_line *line, const char *text,
     struct q2_open_options o = *options;
     o.format = line->common.format;
     o.unsafe_share = line->common.shared;
-    return open_named(text, line->common.image_opts, &o, monitor, name, out, err);
+    int rc = open_named(text, line->common.image_opts, &o, monitor, name, out, err);
+    if (!rc)
+        q2_lost_header_note(*out, line->program);
+    else if (name->path)
+        q2_lost_header_hint(name->path, line->program, err);
+    return rc;
 }
 
 int q2_open_operand(const struct q2_command_line *line, const char *text,

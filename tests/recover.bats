@@ -134,3 +134,47 @@ END
         [ "$(hash_of broken.qcow2)" = "$hash" ]
     done
 }
+
+# Exit code, and the last line of what is said: hinted CODE COMMAND...
+hinted() {
+    run "${@:2}"
+    [ "$status" -eq "$1" ]
+    [[ $output == *'ooks like a qcow2 image whose header is lost: see '"'qcow2 recover'"* ]]
+}
+
+@test "check and info name recover where an image's header is lost, and print what they did" {
+    local of='looks like a qcow2 image whose header is lost: see'
+    break_first
+    qcow2 info --output=json broken.qcow2 >json 2>said
+    [ "$(cat said)" = "qcow2: 'broken.qcow2' $of 'qcow2 recover'" ]
+    qcow2 info -f raw --output=json broken.qcow2 2>said | diff - json
+    qemu-img info broken.qcow2 2>>said >/dev/null
+    [ ! -s said ]
+    hinted 63 qcow2 check broken.qcow2
+    hinted 0 qcow2 map broken.qcow2
+    hinted 1 qcow2 info -f qcow2 broken.qcow2
+    # Not only the first bytes.
+    cp image.qcow2 broken.qcow2
+    dd if=/dev/urandom of=broken.qcow2 bs=1 seek=4 count=60 conv=notrunc status=none
+    hinted 1 qcow2 info broken.qcow2
+}
+
+@test "no disk, archive, text or program passes for an image whose header is lost" {
+    break_first
+    truncate -s 16M zeros partitioned
+    echo 'start=2048, type=83' | sfdisk -q partitioned
+    mkdir files
+    cp image.qcow2 files
+    must mke2fs -q -F -t ext4 -d files -E offset=1048576 partitioned 15360k
+    tar cf archive.tar files
+    tar czf archive.tar.gz files
+    head -c 300000 /dev/urandom >random
+    seq 100000 >text
+    for file in zeros partitioned archive.tar archive.tar.gz random text /usr/bin/ls; do
+        qcow2 info "$file" 2>said >/dev/null
+        [ ! -s said ]
+        run qcow2 check "$file"
+        [ "$status" -eq 63 ]
+        [ "$output" = 'qcow2: This image format does not support checks' ]
+    done
+}

@@ -7,6 +7,7 @@ libqcow2_a_SOURCES += \
 	src/recover/ext.c src/recover/ext.h \
 	src/recover/ext_files.c \
 	src/recover/found.c \
+	src/recover/glance.c src/recover/glance.h \
 	src/recover/header.c \
 	src/recover/l1.c \
 	src/recover/layout.c src/recover/layout.h \
