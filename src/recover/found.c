@@ -150,20 +150,38 @@ static int tell_apart(const struct q2_survey *s, struct q2_found *f, uint64_t *t
     return ret;
 }
 
-// Does the first block that t names count the header, t itself and that block? order:
-// log2 of the width.
-static int counts_itself(const struct q2_survey *s, const struct q2_found *f,
-                         const struct q2_found_table *t, uint64_t block, unsigned order,
-                         uint8_t *buf, bool *yes, struct q2_error *err)
+// Does the table, whose first block is at offset block, count the header, itself and that
+// block? With few bits a count anything does: nothing is counted behind the end, then.
+static int counts_itself(const struct q2_survey *s, const struct q2_counts_place *p,
+                         uint64_t block, bool *yes, struct q2_error *err)
 {
-    const struct q2_refcount_format *format = q2_refcount_format(order);
-    size_t n_bytes = (size_t)1 << f->layout.cluster_bits;
-    uint64_t n = n_bytes * 8 >> order, at = t->offset >> f->layout.cluster_bits;
-    int ret = q2_io_read(s->io, block, buf, n_bytes, err);
-    *yes = ret == 0;
-    const uint64_t of[] = {0, at, block >> f->layout.cluster_bits};
-    for (size_t i = 0; i < 3 && *yes; i++)
-        *yes = of[i] >= n || format->get(buf, of[i]) == 1;
+    const uint64_t of[] = {0, p->table, block, s->file_size + (1U << p->cluster_bits)};
+    int ret = 0;
+    *yes = true;
+    for (size_t i = 0; i < 4 && *yes && ret == 0; i++) {
+        uint64_t value;
+        ret = q2_counts_read(s->io, p, of[i], &value, err);
+        *yes = i < 3 ? value == 1 : p->order > 2 || value == 0 || value == UINT64_MAX;
+    }
+    return ret;
+}
+
+// L1 tables lead to L2 tables alone.
+static int note_named(const struct q2_survey *s, struct q2_found *f, uint64_t *table,
+                      struct q2_error *err)
+{
+    int ret = 0;
+    for (size_t i = 0; i < f->n && ret == 0; i++) {
+        if (!f->list[i].is_l1)
+            continue;
+        ret = read_table(s, f, f->list[i].offset, table, err);
+        for (size_t k = 0; k < ((size_t)1 << f->layout.cluster_bits) / 8 && ret == 0;
+             k++) {
+            struct q2_found_table *to = q2_found_at(f, table[k] & Q2_OFFSET_MASK);
+            if (to)
+                to->named = true;
+        }
+    }
     return ret;
 }
 
@@ -171,27 +189,20 @@ static int counts_itself(const struct q2_survey *s, const struct q2_found *f,
 static int find_counts(const struct q2_survey *s, struct q2_found *f, uint64_t *table,
                        struct q2_error *err)
 {
-    int ret = 0;
-    uint8_t *buf = malloc((size_t)1 << f->layout.cluster_bits);
-    if (!buf)
-        return q2_fail_memory(err, (size_t)1 << f->layout.cluster_bits);
+    int ret = note_named(s, f, table, err);
     for (size_t i = 0; i < f->n && ret == 0; i++) {
         struct q2_found_table *t = &f->list[i];
-        if (!t->plain || t->is_l1 || t->n_copied > 0)
+        struct q2_counts_place p = {t->offset, 0, f->layout.cluster_bits, s->file_size};
+        if (!t->plain || t->is_l1 || t->named || t->n_copied > 0)
             continue;
         ret = read_table(s, f, t->offset, table, err);
         if (ret < 0 || table[0] == 0 || table[0] >= s->file_size)
             continue;
-        for (unsigned order = 0; order <= Q2_MAX_REFCOUNT_ORDER && ret == 0 && !t->counts;
-             order++) {
-            bool yes;
-            ret = counts_itself(s, f, t, table[0], order, buf, &yes, err);
-            if (ret == 0 && yes)
-                t->order = order;
-            t->counts |= yes;
+        for (; p.order <= Q2_MAX_REFCOUNT_ORDER && ret == 0 && !t->counts; p.order++) {
+            ret = counts_itself(s, &p, table[0], &t->counts, err);
+            t->order = p.order;
         }
     }
-    free(buf);
     return ret;
 }
 

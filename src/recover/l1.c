@@ -84,7 +84,8 @@ static int follow(struct q2_work *w, size_t *i, struct q2_l1_found *l,
     bool twice;
     int ret = seen ? 0 : q2_fail_memory(err, sizeof(*l));
     *l = (struct q2_l1_found){.offset = f->list[*i].offset};
-    l->in_header = w->hints.has_l1 && w->hints.l1_table_offset == l->offset;
+    l->in_header = w->hints.has_l1 && l->offset >= w->hints.l1_table_offset &&
+                   l->offset - w->hints.l1_table_offset < (uint64_t)w->hints.l1_size * 8;
     for (uint64_t end = l->offset; ret == 0 && *i < f->n;) {
         uint64_t at = f->list[*i].offset;
         if (!f->list[*i].is_l1 || at - l->offset >= Q2_MAX_L1_BYTES ||
@@ -195,9 +196,12 @@ int q2_work_take_l1(struct q2_work *w, struct q2_recovery *r, struct q2_error *e
     for (unsigned i = 0; i < w->n_snapshots && ret == 0; i++)
         ret = mark_links(w, w->snapshots[i].l1_table_offset, w->snapshots[i].l1_size,
                          NULL, err);
-    if (ret < 0 || r->chosen == r->n_l1s)
+    w->l1_gone = r->chosen == r->n_l1s;
+    if (ret < 0 || w->l1_gone)
         return ret;
     const struct q2_l1_found *l = &r->l1s[r->chosen];
     ret = q2_work_grow_l1(w, l->n_entries, err);
-    return ret < 0 ? ret : mark_links(w, l->offset, l->n_entries, w->l1, err);
+    if (ret == 0)
+        ret = mark_links(w, l->offset, l->n_entries, w->l1, err);
+    return ret < 0 ? ret : q2_work_complete_l1(w, l, err);
 }

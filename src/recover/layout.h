@@ -44,6 +44,7 @@ struct q2_found_table {
     bool is_l1;     // part of an L1 table: its entries lead to L2 tables
     bool counts;    // a refcount table
     unsigned order; // counts: log2 of the width of its counts
+    bool named;     // by something that looks like an L1 table
     bool linked;    // by an L1 table that is used
     bool stale;     // most of what it leads to, other tables lead to
 };
@@ -74,5 +75,15 @@ int q2_found_collect(const struct q2_survey *s, const struct q2_layout *layout,
                      struct q2_found *out, struct q2_error *err);
 void q2_found_clear(struct q2_found *f);
 struct q2_found_table *q2_found_at(const struct q2_found *f, uint64_t offset);
+
+// counts.c: where a refcount table lies, and how wide its counts are.
+struct q2_counts_place {
+    uint64_t table;
+    unsigned order, cluster_bits;
+    uint64_t file_size;
+};
+// The refcount of the host cluster at offset; UINT64_MAX: it has none there.
+int q2_counts_read(struct q2_io *io, const struct q2_counts_place *p, uint64_t offset,
+                   uint64_t *value, struct q2_error *err);
 
 #endif

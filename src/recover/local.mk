@@ -10,6 +10,7 @@ libqcow2_a_SOURCES += \
 	src/recover/glance.c src/recover/glance.h \
 	src/recover/header.c \
 	src/recover/l1.c \
+	src/recover/l1_frame.c \
 	src/recover/layout.c src/recover/layout.h \
 	src/recover/marks.c src/recover/marks.h \
 	src/recover/marks_ext.c \

@@ -109,6 +109,7 @@ static int collect(struct q2_work *w, struct q2_lost **list, size_t *n,
         if (t->linked || t->is_l1 || t->counts)
             continue;
         ret = q2_work_refcount(w, t->offset, &count, err);
+        t->stale |= count == 0 && !w->l1_gone;
         (*list)[(*n)++] =
             (struct q2_lost){t, UINT64_MAX, count > 0 && count != UINT64_MAX};
     }
@@ -152,7 +153,8 @@ static int place_kin(struct q2_work *w, struct q2_recovery *r, struct q2_lost *l
             continue;
         // A second one is an older copy; one that shares nearly all without being in use
         // as well.
-        x->table->stale = q2_counters_get(taken, x->index) > 0 || r->chosen < r->n_l1s ||
+        x->table->stale = q2_counters_get(taken, x->index) > 0 ||
+                          !q2_work_is_lost(w, x->index) ||
                           (w->n_snapshots == 0 && n_known * 2 > n_all);
         if (x->table->stale)
             continue;
@@ -185,11 +187,26 @@ static int drop_stale(struct q2_work *w, struct q2_lost *list, size_t n, struct 
     return ret;
 }
 
+// Entries that the disk has, if the user says so or a header that is right otherwise.
+static uint64_t end_of_disk(const struct q2_work *w)
+{
+    const struct q2_hints *h = &w->hints;
+    uint64_t size = w->options->size;
+    if (size == 0 && h->has_size && h->has_magic && h->has_cluster_bits &&
+        h->cluster_bits == w->found.layout.cluster_bits)
+        size = h->size;
+    uint64_t n = q2_div_round_up(size, UINT64_C(1) << q2_work_span_bits(w));
+    return size > 0 ? q2_min_u64(n, Q2_MAX_L1_BYTES / 8) : Q2_MAX_L1_BYTES / 8;
+}
+
+// UINT64_MAX: there is none.
 static uint64_t next_gap(const struct q2_work *w, uint64_t index)
 {
-    while (index < w->n_l1 && w->l1[index] != 0)
+    uint64_t end =
+        w->l1_gone ? Q2_MAX_L1_BYTES / 8 : w->n_l1_lost * (q2_work_cluster_size(w) / 8);
+    while (index < end && !q2_work_is_open_index(w, index))
         index++;
-    return index;
+    return index < end ? index : UINT64_MAX;
 }
 
 // Are there exactly n gaps from index on, before the next table that has a place, which
@@ -197,7 +214,7 @@ static uint64_t next_gap(const struct q2_work *w, uint64_t index)
 static bool fills_gaps(const struct q2_work *w, uint64_t index, size_t n, uint64_t offset)
 {
     for (size_t i = 0; i < n; i++, index++) {
-        if (index < w->n_l1 && w->l1[index] != 0)
+        if (!q2_work_is_open_index(w, index))
             return false;
     }
     return index < w->n_l1 && (w->l1[index] & Q2_OFFSET_MASK) == offset;
@@ -212,9 +229,8 @@ static int place_group(struct q2_work *w, struct q2_recovery *r, struct q2_lost 
     int ret = 0;
     for (size_t i = 0; i < n && ret == 0; i++) {
         *index = next_gap(w, *index);
-        if (*index >= Q2_MAX_L1_BYTES / 8)
-            return q2_fail(err, -EFBIG, "'%s' has more L2 tables than any disk",
-                           w->io->name);
+        if (*index == UINT64_MAX)
+            return 0; // left over
         list[i].index = *index;
         ret = q2_place_put(w, r, *index, list[i].table->offset,
                            alone || between ? Q2_PLACED_LIKELY : Q2_PLACED_IN_ORDER, err);
@@ -262,12 +278,17 @@ static int begin_with_snapshot(struct q2_work *w, struct q2_error *err)
     if (w->n_snapshots == 0)
         return 0;
     const struct q2_snapshot *sn = &w->snapshots[w->n_snapshots - 1];
-    int ret = load_snapshot(w, sn, &w->l1, err);
-    w->n_l1 = ret == 0 ? sn->l1_size : 0;
-    for (uint64_t i = 0; i < w->n_l1; i++)
-        w->l1[i] &= Q2_OFFSET_MASK;
+    uint64_t *l1;
+    int ret = load_snapshot(w, sn, &l1, err);
+    if (ret == 0)
+        ret = q2_work_grow_l1(w, sn->l1_size, err);
+    for (uint64_t i = 0; i < sn->l1_size && ret == 0; i++) {
+        if (q2_work_is_lost(w, i))
+            w->l1[i] = l1[i] & Q2_OFFSET_MASK;
+    }
     while (w->n_l1 > 0 && w->l1[w->n_l1 - 1] == 0)
         w->n_l1--;
+    free(l1);
     return ret;
 }
 
@@ -279,17 +300,17 @@ static int place(struct q2_work *w, struct q2_recovery *r, struct q2_lost *list,
     r->placed = calloc(n + 1, sizeof(*r->placed));
     if (ret == 0 && !r->placed)
         ret = q2_fail_memory(err, (n + 1) * sizeof(*r->placed));
-    if (ret == 0 && r->chosen == r->n_l1s)
+    if (ret == 0 && q2_work_has_lost(w))
         ret = begin_with_snapshot(w, err);
     if (ret == 0)
         ret = learn_all(w, &k, err);
     if (ret == 0)
         ret = place_kin(w, r, list, n, &k, err);
-    if (ret == 0 && r->chosen == r->n_l1s)
+    if (ret == 0 && q2_work_has_lost(w))
         ret = drop_stale(w, list, n, &k, err);
-    if (ret == 0 && r->chosen == r->n_l1s)
+    if (ret == 0 && q2_work_has_lost(w))
         ret = q2_place_marked(w, r, list, n, err);
-    if (ret == 0 && r->chosen == r->n_l1s)
+    if (ret == 0 && q2_work_has_lost(w))
         ret = place_in_order(w, r, list, n, err);
     if (ret == 0)
         qsort(r->placed, r->n_placed, sizeof(*r->placed), by_index);

@@ -62,7 +62,7 @@ int q2_place_marked(struct q2_work *w, struct q2_recovery *r, struct q2_lost *li
     for (size_t i = 0; i < n && ret == 0; i++) {
         if (list[i].index != UINT64_MAX || list[i].table->stale ||
             !ask_marks(&m, i, span, &index) || index >= Q2_MAX_L1_BYTES / 8 ||
-            (index < w->n_l1 && w->l1[index] != 0))
+            !q2_work_is_open_index(w, index))
             continue;
         list[i].index = index;
         ret = q2_place_put(w, r, index, list[i].table->offset, Q2_PLACED_SURELY, err);

@@ -27,6 +27,7 @@ static void clear_work(struct q2_work *w)
     free(w->snapshots);
     free(w->table);
     free(w->l1);
+    free(w->l1_lost);
 }
 
 static int look(struct q2_work *w, const struct q2_monitor *mon, struct q2_error *err)

@@ -22,6 +22,9 @@ struct q2_work {
 
     uint64_t *l1; // the new one, host-endian
     uint64_t n_l1;
+    bool l1_gone;       // nothing was left of it
+    bool *l1_lost;      // else: of its clusters, those whose entries are not known
+    uint64_t n_l1_lost; // 0: all are
     uint64_t luks_offset, luks_bytes; // 0: there is none
 };
 
@@ -37,10 +40,23 @@ static inline unsigned q2_work_span_bits(const struct q2_work *w)
     return 2 * l->cluster_bits - (l->extended ? 4 : 3);
 }
 
-// Has the L1 table nothing there yet?
+// Is that entry of the active L1 table not known?
+static inline bool q2_work_is_lost(const struct q2_work *w, uint64_t index)
+{
+    uint64_t cluster = index / (q2_work_cluster_size(w) / 8);
+    return w->l1_gone || (cluster < w->n_l1_lost && w->l1_lost[cluster]);
+}
+
+// May an L2 table be put there?
 static inline bool q2_work_is_open_index(const struct q2_work *w, uint64_t index)
 {
-    return index >= w->n_l1 || w->l1[index] == 0;
+    return (index >= w->n_l1 || w->l1[index] == 0) && q2_work_is_lost(w, index);
+}
+
+// Is any of the L1 table lost?
+static inline bool q2_work_has_lost(const struct q2_work *w)
+{
+    return w->l1_gone || w->n_l1_lost > 0;
 }
 
 int q2_work_read(struct q2_work *w, uint64_t offset, struct q2_error *err); // to table
@@ -56,6 +72,9 @@ int q2_work_find_l1s(struct q2_work *w, struct q2_recovery *r, struct q2_error *
 int q2_work_take_l1(struct q2_work *w, struct q2_recovery *r, struct q2_error *err);
 // The new L1 table gets n entries at least.
 int q2_work_grow_l1(struct q2_work *w, uint64_t n, struct q2_error *err);
+// l1_frame.c: the same for clusters of it that were not found, if L2 tables miss them.
+int q2_work_complete_l1(struct q2_work *w, const struct q2_l1_found *l,
+                        struct q2_error *err);
 // place.c: L2 tables that no L1 table names, where the L1 table is lost.
 int q2_work_place(struct q2_work *w, struct q2_recovery *r, struct q2_error *err);
 // read_marks.c: what the guest's data in the range of an L2 table tell, its first n_bytes

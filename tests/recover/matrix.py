@@ -65,11 +65,11 @@ class Image:
     def writes(self, count, seed):
         numbers = random.Random(self.name + seed)
         argv = []
-        # Twice the same place compressed is more than QEMU can do with small clusters.
-        count = min(count, self.size * 16) if self.how else count
-        places = numbers.sample(range(self.size * 16), count)
-        for offset in (place << 16 for place in places):
-            n = 65536 if self.how else numbers.choice([512, 4096, 65536, 200000])
+        # Compressed: whole clusters, and none twice, which QEMU cannot do with small ones.
+        unit = 2 << 20 if self.how and "2M" in self.options else 65536
+        places = range(0, self.size << 20, unit)
+        for offset in numbers.sample(places, min(count, len(places) // 2)):
+            n = unit if self.how else numbers.choice([512, 4096, 65536, 200000])
             n = min(n, (self.size << 20) - offset)
             argv += ["-c", "write %s -P %d %d %d" % (self.how, numbers.randrange(1, 250),
                                                      offset, n)]
