@@ -21,7 +21,7 @@ whole() { # NEW: is what image.qcow2 is
 }
 
 @test "a sample of damages to all kinds of images" {
-    run python3 -S "$BATS_TEST_DIRNAME/recover/matrix.py" --every "${RECOVER_EVERY:-9}" work
+    run python3 -S "$BATS_TEST_DIRNAME/recover/matrix.py" --every "${RECOVER_EVERY:-241}" work
     echo "$output"
     [ "$status" -eq 0 ]
     [ "${lines[-1]##*, }" = '0 bad' ]

@@ -203,7 +203,7 @@ static uint64_t end_of_disk(const struct q2_work *w)
 static uint64_t next_gap(const struct q2_work *w, uint64_t index)
 {
     uint64_t end =
-        w->l1_gone ? Q2_MAX_L1_BYTES / 8 : w->n_l1_lost * (q2_work_cluster_size(w) / 8);
+        w->l1_gone ? end_of_disk(w) : w->n_l1_lost * (q2_work_cluster_size(w) / 8);
     while (index < end && !q2_work_is_open_index(w, index))
         index++;
     return index < end ? index : UINT64_MAX;
@@ -229,6 +229,8 @@ static int place_group(struct q2_work *w, struct q2_recovery *r, struct q2_lost 
     int ret = 0;
     for (size_t i = 0; i < n && ret == 0; i++) {
         *index = next_gap(w, *index);
+        if (*index == UINT64_MAX)
+            *index = next_gap(w, 0);
         if (*index == UINT64_MAX)
             return 0; // left over
         list[i].index = *index;

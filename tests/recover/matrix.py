@@ -46,6 +46,7 @@ class Image:
         self.snapshots = more.get("snapshots", 0)
         self.how = more.get("how", "")
         self.backing, self.luks = more.get("backing"), more.get("luks")
+        self.left = []
         self.old = "0.10" in options
         self.slow = more.get("slow", 1)  # one of so many pairs
 
@@ -62,13 +63,22 @@ class Image:
                     "driver=qcow2,encrypt.key-secret=s,file.filename=" + name]
         return ["-f", "qcow2", name]
 
+    def places(self, count, numbers):
+        """Offsets to write to; compressed, none twice: QEMU cannot do that."""
+        unit = 2 << 20 if self.how and "2M" in self.options else 65536
+        everywhere = range(0, self.size << 20, unit)
+        if not self.how:
+            return unit, numbers.sample(everywhere, min(count, len(everywhere)))
+        if not self.left:
+            self.left = numbers.sample(everywhere, len(everywhere) // 2)
+        taken, self.left = self.left[:count], self.left[count:]
+        return unit, taken
+
     def writes(self, count, seed):
         numbers = random.Random(self.name + seed)
+        unit, places = self.places(count, numbers)
         argv = []
-        # Compressed: whole clusters, and none twice, which QEMU cannot do with small ones.
-        unit = 2 << 20 if self.how and "2M" in self.options else 65536
-        places = range(0, self.size << 20, unit)
-        for offset in numbers.sample(places, min(count, len(places) // 2)):
+        for offset in places:
             n = unit if self.how else numbers.choice([512, 4096, 65536, 200000])
             n = min(n, (self.size << 20) - offset)
             argv += ["-c", "write %s -P %d %d %d" % (self.how, numbers.randrange(1, 250),
