@@ -15,6 +15,8 @@
 
 // Of each layout so many compressed clusters are tried.
 #define MAX_TRIED 32U
+// So many entries at even places, and none at odd ones, are no chance.
+#define MIN_EVEN 8U
 
 void q2_hints_read(const uint8_t header[Q2_HEADER_V3_BYTES], uint64_t file_size,
                    struct q2_hints *h)
@@ -32,6 +34,7 @@ void q2_hints_read(const uint8_t header[Q2_HEADER_V3_BYTES], uint64_t file_size,
         .snapshots_offset = q2_load_be64(header + 64),
         .refcount_order = q2_load_be32(header + 96),
     };
+    h->features = h->version >= 3 ? q2_load_be64(header + 72) : 0;
     h->has_magic = q2_load_be32(header) == Q2_MAGIC;
     h->has_version = h->version == 2 || h->version == 3;
     h->has_cluster_bits =
@@ -48,6 +51,8 @@ void q2_hints_read(const uint8_t header[Q2_HEADER_V3_BYTES], uint64_t file_size,
                        h->refcount_table_offset < file_size &&
                        q2_is_aligned(h->refcount_table_offset, Q2_SURVEY_BLOCK) &&
                        h->refcount_table_clusters > 0;
+    h->has_features =
+        h->has_magic && h->has_version && (h->features & ~Q2_INCOMPAT_KNOWN) == 0;
     h->has_order = h->version >= 3 && h->refcount_order <= Q2_MAX_REFCOUNT_ORDER;
 }
 
@@ -105,7 +110,8 @@ struct trial {
     struct q2_layout layout;
     struct q2_counters *seen; // clusters that an entry led to
     unsigned n_tried, n_zlib, n_zstd;
-    uint64_t packed_bytes, n_bad, n_good;
+    uint64_t packed_bytes, n_packed;
+    bool odd; // compressed clusters at odd places of tables
 };
 
 static int try_packed(const struct q2_survey *s, struct trial *t,
@@ -139,6 +145,8 @@ static int try_table(const struct q2_survey *s, struct trial *t, uint64_t *table
     for (size_t i = 0; i < n && ret == 0; i++) {
         struct q2_reading r = q2_layout_judge(&t->layout, s->file_size, table, i);
         uint64_t cluster = r.offset >> t->layout.cluster_bits;
+        t->n_packed += r.kind == Q2_READS_PACKED;
+        t->odd |= r.kind == Q2_READS_PACKED && i % 2 != 0;
         if (r.kind == Q2_READS_PACKED) {
             ret = try_packed(s, t, &r, err);
         } else if (r.kind == Q2_READS_PLACE && q2_counters_get(t->seen, cluster) == 0) {
@@ -180,26 +188,55 @@ static int try_layout(const struct q2_survey *s, struct trial *t, uint64_t *tabl
     return ret;
 }
 
+// Where all is compressed, tables with subclusters read as tables without, too: then no
+// odd word of them is used.
+static bool is_extended(const struct q2_hints *h, const struct trial *plain)
+{
+    if (h->has_features)
+        return (h->features & Q2_INCOMPAT_EXTENDED_L2) != 0;
+    return !plain->odd && plain->n_packed >= MIN_EVEN;
+}
+
+// What the header says needs less to be believed.
+static uint64_t score_of(const struct q2_hints *h, const struct trial *t)
+{
+    bool hinted = h->has_cluster_bits && h->cluster_bits == t->layout.cluster_bits;
+    return t->layout.covered + (hinted ? t->layout.covered / 2 : 0);
+}
+
+// Both kinds of entries with this cluster size: the better one, and its score.
+static int try_both(const struct q2_survey *s, const struct q2_hints *hints,
+                    unsigned bits, uint64_t *table, struct q2_layout *out,
+                    uint64_t *score, struct q2_error *err)
+{
+    struct trial plain = {.layout = {.cluster_bits = bits}};
+    struct trial extended = {.layout = {.cluster_bits = bits, .extended = true}};
+    int ret = try_layout(s, &plain, table, err);
+    if (ret == 0 && bits >= Q2_MIN_EXTENDED_CLUSTER_BITS)
+        ret = try_layout(s, &extended, table, err);
+    uint64_t a = score_of(hints, &plain), b = score_of(hints, &extended);
+    bool second = b > a || (b == a && is_extended(hints, &plain));
+    *out = second ? extended.layout : plain.layout;
+    *score = second ? b : a;
+    return ret;
+}
+
 int q2_layout_find(const struct q2_survey *s, const struct q2_hints *hints,
                    unsigned cluster_bits, struct q2_layout *out, struct q2_error *err)
 {
     uint64_t *table = malloc((size_t)1 << Q2_MAX_CLUSTER_BITS);
     uint64_t best = 0;
     int ret = table ? 0 : q2_fail_memory(err, (size_t)1 << Q2_MAX_CLUSTER_BITS);
-    for (unsigned i = 0; i < 2 * (Q2_MAX_CLUSTER_BITS + 1) && ret == 0; i++) {
-        struct trial t = {.layout = {.cluster_bits = i / 2, .extended = i % 2}};
-        unsigned least =
-            t.layout.extended ? Q2_MIN_EXTENDED_CLUSTER_BITS : Q2_MIN_CLUSTER_BITS;
-        if (i / 2 < least || (cluster_bits != 0 && i / 2 != cluster_bits))
+    for (unsigned bits = Q2_MIN_CLUSTER_BITS; bits <= Q2_MAX_CLUSTER_BITS && ret == 0;
+         bits++) {
+        struct q2_layout layout;
+        uint64_t score;
+        if (cluster_bits != 0 && bits != cluster_bits)
             continue;
-        ret = try_layout(s, &t, table, err);
-        // What the header says needs less to be believed.
-        uint64_t score = t.layout.covered;
-        if (hints->has_cluster_bits && hints->cluster_bits == i / 2)
-            score += score / 2;
+        ret = try_both(s, hints, bits, table, &layout, &score, err);
         if (score > best) {
             best = score;
-            *out = t.layout;
+            *out = layout;
         }
     }
     free(table);

@@ -12,10 +12,11 @@
 // one that a header could have.
 struct q2_hints {
     bool has_magic, has_version, has_cluster_bits, has_size, has_l1, has_snapshots;
-    bool has_refcounts, has_crypt, has_order;
+    bool has_refcounts, has_crypt, has_order, has_features;
     uint32_t version, cluster_bits, crypt_method, refcount_order;
     uint32_t l1_size, nb_snapshots, refcount_table_clusters;
     uint64_t size, l1_table_offset, snapshots_offset, refcount_table_offset;
+    uint64_t features; // incompatible ones
 };
 
 struct q2_layout {
