@@ -12,7 +12,7 @@
 
 #define MAGIC 0x514649fbU
 #define MAX_SNAPSHOTS 16U
-#define MAX_L1_SIZE 8192U
+#define MAX_L1_SIZE (UINT32_C(1) << 22)
 
 struct mutation {
     uint8_t *p;

@@ -49,7 +49,8 @@ static bool is_told(const void *opaque, unsigned state, const struct fuzz_block 
 }
 
 // Without its LUKS header nothing of an image is of use, and nothing is changed. An L1
-// table that the header makes larger than the file may stay a problem, which is told.
+// table that the header looks for behind the end of the file may stay a problem, which is
+// told.
 static bool is_lost(const struct q2_scan *s)
 {
     bool lost = false;
@@ -57,7 +58,7 @@ static bool is_lost(const struct q2_scan *s)
         const struct q2_finding *f = &s->findings.list[i];
         lost |= f->problem == Q2_PROBLEM_LUKS_HEADER ||
                 (f->problem == Q2_PROBLEM_REFERENCE_OUTSIDE &&
-                 f->offset == s->header.l1_table_offset);
+                 f->offset == s->header.l1_table_offset && f->offset >= s->file_size);
     }
     return lost;
 }
