@@ -98,6 +98,9 @@ static void require_same(struct q2_disk *before, struct q2_disk *after, const ch
 {
     struct q2_error err = Q2_ERROR_INIT;
     struct q2_compare_result r;
+    // Not all has to be read for a change: damaged data may be left where they are.
+    if (q2_compare(before, before, false, NULL, &r, &err) < 0)
+        return;
     if (q2_compare(before, after, false, NULL, &r, &err) < 0)
         fuzz_broken("%s, but cannot be read: %s", what, err.message);
     if (r.verdict != Q2_COMPARE_IDENTICAL)

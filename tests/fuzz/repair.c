@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "image/metadata.h"
 #include "ops/check.h"
 #include "tests/fuzz/fuzz.h"
@@ -16,6 +17,17 @@ struct losses {
     bool all; // more is healed than ranges: a field of the header
 };
 
+// Of a table that makes no sense the parts that are lost are told; in between is what
+// other states know, in place of what was read.
+static struct q2_finding whole_of(const struct q2_finding *f, const struct q2_scan *s)
+{
+    struct q2_finding whole = *f;
+    uint64_t span = UINT64_C(1) << (s->l2_bits + s->cluster_bits);
+    whole.guest_offset = q2_align_down(f->guest_offset, span);
+    whole.guest_bytes = span;
+    return whole;
+}
+
 static void note_losses(void *opaque, const struct q2_plan *plan,
                         const struct q2_check_edits *edits)
 {
@@ -27,7 +39,8 @@ static void note_losses(void *opaque, const struct q2_plan *plan,
     for (size_t i = 0; i < plan->healed.n; i++) {
         const struct q2_finding *f = &plan->healed.list[i];
         if (f->has & Q2_HAS_GUEST)
-            l->list[l->n++] = *f;
+            l->list[l->n++] =
+                f->problem == Q2_PROBLEM_L2_GARBAGE ? whole_of(f, &plan->after) : *f;
         else
             l->all |= f->lossy || f->field;
     }
