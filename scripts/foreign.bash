@@ -8,9 +8,10 @@
 #   foreign_set ARCHITECTURE TRIPLET   Debian's name and the compiler's: i386 i686-linux-gnu
 #   foreign_install                    the cross compiler, and the packages in also_here
 #   foreign_root                       libraries into $root: what is needed, and also_there
-#   foreign_build                      the program into $build/objects (configure_with: how)
+#   foreign_build                      the program into $build/objects (configure_with,
+#                                      build_with: how)
 set -eu -o pipefail
-also_here=() also_there=() configure_with=()
+also_here=() also_there=() configure_with=() build_with=()
 source_tree=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 foreign_set()
@@ -71,5 +72,5 @@ foreign_build()
     [ -e config.status ] || PKG_CONFIG_LIBDIR=$places PKG_CONFIG_SYSROOT_DIR=$root \
         "$source_tree/configure" --quiet --host="$triplet" CC="$cc" \
         ${configure_with[@]+"${configure_with[@]}"}
-    make -j "$(nproc)"
+    make -j "$(nproc)" ${build_with[@]+"${build_with[@]}"}
 }

@@ -69,10 +69,11 @@ static struct q2_io *copy_file(struct q2_io *io)
     uint64_t n_bytes;
     if (q2_io_get_size(io, &n_bytes, &err) < 0)
         fuzz_give_up(err.message);
-    uint8_t *bytes = malloc(n_bytes > 0 ? n_bytes : 1);
-    if (!bytes || q2_io_read(io, 0, bytes, n_bytes, &err) < 0)
+    size_t n = q2_to_size(n_bytes);
+    uint8_t *bytes = malloc(n > 0 ? n : 1);
+    if (!bytes || q2_io_read(io, 0, bytes, n, &err) < 0)
         fuzz_give_up("no memory");
-    struct q2_io *copy = fuzz_file(bytes, n_bytes);
+    struct q2_io *copy = fuzz_file(bytes, n);
     free(bytes);
     return copy;
 }
