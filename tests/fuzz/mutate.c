@@ -111,7 +111,7 @@ static struct place choose_place(struct mutation *m)
     size_t f;
     switch (draw(m, 12)) {
     case 0:
-        f = draw(m, sizeof(fields) / sizeof(fields[0]));
+        f = (size_t)draw(m, sizeof(fields) / sizeof(fields[0]));
         return (struct place){fields[f].at, fields[f].width};
     case 1:
         return (struct place){entry_of(m, l1_of(m), 8), 8};
@@ -226,7 +226,7 @@ static void change_one(struct mutation *m)
 // One becomes a copy of another, or zeros; the operations stay at the end.
 static void change_cluster(struct mutation *m)
 {
-    uint64_t size = UINT64_C(1) << cluster_bits(m), n = m->n >> cluster_bits(m);
+    size_t size = (size_t)1 << cluster_bits(m), n = m->n >> cluster_bits(m);
     if (n < 2)
         return;
     uint8_t *to = m->p + draw(m, n) * size, *from = m->p + draw(m, n) * size;
@@ -238,7 +238,7 @@ static void change_cluster(struct mutation *m)
 
 static void change_length(struct mutation *m, size_t max_bytes)
 {
-    uint64_t size = UINT64_C(1) << cluster_bits(m);
+    size_t size = (size_t)1 << cluster_bits(m);
     if (chance(m, 2) && m->n > 2 * size) {
         m->n -= (size_t)draw(m, size) + 1;
     } else if (m->n + size <= max_bytes) {
