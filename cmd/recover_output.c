@@ -26,7 +26,8 @@ int q2_output_recover_json(const struct q2_recover_request *request,
 {
     const struct q2_recovery *r = &report->recovery;
     const struct q2_header *h = &r->header;
-    json_t *o = json_object(), *l1s = json_array(), *placed = json_array();
+    json_t *o = json_object(), *l1s = json_array(), *placed = json_array(),
+           *remade = json_array();
     json_object_set_new(o, "filename", q2_output_string(request->path));
     json_object_set_new(o, "cluster-size",
                         json_integer((json_int_t)1 << h->cluster_bits));
@@ -51,6 +52,12 @@ int q2_output_recover_json(const struct q2_recover_request *request,
         json_array_append_new(placed, p);
     }
     json_object_set_new(o, "placed", placed);
+    for (size_t i = 0; i < r->n_remade; i++)
+        json_array_append_new(
+            remade, json_pack("{s:I, s:I}", "index", (json_int_t)r->remade[i].index,
+                              "clusters", (json_int_t)r->remade[i].n_clusters));
+    json_object_set_new(o, "remade", remade);
+    json_object_set_new(o, "orphans", json_integer((json_int_t)r->n_orphans));
     json_object_set_new(o, "problems-healed", json_integer((json_int_t)report->n_healed));
     json_object_set_new(o, "losses", json_integer((json_int_t)report->n_lossy));
     if (request->target)
@@ -70,6 +77,7 @@ static void print_l1s(const struct q2_recovery *r)
         return;
     printf("The active L1 table is lost.\n");
     unsigned n[3] = {0};
+    uint64_t n_remade = 0;
     for (size_t i = 0; i < r->n_placed; i++)
         n[r->placed[i].certainty]++;
     if (n[Q2_PLACED_SURELY] > 0)
@@ -79,6 +87,15 @@ static void print_l1s(const struct q2_recovery *r)
     if (n[Q2_PLACED_IN_ORDER] > 0)
         printf("L2 tables GUESSED to be in the order of the file: %u\n",
                n[Q2_PLACED_IN_ORDER]);
+    for (size_t i = 0; i < r->n_remade; i++)
+        n_remade += r->remade[i].n_clusters;
+    if (r->n_remade > 0)
+        printf("L2 tables made anew: %zu, of %" PRIu64
+               " clusters by marks in them and in those around them\n",
+               r->n_remade, n_remade);
+    if (r->n_orphans > 0)
+        printf("Clusters that no table leads to, without a place: %" PRIu64 "\n",
+               r->n_orphans);
 }
 
 void q2_output_recover(const struct q2_recover_request *request,

@@ -24,6 +24,13 @@ uint32_t q2_crc32c(uint32_t crc, const void *data, size_t n_bytes)
     return crc;
 }
 
+uint32_t q2_crc32c_undo_zeros(uint32_t crc, size_t n_bytes)
+{
+    for (size_t bit = 0; bit < n_bytes * 8; bit++)
+        crc = crc >> 31 ? (crc ^ 0x82f63b78U) << 1 | 1 : crc << 1;
+    return crc;
+}
+
 void q2_clues_clear(struct q2_clues *c)
 {
     free(c->list);
@@ -57,4 +64,11 @@ uint32_t q2_clue_value(enum q2_clue_kind kind, const uint8_t *block, size_t n_by
     while (n_bytes > 0 && block[n_bytes - 1] == 0)
         n_bytes--;
     return (uint32_t)n_bytes;
+}
+
+bool q2_clue_fits(const struct q2_clue *clue, uint32_t value)
+{
+    if (clue->kind == Q2_CLUE_SUM)
+        return clue->value == value;
+    return value > 0 && value <= clue->value && clue->value - value <= Q2_CLUE_ZEROS;
 }

@@ -7,10 +7,13 @@
 
 #include "base/error.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define Q2_CLUE_MAX_BLOCK 65536U
+// At the end of a file, of its own: many have some.
+#define Q2_CLUE_ZEROS 15U
 
 enum q2_clue_kind {
     Q2_CLUE_END, // value: bytes before the zeros at the block's end
@@ -40,6 +43,10 @@ void q2_clues_clear(struct q2_clues *c);
 // What the value of a clue would be that fits this block.
 uint32_t q2_clue_value(enum q2_clue_kind kind, const uint8_t *block, size_t n_bytes);
 
+bool q2_clue_fits(const struct q2_clue *clue, uint32_t value);
+
 uint32_t q2_crc32c(uint32_t crc, const void *data, size_t n_bytes);
+// What crc was before n_bytes zeros.
+uint32_t q2_crc32c_undo_zeros(uint32_t crc, size_t n_bytes);
 
 #endif

@@ -143,25 +143,72 @@ uint64_t q2_ext_block_bitmap(const struct q2_ext *fs, uint64_t group)
     return place(fs, group, 0, 32);
 }
 
-static bool has_checksum(const struct q2_ext *fs, uint32_t number, const uint8_t *inode)
+static bool is_wide(const struct q2_ext *fs, const uint8_t *inode)
+{
+    return fs->inode_bytes > 128 && q2_load_le16(inode + 128) >= 4;
+}
+
+// Of what comes behind the number: the generation, and the inode without its checksum.
+static uint32_t sum_inode(const struct q2_ext *fs, uint32_t crc, const uint8_t *inode)
 {
     static const uint8_t zeros[2] = {0};
-    uint8_t le[4] = {(uint8_t)number, (uint8_t)(number >> 8), (uint8_t)(number >> 16),
-                     (uint8_t)(number >> 24)};
-    bool wide = fs->inode_bytes > 128 && q2_load_le16(inode + 128) >= 4;
-    uint32_t crc = q2_crc32c(fs->seed, le, sizeof(le));
     crc = q2_crc32c(crc, inode + 100, 4);
     crc = q2_crc32c(crc, inode, 124);
     crc = q2_crc32c(crc, zeros, 2);
-    if (wide) {
-        crc = q2_crc32c(crc, inode + 126, 4);
-        crc = q2_crc32c(crc, zeros, 2);
-        crc = q2_crc32c(crc, inode + 132, fs->inode_bytes - 132);
-    } else {
-        crc = q2_crc32c(crc, inode + 126, fs->inode_bytes - 126);
-    }
+    if (!is_wide(fs, inode))
+        return q2_crc32c(crc, inode + 126, fs->inode_bytes - 126);
+    crc = q2_crc32c(crc, inode + 126, 4);
+    crc = q2_crc32c(crc, zeros, 2);
+    return q2_crc32c(crc, inode + 132, fs->inode_bytes - 132);
+}
+
+static bool has_checksum(const struct q2_ext *fs, uint32_t number, const uint8_t *inode)
+{
+    uint8_t le[4] = {(uint8_t)number, (uint8_t)(number >> 8), (uint8_t)(number >> 16),
+                     (uint8_t)(number >> 24)};
+    uint32_t crc = sum_inode(fs, q2_crc32c(fs->seed, le, sizeof(le)), inode);
     return (crc & 0xffff) == q2_load_le16(inode + 124) &&
-           (!wide || crc >> 16 == q2_load_le16(inode + 130));
+           (!is_wide(fs, inode) || crc >> 16 == q2_load_le16(inode + 130));
+}
+
+// There is one number with which the checksum is what it is. What zeros have done to a
+// CRC can be undone, and the rest of the inode comes in by XOR.
+static uint32_t find_number(const struct q2_ext *fs, const uint8_t *inode)
+{
+    uint32_t crc = sum_inode(fs, 0, inode);
+    crc ^= q2_load_le16(inode + 124) | (uint32_t)q2_load_le16(inode + 130) << 16;
+    // The number, the generation, the inode.
+    return q2_crc32c_undo_zeros(crc, 4 + 4 + (size_t)fs->inode_bytes) ^ fs->seed;
+}
+
+// A file or a folder whose extents are in place.
+static bool is_likely_inode(const struct q2_ext *fs, const uint8_t *inode)
+{
+    unsigned kind = q2_load_le16(inode) & 0xf000;
+    return (kind == 0x4000 || kind == 0x8000) && q2_load_le16(inode + 26) != 0 &&
+           q2_load_le16(inode + 40) == 0xf30a && is_wide(fs, inode);
+}
+
+uint64_t q2_ext_find_inodes(const struct q2_ext *fs, const uint8_t *block)
+{
+    unsigned per = fs->block_size / fs->inode_bytes, n = 0;
+    uint64_t first = 0;
+    for (unsigned i = 0; i < per && fs->checks_inodes; i++) {
+        const uint8_t *inode = block + (size_t)i * fs->inode_bytes;
+        if (!is_likely_inode(fs, inode))
+            continue;
+        uint64_t number = find_number(fs, inode);
+        if (number <= i || number > fs->n_groups * fs->group_inodes)
+            continue;
+        n = number - i == first ? n + 1 : 1;
+        first = number - i;
+        if (n == 2)
+            break;
+    }
+    if (n < 2 || (first - 1) % fs->group_inodes % per != 0)
+        return 0;
+    uint64_t table = q2_ext_inode_table(fs, (first - 1) / fs->group_inodes);
+    return table == 0 ? 0 : table + (first - 1) % fs->group_inodes / per * fs->block_size;
 }
 
 void q2_ext_check_inodes(const struct q2_ext *fs, uint64_t group, uint64_t n,

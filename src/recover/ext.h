@@ -51,10 +51,14 @@ uint64_t q2_ext_block_bitmap(const struct q2_ext *fs, uint64_t group);
 void q2_ext_check_inodes(const struct q2_ext *fs, uint64_t group, uint64_t n,
                          const uint8_t *block, unsigned *n_good, unsigned *n_bad);
 
+// Where on the disk this block of inodes belongs, as the checksums of at least two of
+// them say. 0: it is none.
+uint64_t q2_ext_find_inodes(const struct q2_ext *fs, const uint8_t *block);
+
 // Does the folder or journal of that inode begin in this block?
 bool q2_ext_begins(const uint8_t block[Q2_EXT_START_BYTES], uint32_t inode);
 
-// Of all inodes that can be read, what lies where the L1 table has nothing yet. On
+// Of all inodes that can be read, what lies in ranges whose L2 table is lost. On
 // success the caller clears it.
 int q2_ext_read_files(const struct q2_ext *fs, struct q2_ext_files *f,
                       struct q2_error *err);

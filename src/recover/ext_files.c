@@ -100,7 +100,7 @@ static int look_at_inode(const struct q2_ext *fs, const uint8_t *inode, uint32_t
         find_block(fs, inode, starts ? 0 : (size - 1) >> fs->block_bits, &block, err);
     uint64_t at = fs->start + (block << fs->block_bits);
     if (ret < 0 || block <= fs->first_block || block >= fs->n_blocks ||
-        !q2_work_is_open_index(fs->w, at >> q2_work_span_bits(fs->w)))
+        !q2_work_lacks(fs->w, at >> q2_work_span_bits(fs->w)))
         return ret;
     return starts ? add_start(f, at, number, err)
                   : q2_clues_add_end(&f->ends, 0, at, size, fs->block_bits, err);

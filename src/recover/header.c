@@ -9,7 +9,6 @@
 #include "base/endian.h"
 #include "disk/luks.h"
 #include "disk/snapshot.h"
-#include "io/overlay.h"
 #include "recover/work.h"
 
 static uint64_t l1_entries(const struct q2_work *w, uint64_t size)
@@ -52,7 +51,7 @@ static int guest_size(struct q2_work *w, uint64_t *size, struct q2_error *err)
 {
     uint64_t span = UINT64_C(1) << q2_work_span_bits(w);
     struct q2_marks m;
-    *size = 0;
+    *size = w->disk_size;
     if (w->n_l1 == 0 || (w->l1[0] & Q2_OFFSET_MASK) == 0)
         return 0;
     int ret = q2_marks_init(&m, err);
@@ -60,7 +59,8 @@ static int guest_size(struct q2_work *w, uint64_t *size, struct q2_error *err)
         ret = q2_work_read_marks(w, &m, w->l1[0] & Q2_OFFSET_MASK, 0, 65536, err);
     if (ret == 0) {
         q2_marks_settle(&m, span);
-        *size = q2_marks_disk_size(&m);
+        if (q2_marks_disk_size(&m) > 0)
+            *size = q2_marks_disk_size(&m);
     }
     if (ret == 0 && l1_entries(w, *size) > Q2_MAX_L1_BYTES / 8)
         *size = 0;
@@ -304,7 +304,7 @@ static int write_all(struct q2_work *w, struct q2_recovery *r, struct q2_error *
 {
     struct q2_header *h = &r->header;
     uint64_t cluster_size = q2_work_cluster_size(w);
-    uint64_t at = q2_align_up(w->survey.file_size, cluster_size);
+    uint64_t at = w->end;
     uint64_t n_l1 = q2_max_u64(l1_entries(w, h->size), 1), n_bytes;
     n_bytes = q2_align_up(n_l1 * 8, cluster_size);
     uint8_t *buf = calloc(1, (size_t)q2_max_u64(n_bytes, cluster_size));
@@ -334,8 +334,6 @@ int q2_work_write(struct q2_work *w, struct q2_recovery *r, struct q2_error *err
     int ret = find_luks(w, err);
     if (ret == 0)
         ret = make_header(w, r, err);
-    if (ret == 0)
-        ret = q2_overlay_open(w->io, &r->image, err);
     if (ret == 0)
         ret = write_all(w, r, err);
     r->has_luks = w->luks_offset != 0;

@@ -88,7 +88,7 @@ int q2_marks_look(struct q2_marks *m, size_t table, uint64_t in_table, const uin
 {
     int ret = 0;
     for (size_t at = 0; at < n_bytes && ret == 0; at += Q2_MARK_SECTOR) {
-        const struct q2_mark_place p = {table, in_table + at, buf + at, n_bytes - at};
+        const struct q2_mark_place p = {table, in_table + at, buf + at, n_bytes - at, at};
         ret = q2_marks_look_partitions(m, &p, err);
         if (ret == 0)
             ret = q2_marks_look_ext(m, &p, err);

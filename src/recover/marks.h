@@ -73,7 +73,7 @@ struct q2_mark_place {
     size_t table;
     uint64_t in_table;
     const uint8_t *sector;
-    size_t n_bytes;
+    size_t n_bytes, n_before; // n_before: to the beginning of what was read
 };
 
 // The volume of that id, which is made if it is new.

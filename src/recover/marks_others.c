@@ -65,7 +65,11 @@ static int look_gpt(struct q2_marks *m, const struct q2_mark_place *p,
     m->volumes[0].size = (last + 1) * 512;
     int ret = q2_marks_add(m, p, 0, own * 512, err);
     if (ret == 0 && own == 1 && p->n_bytes > 512)
-        ret = look_gpt_entries(m, s + 512, p->n_bytes - 512, err);
+        return look_gpt_entries(m, s + 512, p->n_bytes - 512, err);
+    // The copy's entries lie in front of its header.
+    uint64_t entries = q2_load_le64(s + 72), distance = own - entries;
+    if (ret == 0 && own > 1 && entries < own && distance <= p->n_before / 512)
+        ret = look_gpt_entries(m, s - distance * 512, (size_t)distance * 512, err);
     return ret;
 }
 

@@ -187,7 +187,8 @@ static int drop_stale(struct q2_work *w, struct q2_lost *list, size_t n, struct 
     return ret;
 }
 
-// Entries that the disk has, if the user says so or a header that is right otherwise.
+// Entries that the disk has, if the user says so, a header that is right otherwise, or a
+// mark in its data.
 static uint64_t end_of_disk(const struct q2_work *w)
 {
     const struct q2_hints *h = &w->hints;
@@ -195,8 +196,32 @@ static uint64_t end_of_disk(const struct q2_work *w)
     if (size == 0 && h->has_size && h->has_magic && h->has_cluster_bits &&
         h->cluster_bits == w->found.layout.cluster_bits)
         size = h->size;
+    if (size == 0)
+        size = w->disk_size;
     uint64_t n = q2_div_round_up(size, UINT64_C(1) << q2_work_span_bits(w));
     return size > 0 ? q2_min_u64(n, Q2_MAX_L1_BYTES / 8) : Q2_MAX_L1_BYTES / 8;
+}
+
+// Guest data may look like a table. A table that another one leads to, which has more
+// entries, is such.
+static int drop_data(struct q2_work *w, struct q2_error *err)
+{
+    const struct q2_layout *l = &w->found.layout;
+    int ret = 0;
+    for (size_t i = 0; i < w->found.n && ret == 0; i++) {
+        const struct q2_found_table *t = &w->found.list[i];
+        if (t->is_l1 || t->counts)
+            continue;
+        ret = q2_work_read(w, t->offset, err);
+        for (size_t k = 0; k < q2_layout_entries(l) && ret == 0; k++) {
+            struct q2_reading e = q2_layout_judge(l, w->survey.file_size, w->table, k);
+            struct q2_found_table *to =
+                e.kind == Q2_READS_PLACE ? q2_found_at(&w->found, e.offset) : NULL;
+            if (to && !to->linked && !to->is_l1 && to->n_used < t->n_used)
+                to->stale = true;
+        }
+    }
+    return ret;
 }
 
 // UINT64_MAX: there is none.
@@ -304,6 +329,8 @@ static int place(struct q2_work *w, struct q2_recovery *r, struct q2_lost *list,
         ret = q2_fail_memory(err, (n + 1) * sizeof(*r->placed));
     if (ret == 0 && q2_work_has_lost(w))
         ret = begin_with_snapshot(w, err);
+    if (ret == 0 && q2_work_has_lost(w))
+        ret = drop_data(w, err);
     if (ret == 0)
         ret = learn_all(w, &k, err);
     if (ret == 0)

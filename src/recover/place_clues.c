@@ -10,7 +10,7 @@
 #define MAX_OF_RANGE 128U
 // Fewer that fit may do so by chance.
 #define MIN_SURE 4U
-#define MIN_LIKELY 2U
+#define MIN_LIKELY 3U
 
 // A clue, by its place in the range of a table.
 struct item {
@@ -147,7 +147,7 @@ static int add_claims(struct trial *t, size_t table, size_t n, struct q2_error *
     return 0;
 }
 
-// The items of a run that have this value.
+// The items of a run that fit to this value.
 static size_t find_fits(struct trial *t, const struct run *run, uint32_t value, size_t n)
 {
     size_t low = run->first, high = run->first + run->n;
@@ -158,7 +158,7 @@ static size_t find_fits(struct trial *t, const struct run *run, uint32_t value, 
         else
             high = middle;
     }
-    for (; low < run->first + run->n && t->items[low].clue->value == value; low++)
+    for (; low < run->first + run->n && q2_clue_fits(t->items[low].clue, value); low++)
         t->fits[n++] = &t->items[low];
     return n;
 }

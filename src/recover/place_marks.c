@@ -1,16 +1,23 @@
 // SPDX-License-Identifier: MIT
 // L2 tables that get their place by marks in the guest's data.
+#include "recover/orphans.h"
 #include "recover/place.h"
+
+int q2_work_set_l1(struct q2_work *w, uint64_t index, uint64_t table,
+                   struct q2_error *err)
+{
+    int ret = q2_work_grow_l1(w, index + 1, err);
+    if (ret < 0)
+        return ret;
+    w->l1[index] = table;
+    return 0;
+}
 
 int q2_place_put(struct q2_work *w, struct q2_recovery *r, uint64_t index, uint64_t table,
                  enum q2_certainty certainty, struct q2_error *err)
 {
-    int ret = q2_work_grow_l1(w, index + 1, err);
-    if (ret != 0)
-        return ret;
-    w->l1[index] = table;
     r->placed[r->n_placed++] = (struct q2_placed_table){table, index, certainty};
-    return 0;
+    return q2_work_set_l1(w, index, table, err);
 }
 
 // The index that most marks in a table say; false: none do.
@@ -49,6 +56,18 @@ static int read_all_marks(struct q2_work *w, struct q2_marks *m,
     return ret;
 }
 
+static int place_by_systems(struct q2_work *w, struct q2_recovery *r,
+                            struct q2_lost *list, size_t n, struct q2_marks *m,
+                            struct q2_error *err)
+{
+    int ret = 0;
+    for (size_t v = 1; v < m->n_volumes && ret == 0; v++) {
+        if (m->volumes[v].placed && m->volumes[v].is_ext)
+            ret = q2_place_by_ext(w, r, list, n, m->volumes[v].start, m, err);
+    }
+    return ret;
+}
+
 int q2_place_marked(struct q2_work *w, struct q2_recovery *r, struct q2_lost *list,
                     size_t n, struct q2_error *err)
 {
@@ -57,8 +76,10 @@ int q2_place_marked(struct q2_work *w, struct q2_recovery *r, struct q2_lost *li
     int ret = q2_marks_init(&m, err);
     if (ret == 0)
         ret = read_all_marks(w, &m, list, n, err);
-    if (ret == 0)
+    if (ret == 0) {
         q2_marks_settle(&m, span);
+        w->disk_size = q2_marks_disk_size(&m);
+    }
     for (size_t i = 0; i < n && ret == 0; i++) {
         if (list[i].index != UINT64_MAX || list[i].table->stale ||
             !ask_marks(&m, i, span, &index) || index >= Q2_MAX_L1_BYTES / 8 ||
@@ -69,10 +90,13 @@ int q2_place_marked(struct q2_work *w, struct q2_recovery *r, struct q2_lost *li
     }
     if (ret == 0)
         ret = q2_place_by_clues(w, r, list, n, &m, err);
-    for (size_t v = 1; v < m.n_volumes && ret == 0; v++) {
-        if (m.volumes[v].placed && m.volumes[v].is_ext)
-            ret = q2_place_by_ext(w, r, list, n, m.volumes[v].start, &m, err);
-    }
+    if (ret == 0)
+        ret = place_by_systems(w, r, list, n, &m, err);
+    if (ret == 0)
+        ret = q2_orphans_place(w, r, &m, err);
+    // These may have made a file system readable.
+    if (ret == 0 && r->n_remade > 0)
+        ret = place_by_systems(w, r, list, n, &m, err);
     q2_marks_clear(&m);
     return ret;
 }

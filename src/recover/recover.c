@@ -7,6 +7,7 @@
 
 #include "base/checked.h"
 #include "disk/snapshot.h"
+#include "io/overlay.h"
 #include "recover/work.h"
 
 void q2_recover_clear(struct q2_recovery *r)
@@ -15,6 +16,7 @@ void q2_recover_clear(struct q2_recovery *r)
     q2_header_clear(&r->header);
     free(r->l1s);
     free(r->placed);
+    free(r->remade);
     *r = (struct q2_recovery){0};
 }
 
@@ -52,6 +54,12 @@ static int assemble(struct q2_work *w, struct q2_recovery *r, struct q2_error *e
     size_t n_bytes = (size_t)q2_work_cluster_size(w);
     w->table = malloc(n_bytes);
     int ret = w->table ? 0 : q2_fail_memory(err, n_bytes);
+    if (ret == 0)
+        ret = q2_overlay_open(w->io, &r->image, err);
+    if (ret < 0)
+        return ret;
+    w->io = r->image;
+    w->end = q2_align_up(w->survey.file_size, n_bytes);
     if (ret == 0)
         ret = q2_work_find_snapshots(w, err);
     if (ret == 0)

@@ -34,6 +34,11 @@ struct q2_placed_table {
     enum q2_certainty certainty;
 };
 
+// An L2 table that was lost itself, made anew from clusters that nothing leads to.
+struct q2_remade_table {
+    uint64_t index, n_clusters;
+};
+
 // What was made of the file.
 struct q2_recovery {
     struct q2_io *image; // an overlay over the file: an image that can be opened; owned
@@ -45,6 +50,9 @@ struct q2_recovery {
     size_t n_l1s, chosen;           // chosen == n_l1s: none, the L1 table was lost
     struct q2_placed_table *placed; // in the order of their indexes
     size_t n_placed;
+    struct q2_remade_table *remade; // in the order of their indexes
+    size_t n_remade;
+    uint64_t n_orphans; // clusters of data that nothing leads to and nothing is known of
     uint64_t n_linked, n_left; // L2 tables that are mapped, and that are not
     unsigned n_snapshots;
     bool size_known; // by the header, the user, or a snapshot

@@ -8,7 +8,8 @@
 #include "recover/recover.h"
 
 struct q2_work {
-    struct q2_io *io;
+    struct q2_io *io; // the file; once it has been surveyed, the overlay over it
+    uint64_t end;     // of what was put behind the file in the overlay
     const struct q2_recover_options *options;
     struct q2_survey survey;
     struct q2_found found;
@@ -20,7 +21,8 @@ struct q2_work {
     struct q2_snapshot *snapshots;
     unsigned n_snapshots;
 
-    uint64_t *l1; // the new one, host-endian
+    uint64_t disk_size; // of the guest, by marks far and wide; 0: not known
+    uint64_t *l1;       // the new one, host-endian
     uint64_t n_l1;
     bool l1_gone;       // nothing was left of it
     bool *l1_lost;      // else: of its clusters, those whose entries are not known
@@ -58,6 +60,16 @@ static inline bool q2_work_has_lost(const struct q2_work *w)
 {
     return w->l1_gone || w->n_l1_lost > 0;
 }
+
+// May one be put there, or has it been made anew?
+static inline bool q2_work_lacks(const struct q2_work *w, uint64_t index)
+{
+    return q2_work_is_open_index(w, index) ||
+           (index < w->n_l1 && (w->l1[index] & Q2_OFFSET_MASK) >= w->survey.file_size);
+}
+
+int q2_work_set_l1(struct q2_work *w, uint64_t index, uint64_t table,
+                   struct q2_error *err); // place_marks.c
 
 int q2_work_read(struct q2_work *w, uint64_t offset, struct q2_error *err); // to table
 
