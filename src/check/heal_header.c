@@ -13,6 +13,8 @@
 
 #define AT_L1_OFFSET 40U
 #define AT_AUTOCLEAR 88U
+// So many corruptions are more than one field's.
+#define ENOUGH 1000U
 
 static void store(uint8_t *at, unsigned n_bytes, uint64_t value)
 {
@@ -35,13 +37,13 @@ static int write_candidate(struct q2_io *io, const struct q2_candidate *c,
 // What a scan finds when a field has another value.
 struct outcome {
     bool clean;
-    uint64_t n_compressed;
-    uint64_t n_problems; // UINT64_MAX: the header cannot be used so
+    uint64_t n_compressed, n_allocated;
+    uint64_t n_problems; // UINT64_MAX: the header cannot be used so, or far too many
 };
 
 static int try_candidate(struct q2_io *io, const struct q2_candidate *c, bool read_data,
-                         const struct q2_monitor *mon, struct outcome *out,
-                         struct q2_error *err)
+                         uint64_t enough, const struct q2_monitor *mon,
+                         struct outcome *out, struct q2_error *err)
 {
     struct q2_error why = Q2_ERROR_INIT; // a header that is refused is an answer, too
     const struct q2_scan_data data = {NULL};
@@ -53,10 +55,10 @@ static int try_candidate(struct q2_io *io, const struct q2_candidate *c, bool re
         return ret;
     ret = write_candidate(trial, c, err);
     if (ret == 0) {
-        ret = q2_scan_run(&s, trial, read_data ? &data : NULL, mon, &why);
+        ret = q2_scan_run_until(&s, trial, read_data ? &data : NULL, enough, mon, &why);
         if (ret == 0) {
             *out = (struct outcome){q2_scan_clean(&s), s.compressed_clusters,
-                                    s.corruptions + s.leaks};
+                                    s.allocated_clusters, s.corruptions + s.leaks};
             q2_scan_clear(&s);
         } else if (ret == -ECANCELED || ret == -ENOMEM) {
             *err = why;
@@ -103,11 +105,11 @@ static int settle_compression(struct q2_plan *p, const struct q2_candidate **fou
     if (*sure)
         return 0;
     struct outcome o;
-    int ret = try_candidate(p->overlay, *found, true, mon, &o, err);
+    int ret = try_candidate(p->overlay, *found, true, 0, mon, &o, err);
     *sure = ret == 0 && o.clean;
     if (ret < 0 || *sure)
         return ret;
-    ret = try_candidate(p->overlay, other, true, mon, &o, err);
+    ret = try_candidate(p->overlay, other, true, 0, mon, &o, err);
     *sure = ret == 0 && o.clean;
     if (*sure)
         *found = other;
@@ -178,49 +180,71 @@ static int take(struct q2_plan *p, const struct q2_candidate *c, bool *changed,
     return ret;
 }
 
-// The best of several bad choices.
+// The best of several bad choices, for when more is wrong than one field.
 struct least {
+    const struct q2_header_view *now;
     const struct q2_candidate *candidate;
     uint64_t n_problems;
     bool tie;
 };
 
-// No L1 table lies on the header. Where that is not all that is wrong, any place with
-// which less is wrong is better.
-static void compare_place(struct least *l, const struct q2_candidate *c,
-                          const struct outcome *o)
+void q2_header_view(struct q2_header_view *v, const struct q2_scan *s)
 {
-    if (c->at != AT_L1_OFFSET || o->n_problems == UINT64_MAX ||
-        (l->candidate && o->n_problems > l->n_problems))
+    uint64_t n_used = 0, n_bad = 0;
+    for (uint32_t i = 0; i < s->l1s[0].n_entries; i++)
+        n_used += s->l1s[0].entries[i] != 0;
+    for (size_t i = 0; i < s->findings.n; i++) {
+        const struct q2_finding *f = &s->findings.list[i];
+        n_bad += f->in_l1 && (f->has & Q2_HAS_SNAPSHOT) && f->snapshot < 0;
+    }
+    *v = (struct q2_header_view){
+        .usable = true,
+        .no_l1 = s->header.l1_table_offset < s->cluster_size ||
+                 (n_bad > 0 && n_bad * 2 >= n_used) || (n_used == 0 && s->leaks > 0),
+        .n_problems = s->corruptions + s->leaks,
+    };
+}
+
+// A header that cannot be used: with another value it can. An L1 table that is none: any
+// place with which less is wrong is better.
+static bool is_choice(const struct least *l, const struct q2_candidate *c)
+{
+    return !l->now->usable || (l->now->no_l1 && c->at == AT_L1_OFFSET);
+}
+
+static void compare(struct least *l, const struct q2_candidate *c,
+                    const struct outcome *o)
+{
+    uint64_t best = l->candidate     ? l->n_problems
+                    : l->now->usable ? l->now->n_problems
+                                     : UINT64_MAX;
+    if (!is_choice(l, c) || o->n_problems > best || o->n_problems == UINT64_MAX ||
+        (!l->now->usable && o->n_problems > o->n_allocated))
         return;
-    l->tie = l->candidate && o->n_problems == l->n_problems;
+    // Of one field the likeliest value comes first.
+    if (o->n_problems == best) {
+        l->tie |= !l->candidate || c->at == AT_L1_OFFSET || c->at != l->candidate->at;
+        return;
+    }
+    l->tie = false;
     l->candidate = c;
     l->n_problems = o->n_problems;
 }
 
-static int take_least(struct q2_plan *p, const struct least *l, bool *changed,
-                      struct q2_error *err)
-{
-    uint8_t place[8];
-    int ret = q2_io_read(p->overlay, AT_L1_OFFSET, place, sizeof(place), err);
-    if (ret < 0 || !l->candidate || l->tie || q2_load_be64(place) != 0)
-        return ret;
-    return take(p, l->candidate, changed, err);
-}
-
-int q2_heal_header(struct q2_plan *p, const struct q2_monitor *mon, bool *changed,
-                   struct q2_error *err)
+int q2_heal_header(struct q2_plan *p, const struct q2_header_view *now,
+                   const struct q2_monitor *mon, bool *changed, struct q2_error *err)
 {
     struct q2_candidates c;
     const struct q2_candidate *found = NULL;
-    struct least least = {0};
+    struct least least = {.now = now};
     bool ambiguous = false;
     int ret = q2_candidates_collect(p->overlay, &c, err);
     for (size_t i = 0; i < c.n && ret == 0; i++) {
         struct outcome o;
-        ret = try_candidate(p->overlay, &c.list[i], false, mon, &o, err);
+        ret = try_candidate(p->overlay, &c.list[i], false,
+                            is_choice(&least, &c.list[i]) ? 0 : ENOUGH, mon, &o, err);
         if (ret == 0)
-            compare_place(&least, &c.list[i], &o);
+            compare(&least, &c.list[i], &o);
         if (ret < 0 || !o.clean)
             continue;
         // Of one field the likeliest value comes first; two fields cannot both be wrong,
@@ -236,8 +260,8 @@ int q2_heal_header(struct q2_plan *p, const struct q2_monitor *mon, bool *change
     }
     if (ret == 0 && found && !ambiguous)
         ret = take(p, found, changed, err);
-    if (ret == 0 && !found)
-        ret = take_least(p, &least, changed, err);
+    if (ret == 0 && !found && least.candidate && !least.tie)
+        ret = take(p, least.candidate, changed, err);
     if (ret == 0 && !found && !*changed)
         ret = drop_bitmaps(p, changed, err);
     free(c.list);

@@ -400,9 +400,11 @@ static int header_explains(struct q2_plan *p, const struct q2_monitor *mon, bool
                            struct q2_error *err)
 {
     struct q2_plan trial = {0};
+    struct q2_header_view view;
+    q2_header_view(&view, &p->after);
     int ret = q2_overlay_open(p->overlay, &trial.overlay, err);
     if (ret == 0)
-        ret = q2_heal_header(&trial, mon, yes, err);
+        ret = q2_heal_header(&trial, &view, mon, yes, err);
     q2_plan_clear(&trial);
     return ret;
 }
@@ -439,8 +441,11 @@ static int first_round(struct q2_plan *p, enum q2_repair_mode mode,
     if (mode != Q2_REPAIR_MODE_ALL)
         return header_explains(p, mon, &p->leaks_kept, err);
     bool unusable = ret < 0;
+    struct q2_header_view view = {0};
+    if (!unusable)
+        q2_header_view(&view, &p->after);
     q2_scan_shrink(&p->after); // every trial is a scan of its own
-    ret = q2_heal_header(p, mon, changed, err);
+    ret = q2_heal_header(p, &view, mon, changed, err);
     if (ret == 0 && !*changed && !unusable) {
         q2_scan_clear(&p->after);
         ret = scan_again(p, mon, err);

@@ -67,9 +67,19 @@ int q2_edit_append(struct q2_plan *p, const void *content, uint64_t *host_offset
 int q2_edit_header(struct q2_io *overlay, size_t at, const void *bytes, size_t n_bytes,
                    struct q2_error *err);
 
+// What the header looks like as it stands.
+struct q2_header_view {
+    bool usable; // else nothing that follows
+    // What it says is the L1 table is none: it lies on the header, most of its entries make
+    // no sense, or it has none while something is missing.
+    bool no_l1;
+    uint64_t n_problems;
+};
+void q2_header_view(struct q2_header_view *v, const struct q2_scan *s);
+
 // Each heals one class of what s found, or nothing (*changed stays).
-int q2_heal_header(struct q2_plan *p, const struct q2_monitor *mon, bool *changed,
-                   struct q2_error *err);
+int q2_heal_header(struct q2_plan *p, const struct q2_header_view *now,
+                   const struct q2_monitor *mon, bool *changed, struct q2_error *err);
 int q2_heal_snapshots(struct q2_plan *p, struct q2_scan *s, bool *changed,
                       struct q2_error *err);
 // The active L1 table reaches behind the end of the file, but the disk does not need that

@@ -246,6 +246,8 @@ int q2_scan_worked(struct q2_scan *s, uint64_t n_bytes, struct q2_error *err)
     q2_monitor_progress(s->mon, s->work, s->work_total);
     if (q2_monitor_cancelled(s->mon))
         return q2_fail(err, -ECANCELED, "The check was stopped");
+    if (s->enough > 0 && s->corruptions >= s->enough)
+        return q2_fail(err, -EUCLEAN, "More is wrong than is worth looking at");
     return 0;
 }
 
@@ -365,6 +367,7 @@ static void restart(struct q2_scan *s)
                             .read_data = s->read_data,
                             .uses = s->uses,
                             .inflate = s->inflate,
+                            .enough = s->enough,
                             .no_hollow_tables = s->no_hollow_tables,
                             .disbelieved = s->disbelieved,
                             .preclaimed = s->preclaimed,
@@ -515,6 +518,14 @@ int q2_scan_run(struct q2_scan *s, struct q2_io *io, const struct q2_scan_data *
                 const struct q2_monitor *mon, struct q2_error *err)
 {
     *s = (struct q2_scan){.io = io, .mon = mon, .read_data = data};
+    return run(s, false, err);
+}
+
+int q2_scan_run_until(struct q2_scan *s, struct q2_io *io,
+                      const struct q2_scan_data *data, uint64_t enough,
+                      const struct q2_monitor *mon, struct q2_error *err)
+{
+    *s = (struct q2_scan){.io = io, .mon = mon, .read_data = data, .enough = enough};
     return run(s, false, err);
 }
 

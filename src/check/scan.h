@@ -86,6 +86,7 @@ struct q2_scan {
     bool keep_packed; // some that do not inflate stay as they are: only their data is
                       // broken
     bool inflate;     // try all compressed clusters: some entry leads astray
+    uint64_t enough;         // so many corruptions end the scan; 0: none do
     bool no_hollow_tables;   // an L2 table without a sound entry is none
     uint64_t hollow_entries; // in use, in L2 tables that have no sound one
 
@@ -180,6 +181,10 @@ int q2_scan_run(struct q2_scan *s, struct q2_io *io, const struct q2_scan_data *
 // The metadata, and what the active state uses.
 int q2_scan_run_uses(struct q2_scan *s, struct q2_io *io, struct q2_scan_uses *uses,
                      const struct q2_monitor *mon, struct q2_error *err);
+// As q2_scan_run, but so many corruptions end the scan, with -EUCLEAN.
+int q2_scan_run_until(struct q2_scan *s, struct q2_io *io,
+                      const struct q2_scan_data *data, uint64_t enough,
+                      const struct q2_monitor *mon, struct q2_error *err);
 // The header alone. The caller clears it.
 int q2_scan_header(struct q2_io *io, struct q2_header *header, struct q2_error *err);
 // The same, and when anything is wrong (or with inflate) every compressed cluster is
@@ -241,7 +246,8 @@ int q2_scan_claim(struct q2_scan *s, uint64_t offset, uint64_t n_bytes,
 // Does metadata lie anywhere in the range?
 bool q2_scan_is_metadata(const struct q2_scan *s, uint64_t offset, uint64_t n_bytes);
 
-// Some of the work is done: tells the monitor, and fails when it was told to stop.
+// Some of the work is done: tells the monitor, and fails when it was told to stop, or
+// when enough was found.
 int q2_scan_worked(struct q2_scan *s, uint64_t n_bytes, struct q2_error *err);
 
 // The stored refcount of a cluster.

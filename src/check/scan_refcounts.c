@@ -253,8 +253,11 @@ int q2_scan_refcount_table(struct q2_scan *s, struct q2_error *err)
     bool usable;
     int ret = judge_table(s, &usable, err);
     for (uint64_t i = 0; ret == 0 && usable && i < s->refcount_table_size; i++) {
-        if (s->refcount_table[i] != 0)
-            ret = judge_block(s, i, err);
+        if (s->refcount_table[i] == 0)
+            continue;
+        ret = judge_block(s, i, err);
+        if (ret == 0 && s->rebuild)
+            ret = q2_scan_worked(s, 0, err);
     }
     return ret;
 }

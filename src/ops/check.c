@@ -179,12 +179,13 @@ static void tell_cure(const struct q2_check_request *r, struct q2_io *io,
                       const struct q2_check_progress *progress)
 {
     struct q2_error ignored = Q2_ERROR_INIT;
+    const struct q2_header_view unusable = {0};
     struct q2_plan trial = {0};
     bool curable = false;
     if (!r->curable || q2_overlay_open(io, &trial.overlay, &ignored) < 0)
         return;
-    if (q2_heal_header(&trial, &progress->monitor, &curable, &ignored) == 0 && curable &&
-        trial.healed.n > 0)
+    if (q2_heal_header(&trial, &unusable, &progress->monitor, &curable, &ignored) == 0 &&
+        curable && trial.healed.n > 0)
         r->curable(r->opaque, &trial.healed.list[0]);
     q2_plan_clear(&trial);
 }
