@@ -11,6 +11,7 @@
 // Tables are looked for in this many clusters; that many finds of each are tried.
 #define MAX_SEARCH_CLUSTERS 65536U
 #define MAX_FINDS 8U
+#define MAX_DAMAGED 4U
 #define SEARCH_BYTES 4096U
 // Header extensions that are looked at, how long one may be, and the name of a format.
 #define MAX_EXTENSIONS 8U
@@ -218,21 +219,22 @@ static int add_extension_lengths(struct q2_candidates *c, const struct q2_raw_he
 }
 
 // Could this be an L1 table: entries that are L2 tables' places in the file, at least
-// one?
-static bool like_l1(const struct q2_raw_header *r, const uint8_t *buf, size_t n_entries)
+// one, and no others, or few others?
+static bool like_l1(const struct q2_raw_header *r, const uint8_t *buf, size_t n_entries,
+                    bool strict)
 {
     uint64_t cluster_size = UINT64_C(1) << r->cluster_bits;
-    size_t n_used = 0;
+    size_t n_used = 0, n_bad = 0;
     for (size_t i = 0; i < n_entries; i++) {
         uint64_t entry = q2_load_be64(buf + i * 8), offset = entry & Q2_OFFSET_MASK;
         if (entry == 0)
             continue;
         if ((entry & Q2_L1_RESERVED) || offset == 0 ||
             !q2_is_aligned(offset, cluster_size) || offset >= r->file_size)
-            return false;
+            n_bad++;
         n_used++;
     }
-    return n_used > 0;
+    return strict ? n_used > 0 && n_bad == 0 : n_bad > 0 && n_bad * 3 <= n_used;
 }
 
 static bool like_snapshot_table(const struct q2_raw_header *r, const uint8_t *buf,
@@ -273,7 +275,7 @@ static int search_tables(struct q2_io *io, struct q2_candidates *c,
                             MAX_SEARCH_CLUSTERS);
     size_t n_bytes = (size_t)q2_min_u64(SEARCH_BYTES, UINT64_C(1) << r->cluster_bits);
     size_t n_l1 = (size_t)q2_min_u64(q2_max_u64(r->l1_size, 1), n_bytes / 8);
-    unsigned l1s = 0, tables = 0, snapshots = 0, others = 0;
+    unsigned l1s = 0, damaged = 0, tables = 0, snapshots = 0, others = 0;
     uint8_t buf[SEARCH_BYTES];
     int ret = 0;
     for (uint64_t i = 1; i < n && ret == 0; i++) {
@@ -284,8 +286,12 @@ static int search_tables(struct q2_io *io, struct q2_candidates *c,
             ret = q2_candidates_extension_place(c, r, offset, buf, n_bytes, err);
             others += c->n > before;
         }
-        if (ret == 0 && l1s < MAX_FINDS && like_l1(r, buf, n_l1)) {
+        if (ret == 0 && l1s < MAX_FINDS && like_l1(r, buf, n_l1, true)) {
             l1s++;
+            ret = q2_candidates_add(c, r, "l1_table_offset", 40, 8, offset, err);
+        }
+        if (ret == 0 && damaged < MAX_DAMAGED && like_l1(r, buf, n_l1, false)) {
+            damaged++;
             ret = q2_candidates_add(c, r, "l1_table_offset", 40, 8, offset, err);
         }
         if (ret == 0 && tables < MAX_FINDS && like_refcount_table(r, buf, n_bytes / 8)) {

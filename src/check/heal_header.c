@@ -7,10 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "base/endian.h"
 #include "check/repair.h"
 #include "io/overlay.h"
 
+#define AT_L1_SIZE 36U
 #define AT_L1_OFFSET 40U
 #define AT_AUTOCLEAR 88U
 // So many corruptions are more than one field's.
@@ -197,8 +199,12 @@ void q2_header_view(struct q2_header_view *v, const struct q2_scan *s)
         const struct q2_finding *f = &s->findings.list[i];
         n_bad += f->in_l1 && (f->has & Q2_HAS_SNAPSHOT) && f->snapshot < 0;
     }
+    uint64_t span = UINT64_C(1) << (s->l2_bits + s->cluster_bits);
+    uint64_t needed = q2_max_u64(q2_div_round_up(s->header.size, span), 1);
     *v = (struct q2_header_view){
         .usable = true,
+        .long_l1 = q2_div_round_up((uint64_t)s->header.l1_size * 8, s->cluster_size) >
+                   q2_div_round_up(needed * 8, s->cluster_size),
         .no_l1 = s->header.l1_table_offset < s->cluster_size ||
                  (n_bad > 0 && n_bad * 2 >= n_used) || (n_used == 0 && s->leaks > 0),
         .n_problems = s->corruptions + s->leaks,
@@ -206,10 +212,12 @@ void q2_header_view(struct q2_header_view *v, const struct q2_scan *s)
 }
 
 // A header that cannot be used: with another value it can. An L1 table that is none: any
-// place with which less is wrong is better.
+// place with which less is wrong is better; and so is a shorter table, where it takes
+// more room than the disk needs.
 static bool is_choice(const struct least *l, const struct q2_candidate *c)
 {
-    return !l->now->usable || (l->now->no_l1 && c->at == AT_L1_OFFSET);
+    return !l->now->usable || (l->now->no_l1 && c->at == AT_L1_OFFSET) ||
+           (l->now->long_l1 && c->at == AT_L1_SIZE);
 }
 
 static void compare(struct least *l, const struct q2_candidate *c,

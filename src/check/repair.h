@@ -73,6 +73,7 @@ struct q2_header_view {
     // What it says is the L1 table is none: it lies on the header, most of its entries make
     // no sense, or it has none while something is missing.
     bool no_l1;
+    bool long_l1; // the table has clusters that the disk does not need
     uint64_t n_problems;
 };
 void q2_header_view(struct q2_header_view *v, const struct q2_scan *s);
