@@ -17,6 +17,7 @@ void q2_tree_clear(struct q2_tree_change *c)
     free(c->tables);
     q2_counters_free(c->gained);
     q2_counters_free(c->lost);
+    q2_counters_free(c->raised);
     *c = (struct q2_tree_change){0};
 }
 
@@ -301,10 +302,28 @@ static int change_counts(struct q2_image *img, const void *block, uint64_t index
     return ret;
 }
 
+static int raise_counts(struct q2_image *img, const void *block, uint64_t index,
+                        uint64_t cluster, uint64_t n, uint64_t value, void *opaque,
+                        struct q2_error *err)
+{
+    struct q2_tree_change *c = opaque;
+    int delta = 1;
+    int ret = change_counts(img, block, index, cluster, n, value, &delta, err);
+    return ret < 0 ? ret : q2_counters_add(c->raised, cluster, n, value, err);
+}
+
 int q2_tree_raise(struct q2_image *img, struct q2_tree_change *c, struct q2_error *err)
 {
-    int delta = 1;
-    return visit_counts(img, c->gained, change_counts, &delta, err);
+    c->raised = q2_counters_new();
+    return c->raised ? visit_counts(img, c->gained, raise_counts, c, err)
+                     : q2_fail_memory(err, sizeof(*c));
+}
+
+void q2_tree_take_back(struct q2_tree_change *c)
+{
+    q2_counters_free(c->lost);
+    c->lost = c->raised;
+    c->raised = NULL;
 }
 
 int q2_tree_lower(struct q2_image *img, struct q2_tree_change *c, struct q2_error *err)

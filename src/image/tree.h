@@ -23,6 +23,7 @@ struct q2_tree_change {
     struct q2_tree_table *tables;
     size_t n_tables, max_tables;
     struct q2_counters *gained, *lost; // by host cluster
+    struct q2_counters *raised;        // of what is gained, so far
 };
 
 // Everything behind this L1 table is to gain or to lose a reference.
@@ -48,6 +49,8 @@ int q2_tree_check(struct q2_image *img, const struct q2_tree_change *c,
 int q2_tree_raise(struct q2_image *img, struct q2_tree_change *c, struct q2_error *err);
 int q2_tree_lower(struct q2_image *img, struct q2_tree_change *c, struct q2_error *err);
 void q2_tree_punch(struct q2_image *img, struct q2_tree_change *c);
+// The change is given up: what was raised so far, and nothing else, is lost from now on.
+void q2_tree_take_back(struct q2_tree_change *c);
 
 // Takes the COPIED flags out of the L2 tables that gain references. Writes to the file.
 int q2_tree_clear_copied(struct q2_image *img, const struct q2_tree_change *c,

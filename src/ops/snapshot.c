@@ -5,8 +5,10 @@
 // refer to is in its place, and refcounts are as high as they have to be before and after
 // it; what nothing refers to any more is given back behind it. In between, refcounts are
 // too high and COPIED flags are missing: that costs space or a needless copy, but no
-// data, which is all that version 2 can have. Version 3 says during that time that it is
-// dirty, and a repair puts both right.
+// data. Version 3 says during that time that it is dirty, and a repair puts both right.
+// Version 2 cannot: a refcount and the flags that repeat it lie in two places, so that no
+// order of writes keeps them alike when the power goes, and check calls it an error. When
+// a write fails, and later ones do not, what was done is taken back.
 //
 //   create  the new L1 table and snapshot table are written
 //           [dirty] refcounts of all that the active state refers to rise; flush
@@ -64,6 +66,28 @@ static int place_both(struct job *j, struct q2_error *err)
     return ret < 0 ? ret : q2_switch_place(j->img, &j->table, "snapshot table", err);
 }
 
+// Flags and refcounts say the same again, if anything can still be written.
+static void settle_flags(struct job *j)
+{
+    struct q2_error ignored = Q2_ERROR_INIT; // the first one is told
+    int ret = q2_switch_settle(j->img, &ignored);
+    if (ret == 0)
+        ret = q2_tree_set_copied(j->img, &j->tree, &ignored);
+    if (ret == 0)
+        q2_switch_settle(j->img, &ignored);
+}
+
+// Before the switch something failed.
+static void take_back(struct job *j)
+{
+    struct q2_error ignored = Q2_ERROR_INIT;
+    if (j->img->header.version >= 3)
+        return;
+    q2_tree_take_back(&j->tree);
+    if (q2_tree_lower(j->img, &j->tree, &ignored) == 0)
+        settle_flags(j);
+}
+
 // References are as high as they are before and after the switch, and no entry says
 // COPIED that has to go.
 static int prepare(struct job *j, struct q2_error *err)
@@ -91,6 +115,8 @@ static int lower(struct job *j, bool set_copied, struct q2_error *err)
         ret = q2_switch_settle(img, err);
     if (ret == 0 && set_copied)
         ret = q2_tree_set_copied(img, &j->tree, err);
+    if (ret < 0 && set_copied && img->header.version < 3)
+        settle_flags(j);
     if (ret == 0)
         ret = q2_switch_end(img, err);
     if (ret == 0)
@@ -178,12 +204,15 @@ static int create(struct job *j, struct q2_snapshot *s, struct q2_error *err)
         ret = q2_switch_encode_l1(img->l1, img->l1_size, &j->l1, err);
     if (ret == 0)
         ret = place_snapshot(j, s, err);
-    if (ret == 0)
-        ret = prepare(j, err);
     if (ret < 0)
         return ret;
-    forget_l1_copied(img);
-    ret = q2_switch_settle(img, err);
+    ret = prepare(j, err);
+    if (ret == 0) {
+        forget_l1_copied(img);
+        ret = q2_switch_settle(img, err);
+    }
+    if (ret < 0)
+        take_back(j);
     if (ret == 0)
         ret = q2_image_switch_snapshots(img, img->n_snapshots + 1, j->table.offset, err);
     if (ret == 0)

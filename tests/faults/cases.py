@@ -109,6 +109,7 @@ CASES = [
     Case("snapshot -a one a.qcow2", changes="a.qcow2"),
     Case("snapshot -a one v2.qcow2", changes="v2.qcow2"),
     Case("snapshot -d one a.qcow2", changes="a.qcow2"),
+    Case("snapshot -d one v2.qcow2", changes="v2.qcow2"),
     Case("snapshot -d one lazy.qcow2", changes="lazy.qcow2"),
     Case("snapshot -c two dirty.qcow2", changes="dirty.qcow2"),
     # resize

@@ -224,6 +224,10 @@ class Player:
             if state is None:
                 raise Bad(name + " is no image any more")
             place = held_against(state, self.old[name], self.new[name], name in case.mixes)
+            # A flush that failed says nothing good about later ones.
+            if mode == "once" and ran.failed != "fdatasync" and (
+                    state.verdict == "needless copies"):
+                raise Bad(name + " has wrong COPIED flags, and they could have been mended")
             if read_file(self.path(name)) == self.before[name]:
                 place = "untouched"
             where = "%s, %s" % (where, place if state.verdict == "clean" or
