@@ -194,6 +194,18 @@ END
     done
 }
 
+@test "so many ranges are lost that they share a table of zeros: refcounts get wider" {
+    must oracle create -q -f raw back.raw 200G
+    must oracle create -q -f qcow2 -o refcount_bits=1,backing_file=back.raw,backing_fmt=raw \
+        image.qcow2 200G
+    truncate -s 197000 image.qcow2
+    must_exit 0 "$QCOW2" check -q -r all image.qcow2
+    must oracle check image.qcow2
+    [ "$(stat -c %s image.qcow2)" -lt 10000000 ]
+    [ "$("$QCOW2" info --output=json image.qcow2 |
+        jq '."format-specific".data."refcount-bits"')" -ge 8 ]
+}
+
 @test "what is lost side by side is one line, and ends with the disk" {
     qemu-img create -q -f qcow2 img.qcow2 1000k
     qemu-io -f qcow2 -c 'write 0 192k' -c 'write 256k 64k' -c 'write 960k 40k' img.qcow2

@@ -12,7 +12,7 @@
 #define MAX_TABLES 4096U
 // Tables of zeros may take so much more than the file had.
 #define MAX_ZERO_BYTES (UINT64_C(8) << 20)
-// What 16 bits count.
+// What 16 bits count; narrower refcounts are made wider then.
 #define MAX_SHARED 65535U
 
 // A lost L2 table, or a lost part of one, under repair.
