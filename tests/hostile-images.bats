@@ -68,6 +68,15 @@ pretender() {
     grep -q 'probing guessed raw' err
     grep -q 'write failed: Operation not permitted' out
     same_bytes zero.raw guessed.raw
+    # Nor in pieces that are no header, each for itself.
+    head -c 2 sector >first
+    tail -c +3 sector | head -c 510 >rest
+    code=0
+    "$QCOW2" io guessed.raw -c 'write -s first 0 2' -c 'write -s rest 2 510' >out 2>err || code=$?
+    [ "$code" -eq 1 ]
+    grep -q 'write failed: Operation not permitted' out
+    [ "$(head -c 512 guessed.raw | tr -d '\0' | wc -c)" -eq 2 ]
+    cp zero.raw guessed.raw
     # By way of commit: what the guest wrote into an overlay of it.
     must oracle create -q -f qcow2 -b zero.raw -F raw over.qcow2
     must qemu-io -f qcow2 -c 'write -s sector 0 512' over.qcow2

@@ -117,13 +117,17 @@ static int write_with_edges(struct q2_disk *d, const struct q2_write *w, const v
     return ret;
 }
 
-// A guest must not turn a disk whose format was only guessed into another format.
-static int check_probed_raw(const struct q2_disk *d, uint64_t guest_offset,
-                            const void *buf, size_t n_bytes, struct q2_error *err)
+// A guest must not turn a disk whose format was only guessed into another format, not in
+// pieces either: what counts is the first sector as it would be.
+static int check_probed_raw(struct q2_disk *d, uint64_t guest_offset, const void *buf,
+                            size_t n_bytes, struct q2_error *err)
 {
-    uint8_t start[512] = {0};
+    uint8_t start[512];
     if (!d->probed_raw || guest_offset >= sizeof(start))
         return 0;
+    int ret = read_edge(d, 0, start, sizeof(start), err);
+    if (ret < 0)
+        return ret;
     memcpy(start + guest_offset, buf,
            q2_to_size(q2_min_u64(n_bytes, sizeof(start) - guest_offset)));
     if (!q2_probe_magic(start, sizeof(start)))
