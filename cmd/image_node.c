@@ -152,6 +152,13 @@ static int take_file(const struct tree *t, const char *above, const char *key,
 
 static int resolve(const struct tree *t, const char *prefix);
 
+static int note_option(const char *key, char **out, struct q2_error *err)
+{
+    free(*out);
+    *out = key ? strdup(key) : NULL;
+    return key && !*out ? q2_fail_memory(err, strlen(key)) : 0;
+}
+
 static int take_backing(const struct tree *t, const char *above)
 {
     char prefix[MAX_PREFIX];
@@ -169,6 +176,9 @@ static int take_backing(const struct tree *t, const char *above)
     if (!t->out->backing)
         return q2_fail_memory(t->err, sizeof(*t->out->backing));
     int rc = join(above, "backing", prefix, t->err);
+    if (!rc && !*above)
+        rc = note_option(q2_pairs_unused(t->pairs, prefix), &t->out->backing_option,
+                         t->err);
     if (!rc) {
         const struct tree deeper = {t->pairs, t->out->backing, t->err};
         rc = resolve(&deeper, prefix);
@@ -214,9 +224,7 @@ static int take_qcow2(const struct tree *t, const char *prefix)
     if (rc || first == q2_pairs_unused(t->pairs, prefix))
         return rc;
     // Of an image whose format is to be probed: what it must be for this option.
-    free(t->out->only_qcow2);
-    t->out->only_qcow2 = strdup(first);
-    return t->out->only_qcow2 ? 0 : q2_fail_memory(t->err, strlen(first));
+    return note_option(first, &t->out->only_qcow2, t->err);
 }
 
 static int take_format(const struct tree *t, const char *prefix, const char *driver)

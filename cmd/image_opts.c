@@ -70,6 +70,7 @@ void q2_image_name_clear(struct q2_image_name *name)
     free(name->path);
     free(name->format);
     free(name->only_qcow2);
+    free(name->backing_option);
     for (unsigned i = 0; i < Q2_MAX_WINDOWS; i++) {
         free(name->parts[i].offset.value);
         free(name->parts[i].size.value);

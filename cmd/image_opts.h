@@ -29,6 +29,7 @@ struct q2_image_name {
     uint64_t l2_entry_size; // 0: not given; to be checked once the image is open
     // Owned; in place of what the image names.
     struct q2_image_name *backing, *data_file;
+    char *backing_option; // owned; the first that is for a backing file; NULL: none
 };
 
 // What the words of the command line mean. format is -f's, NULL: none; it is refused

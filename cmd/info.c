@@ -95,6 +95,17 @@ static int set_titles(const struct q2_image_name *name, struct q2_info *info,
     return q2_image_name_title(name, info->format, &info->title, err);
 }
 
+// Each image is told of by itself, as it stands in its header.
+static int refuse_backing_options(const struct q2_image_name *name, const char *text,
+                                  struct q2_error *err)
+{
+    if (!name->backing_option)
+        return 0;
+    q2_fail(err, -EINVAL, "Block format 'qcow2' does not support the option 'backing.%s'",
+            name->backing_option);
+    return q2_named_context(name, text, err);
+}
+
 static int add_named(struct chain *chain, const char *text, const struct settings *s,
                      struct q2_error *err)
 {
@@ -108,6 +119,8 @@ static int add_named(struct chain *chain, const char *text, const struct setting
         q2_lost_header_note(chain->images[0].disk, s->program);
     else if (name.path)
         q2_lost_header_hint(name.path, s->program, err);
+    if (!rc)
+        rc = refuse_backing_options(&name, text, err);
     if (!rc)
         rc = set_titles(&name, &chain->images[0], err);
     q2_image_name_clear(&name);

@@ -240,6 +240,13 @@ END
         same_img $command --image-opts driver=qcow2,file.filename=none
         same_img $command 'json:{"driver":"qcow2","file.filename":"none"}'
     done
+    # info opens no backing file, whether the image has one or not.
+    for file in disk.qcow2 over.qcow2; do
+        same_img info --image-opts driver=qcow2,file.filename=$file,backing.driver=raw
+        one_error 1 qemu-img info --image-opts --backing-chain \
+            driver=qcow2,file.filename=$file,backing.file.filename=none
+        message_has "'qcow2' does not support the option 'backing.file.filename'"
+    done
     same_img compare -f qcow2 --image-opts $opts $opts
     same_img compare -F qcow2 --image-opts $opts $opts
     same_img convert -f qcow2 --image-opts $opts x

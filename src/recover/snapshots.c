@@ -57,7 +57,14 @@ static int read_entries(struct q2_work *w, uint64_t offset, unsigned max,
     *out = NULL;
     for (*n = 0; *n < max && ret == 0; offset += q2_align_up(used, 8)) {
         ret = q2_io_read(w->io, offset, buf, MAX_ENTRY_BYTES, err);
-        if (ret < 0 || q2_snapshot_decode(buf, MAX_ENTRY_BYTES, *n, &sn, &used, &why) < 0)
+        if (ret < 0)
+            break;
+        int code = q2_snapshot_decode(buf, MAX_ENTRY_BYTES, *n, &sn, &used, &why);
+        if (code == -ENOMEM) {
+            *err = why;
+            ret = code;
+        }
+        if (code < 0)
             break;
         struct q2_snapshot *list = NULL;
         if (makes_sense(w, &sn) && !is_known(*out, *n, &sn)) {
