@@ -509,6 +509,9 @@ static int run(struct q2_scan *s, bool for_repair, struct q2_error *err)
     }
     if (ret == 0 && q2_monitor_cancelled(mon))
         ret = q2_fail(err, -ECANCELED, "The check was stopped");
+    // Half of what is wrong is no plan.
+    if (ret == 0 && for_repair && s->check_errors > 0)
+        ret = q2_fail_memory(err, sizeof(*s->findings.list));
     if (ret < 0)
         q2_scan_clear(s);
     return ret;
