@@ -9,6 +9,7 @@
 
 #include "base/checked.h"
 #include "cmd/io_write.h"
+#include "cmd/streams.h"
 
 static int take_letter(struct q2_shell_writing *r, int letter)
 {
@@ -111,7 +112,7 @@ static int file_says(const char *path, const char *what)
 // Fills the buffer with copies of a file.
 static int fill_from(const char *path, uint8_t *buf, size_t n_bytes)
 {
-    FILE *file = fopen(path, "rb");
+    FILE *file = q2_streams_open_file(path);
     if (!file)
         return file_says(path, strerror(errno));
     size_t n = fread(buf, 1, n_bytes, file);

@@ -13,6 +13,7 @@
 #include "base/base64.h"
 #include "base/sealed.h"
 #include "cmd/image_pairs.h"
+#include "cmd/streams.h"
 
 // No passphrase is longer, and a file that has no end is none. (Secure memory comes in
 // pieces that are not much larger.)
@@ -96,7 +97,7 @@ static int read_stream(FILE *f, const char *path, struct bytes *b, struct q2_err
 
 static int read_file(const char *path, struct bytes *b, struct q2_error *err)
 {
-    FILE *f = fopen(path, "re");
+    FILE *f = q2_streams_open_file(path);
     if (!f)
         return q2_fail(err, -errno, "Unable to read %s: Failed to open file “%s”: %s",
                        path, path, strerror(errno));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// "-" as a name.
+// "-" as a name, and files that are read whole.
 #include "cmd/streams.h"
 
 #include <errno.h>
@@ -47,4 +47,13 @@ int q2_check_output_stream(struct q2_error *err)
         return q2_fail(err, -EINVAL,
                        "Standard output is a terminal: no image is written to it");
     return 0;
+}
+
+FILE *q2_streams_open_file(const char *path)
+{
+    FILE *f;
+    do
+        f = fopen(path, "re");
+    while (!f && errno == EINTR);
+    return f;
 }

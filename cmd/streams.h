@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
-// "-" as a name: standard input as a source, standard output as a target.
+// What is read or written from its start to its end: "-" as a name (standard input as a
+// source, standard output as a target), files of options.
 #ifndef Q2_CMD_STREAMS_H
 #define Q2_CMD_STREAMS_H
+
+#include <stdio.h>
 
 #include "base/monitor.h"
 #include "cmd/options.h"
@@ -25,5 +28,8 @@ int q2_open_source(const struct q2_command_line *line, const char *text,
 
 // Before anything is made for it: nobody wants an image on a terminal.
 int q2_check_output_stream(struct q2_error *err);
+
+// A file to be read whole: fopen, which a signal does not stop.
+FILE *q2_streams_open_file(const char *path);
 
 #endif

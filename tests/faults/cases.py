@@ -194,6 +194,7 @@ CASES = [
     Case("io|-s|-c|write -P 9 10k 20k|-c|read 0 64k|a.qcow2", uses="a.qcow2", talks=True),
     Case("io|--object|KEY|--image-opts|-c|write -P 9 10k 20k|" + encrypted("luks.qcow2"),
          mixes="luks.qcow2", talks=True),
+    Case("io|-c|write -s word 10k 20k|a.qcow2", uses="word", mixes="a.qcow2", talks=True),
     Case("io lazy.qcow2", mixes="lazy.qcow2", stdin="script", uses="script", talks=True),
     Case("bench -c 20 -d 4 -s 4k -w --pattern 7 --flush-interval 5 a.qcow2", mixes="a.qcow2",
          masks=(r"\d+\.\d+",)),
