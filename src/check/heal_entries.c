@@ -140,13 +140,12 @@ int q2_heal_l1_size(struct q2_plan *p, const struct q2_scan *s, bool *changed,
                     struct q2_error *err)
 {
     uint64_t span = UINT64_C(1) << (s->l2_bits + s->cluster_bits);
-    uint64_t needed = q2_max_u64(q2_div_round_up(s->header.size, span), 1);
+    uint64_t needed = q2_div_round_up(s->header.size, span);
     uint64_t table = s->header.l1_table_offset;
+    uint64_t there = table < s->file_size ? s->file_size - table : 0;
     uint8_t field[4];
-    if (s->header.l1_size <= needed || table >= s->file_size ||
-        needed * 8 > s->file_size - table ||
-        (uint64_t)s->header.l1_size * 8 <=
-            q2_align_up(s->file_size, s->cluster_size) - table)
+    if (s->header.l1_size <= needed || needed * 8 > there ||
+        (uint64_t)s->header.l1_size * 8 <= q2_align_up(there, s->cluster_size))
         return 0;
     q2_store_be32(field, (uint32_t)needed);
     int ret = q2_edit_header(p->overlay, AT_L1_SIZE, field, sizeof(field), err);
