@@ -49,3 +49,13 @@ int fcntl64(int fd, int command, ...)
     va_end(list);
     return control(fd, command, argument);
 }
+
+// Where time has 64 bits on a processor of 32.
+int __fcntl_time64(int fd, int command, ...)
+{
+    va_list list;
+    va_start(list, command);
+    void *argument = va_arg(list, void *);
+    va_end(list);
+    return control(fd, command, argument);
+}
