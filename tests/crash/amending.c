@@ -284,9 +284,10 @@ int main(int argc, char **argv)
     }
     if (named)
         return done_testing();
-    play_matrix(&(struct play_matrix){.recipes = recipes,
-                                      .n_recipes = sizeof(recipes) / sizeof(*recipes),
-                                      .max_record = MAX_RECORD,
-                                      .run = run_one});
+    const struct play_matrix matrix = {.recipes = recipes,
+                                       .n_recipes = sizeof(recipes) / sizeof(*recipes),
+                                       .max_record = MAX_RECORD,
+                                       .run = run_one};
+    ok(play_matrix(&matrix), "flushes that do nothing are noticed");
     return done_testing();
 }

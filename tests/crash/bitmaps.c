@@ -503,10 +503,11 @@ int main(void)
         // Bitmaps of several clusters.
         {.version = 3, .cluster_bits = 9, .refcount_order = 4, .size = 4500 << 10},
     };
-    play_matrix(&(struct play_matrix){.recipes = recipes,
-                                      .n_recipes = sizeof(recipes) / sizeof(*recipes),
-                                      .max_record = MAX_RECORD,
-                                      .runtime = 64 + 7,
-                                      .run = run_one});
+    const struct play_matrix matrix = {.recipes = recipes,
+                                       .n_recipes = sizeof(recipes) / sizeof(*recipes),
+                                       .max_record = MAX_RECORD,
+                                       .runtime = 64 + 7,
+                                       .run = run_one};
+    ok(play_matrix(&matrix), "flushes that do nothing are noticed");
     return done_testing();
 }

@@ -321,11 +321,12 @@ int main(void)
          .size = 400 << 10,
          .extended_l2 = true},
     };
-    play_matrix(&(struct play_matrix){.recipes = recipes,
-                                      .n_recipes = sizeof(recipes) / sizeof(*recipes),
-                                      .max_record = MAX_RECORD,
-                                      .runtime = 7,
-                                      .backing = true,
-                                      .run = run_one});
+    const struct play_matrix matrix = {.recipes = recipes,
+                                       .n_recipes = sizeof(recipes) / sizeof(*recipes),
+                                       .max_record = MAX_RECORD,
+                                       .runtime = 7,
+                                       .backing = true,
+                                       .run = run_one};
+    ok(play_matrix(&matrix), "flushes that do nothing are noticed");
     return done_testing();
 }

@@ -64,11 +64,11 @@ static bool play_runs_of(const struct play_matrix *m, uint64_t seed, unsigned n_
     return good;
 }
 
-void play_matrix(const struct play_matrix *m)
+bool play_matrix(const struct play_matrix *m)
 {
     uint64_t seed = play_seed();
     play_runs_of(m, seed, play_runs(2), false);
-    ok(!play_runs_of(m, seed, 1, true), "flushes that do nothing are noticed");
+    return !play_runs_of(m, seed, 1, true);
 }
 
 void play_recipes(const struct recipe *recipes, size_t n_recipes,

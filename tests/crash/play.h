@@ -63,8 +63,9 @@ struct play_matrix {
     bool (*run)(struct fixture *f, uint64_t seed, bool lies);
 };
 
-// Plays it, and once more with flushes that lie; says (TAP) whether those were noticed.
-void play_matrix(const struct play_matrix *m);
+// Plays it, and once more with flushes that lie: were those noticed? (The caller says it:
+// the tests are counted in the file with main.)
+bool play_matrix(const struct play_matrix *m);
 // For programs that make their fixtures: each recipe with two kinds of runtime.
 void play_recipes(const struct recipe *recipes, size_t n_recipes,
                   void (*run)(const struct recipe *r, unsigned runtime, uint64_t seed));
