@@ -46,7 +46,7 @@ void q2_complete_value(const struct q2_completion *c, const struct q2_option *ro
     const struct q2_choice *list = find_list(row);
     if (list)
         q2_complete_list(c, list, start);
-    else if (is_named(row, "FILE") || is_named(row, "BASE"))
+    else if (is_named(row, "FILE") || is_named(row, "BASE") || is_named(row, "DIR"))
         q2_complete_begin(c, "files", start);
     else if (is_named(row, "OPTS"))
         q2_complete_keys(c, start);

@@ -17,7 +17,8 @@ enum {
     OPTION_SIZE,
     OPTION_CLUSTER_SIZE,
     OPTION_VERSION,
-    OPTION_CANDIDATE
+    OPTION_CANDIDATE,
+    OPTION_LEFTOVERS
 };
 
 static const struct q2_option recover_options[] = {
@@ -25,6 +26,8 @@ static const struct q2_option recover_options[] = {
      "tell what was found, write nothing"},
     {"target-format", "O", "FMT", 'O', "What is done",
      "qcow2 (default), or raw: the active state"},
+    {"leftovers", "", "DIR", OPTION_LEFTOVERS, "What is done",
+     "write what could not be used into files there"},
     {"size", "", "SIZE", OPTION_SIZE, "What is known", "of the guest's disk"},
     {"cluster-size", "", "SIZE", OPTION_CLUSTER_SIZE, "What is known", "of the image"},
     {"version", "", "N", OPTION_VERSION, "What is known", "2 or 3"},
@@ -64,6 +67,9 @@ static int take_option(struct q2_command_line *line, int code, const char *value
     switch (code) {
     case OPTION_DRY_RUN:
         s->dry_run = true;
+        break;
+    case OPTION_LEFTOVERS:
+        s->request.leftovers = value;
         break;
     case 'O':
         s->format = value;

@@ -31,12 +31,14 @@ whole() { # NEW: is what image.qcow2 is
     break_first
     qcow2 recover broken.qcow2 new.qcow2 >out
     cat >want <<END
-cluster size: 65536
-version: 3
+cluster size: 65536 (found)
+version: 3 (ASSUMED)
 virtual size: 3407872 (GUESSED: as far as anything is mapped)
 L1 table 1: at 0x30000, 1 L2 tables (taken)
 snapshots: 0
 L2 tables: 1, mapped 1, left over 0
+mapped again: 589824 of 589824 bytes (100.00 %)
+left over: 65536 bytes of L1 tables
 The new image is in new.qcow2.
 END
     diff -u want out
@@ -46,6 +48,45 @@ END
     whole other.qcow2
     qcow2 recover -q --size 8M broken.qcow2 third.qcow2 >out
     [ ! -s out ]
+}
+
+@test "the report says where each field comes from" {
+    must oracle create -q -f qcow2 -o cluster_size=4k image.qcow2 8M
+    must qemu-io -f qcow2 -c 'write -P 1 0 1M' image.qcow2
+    must qcow2 snapshot -c one image.qcow2
+    cp image.qcow2 broken.qcow2
+    qcow2 recover --dry-run --output=json broken.qcow2 >json
+    [ "$(jq -c '.sources | [.[]]' json)" = '["header","header","header","none","header"]' ]
+    qcow2 recover --dry-run --output=json --size 9M --version 3 --cluster-size 4k -b b -F raw \
+        broken.qcow2 >json
+    [ "$(jq -c '.sources | [.[]]' json)" = '["option","option","option","option","header"]' ]
+    dd if=/dev/urandom of=broken.qcow2 bs=512 count=1 conv=notrunc status=none
+    qcow2 recover --dry-run --output=json broken.qcow2 >json
+    [ "$(jq -c '.sources | [.[]]' json)" = '["tables","none","snapshot","none","tables"]' ]
+}
+
+@test "--leftovers: what has no place goes into files, none of which is overwritten" {
+    break_first
+    # Two more clusters that nothing leads to, one of them behind a hole.
+    size=$(stat -c %s broken.qcow2)
+    head -c 65536 /dev/urandom >one
+    cat one >>broken.qcow2
+    dd if=one of=broken.qcow2 bs=64k seek=$((size / 65536 + 3)) conv=notrunc status=none
+    must qcow2 recover -q --dry-run --leftovers left broken.qcow2
+    absent left
+    must qcow2 recover -q --size 8M --leftovers left broken.qcow2 new.qcow2
+    whole new.qcow2
+    for at in $size $((size + 3 * 65536)); do
+        name=$(printf 'left/0x%012x' "$at")
+        head -c 65536 "$name.data" | cmp - one
+        grep -qx "offset: $(printf '0x%x' "$at")" "$name.txt"
+    done
+    rm new.qcow2
+    sum=$(cat left/* | sha256sum)
+    one_error 1 qcow2 recover -q --leftovers left broken.qcow2 new.qcow2
+    message_has 'File exists'
+    absent new.qcow2
+    [ "$(cat left/* | sha256sum)" = "$sum" ]
 }
 
 @test "--dry-run writes nothing" {

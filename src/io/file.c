@@ -166,11 +166,11 @@ int q2_file_open(const char *path, const struct q2_file_options *options,
 // A descriptor or a negative code. Whether the file was there is known for sure only when
 // it is made with O_EXCL. O_CREAT alone serves links that lead to no file yet, and is
 // otherwise avoided: in shared directories the kernel may refuse it for others' files.
-static int open_new(const char *path, int flags, bool *made)
+static int open_new(const char *path, int flags, bool exclusive, bool *made)
 {
     *made = true;
     int fd = open_path(path, flags | O_CREAT | O_EXCL);
-    if (fd != -EEXIST)
+    if (fd != -EEXIST || exclusive)
         return fd;
 
     *made = false;
@@ -212,7 +212,7 @@ int q2_file_create(const char *path, const struct q2_file_options *options,
     struct q2_file_options writable = *options;
 
     writable.writable = true;
-    int fd = open_new(path, open_flags(&writable), made);
+    int fd = open_new(path, open_flags(&writable), options->exclusive, made);
     if (fd < 0)
         return q2_fail_errno(err, fd, "Could not create '%s'", path);
 

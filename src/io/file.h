@@ -28,6 +28,7 @@ struct q2_file_options {
     bool sync_writes; // O_DSYNC: writethrough and directsync
     bool no_flush;    // flush does nothing: cache mode unsafe
     bool sequential;  // tell the kernel that it will be read front to back
+    bool exclusive;   // when it is made: an error if there is something of that name
     enum q2_lock_mode lock;
     enum q2_locking locking;
 };

@@ -22,6 +22,7 @@ libqcow2_a_SOURCES += \
 	src/ops/create.c src/ops/create.h \
 	src/ops/dd.c src/ops/dd.h \
 	src/ops/info.c src/ops/info.h \
+	src/ops/leftovers.c src/ops/leftovers.h \
 	src/ops/map.c src/ops/map.h \
 	src/ops/measure.c src/ops/measure.h \
 	src/ops/open_rw.c src/ops/open_rw.h \

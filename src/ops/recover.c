@@ -102,28 +102,24 @@ static int write_raw(const struct q2_recover_request *r, const struct q2_plan *p
     return ret;
 }
 
-static void count(const struct q2_plan *p, struct q2_recover_report *out)
-{
-    uint64_t start, n, value;
-    out->n_healed = p->healed.n;
-    out->n_lossy = p->n_lossy;
-    for (uint64_t at = 0; q2_counters_next(p->after.references, at, &start, &n, &value);
-         at = start + n)
-        out->mapped_clusters += n;
-}
-
-static int repair(const struct q2_recover_request *r, const struct q2_monitor *mon,
-                  struct q2_recover_report *out, struct q2_error *err)
+static int repair(const struct q2_recover_request *r, struct q2_io *io,
+                  const struct q2_monitor *mon, struct q2_recover_report *out,
+                  struct q2_error *err)
 {
     struct q2_plan plan;
     int ret = q2_plan_make(&plan, out->recovery.image, Q2_REPAIR_MODE_BELOW, 0, false,
                            mon, err);
     if (ret < 0)
         return ret;
-    count(&plan, out);
+    out->n_healed = plan.healed.n;
+    out->n_lossy = plan.n_lossy;
     if (!plan.complete)
         ret = q2_fail(err, -EIO, "What was found in '%s' cannot be made a sound image",
                       r->path);
+    if (ret == 0)
+        ret =
+            q2_leftovers_find(io, &out->recovery, plan.after.references,
+                              r->target ? r->leftovers : NULL, mon, &out->leftovers, err);
     if (ret == 0 && r->target)
         ret = r->raw ? write_raw(r, &plan, mon, out, err)
                      : write_qcow2(r, &plan, mon, out, err);
@@ -144,7 +140,7 @@ int q2_recover(const struct q2_recover_request *r, const struct q2_monitor *mon,
     if (ret == 0 && r->found)
         r->found(r->opaque, &out->recovery);
     if (ret == 0)
-        ret = repair(r, mon, out, err);
+        ret = repair(r, io, mon, out, err);
     // The overlay lies over the file.
     q2_io_close(out->recovery.image);
     out->recovery.image = NULL;

@@ -4,10 +4,12 @@
 #define Q2_OPS_RECOVER_H
 
 #include "base/monitor.h"
+#include "ops/leftovers.h"
 #include "recover/recover.h"
 
 struct q2_recover_request {
     const char *path, *target; // target NULL: nothing is written
+    const char *leftovers;     // a folder for what could not be used; NULL: none
     bool raw;                  // the target is a raw file of the active state
     struct q2_recover_options options;
     // Told what was found before anything is written. May be NULL.
@@ -19,8 +21,7 @@ struct q2_recover_report {
     struct q2_recovery recovery;
     uint64_t n_healed, n_lossy; // findings of the repair behind it
     uint64_t file_size;         // of the target
-    uint64_t mapped_clusters;   // of the file: in use in the target
-    uint64_t data_clusters;     // of the file: not zeros
+    struct q2_leftovers leftovers;
 };
 
 // On success the caller clears the report.

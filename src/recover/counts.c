@@ -6,14 +6,15 @@
 #include "disk/refcount.h"
 #include "recover/work.h"
 
-static const struct q2_found_table *find_table(const struct q2_work *w)
+const struct q2_found_table *q2_found_counts(const struct q2_found *f,
+                                             const struct q2_hints *h)
 {
     const struct q2_found_table *first = NULL;
-    for (size_t i = 0; i < w->found.n; i++) {
-        const struct q2_found_table *t = &w->found.list[i];
+    for (size_t i = 0; i < f->n; i++) {
+        const struct q2_found_table *t = &f->list[i];
         if (!t->counts)
             continue;
-        if (w->hints.has_refcounts && w->hints.refcount_table_offset == t->offset)
+        if (h->has_refcounts && h->refcount_table_offset == t->offset)
             return t;
         first = first ? first : t;
     }
@@ -44,7 +45,7 @@ int q2_counts_read(struct q2_io *io, const struct q2_counts_place *p, uint64_t o
 int q2_work_refcount(struct q2_work *w, uint64_t offset, uint64_t *value,
                      struct q2_error *err)
 {
-    const struct q2_found_table *t = find_table(w);
+    const struct q2_found_table *t = q2_found_counts(&w->found, &w->hints);
     *value = UINT64_MAX;
     if (!t)
         return 0;

@@ -75,7 +75,7 @@ static int settle_size(struct q2_work *w, struct q2_recovery *r, uint64_t *size,
     int ret = mapped_end(w, &end, err);
     if (ret < 0)
         return ret;
-    r->size_known = true;
+    r->from.size = Q2_FROM_USER;
     *size = w->options->size;
     if (*size > 0)
         return l1_entries(w, *size) <= Q2_MAX_L1_BYTES / 8
@@ -86,17 +86,19 @@ static int settle_size(struct q2_work *w, struct q2_recovery *r, uint64_t *size,
                              (unsigned long long)*size,
                              (unsigned long long)q2_work_cluster_size(w));
     // The last cluster may reach behind the end of the disk.
+    r->from.size = Q2_FROM_HEADER;
     uint64_t least = end > 0 ? end - q2_work_cluster_size(w) + 1 : 0;
     *size = w->hints.size;
     if (w->hints.has_size && is_believable(w, *size, least))
         return 0;
+    r->from.size = Q2_FROM_SNAPSHOT;
     for (unsigned i = w->n_snapshots; i-- > 0;) {
         *size = w->snapshots[i].disk_size;
         if (w->snapshots[i].has_disk_size && is_believable(w, *size, least))
             return 0;
     }
-    r->size_known = false;
     ret = guest_size(w, size, err);
+    r->from.size = *size >= end && *size > 0 ? Q2_FROM_GUEST : Q2_FROM_REACH;
     *size = q2_max_u64(*size, q2_max_u64(end, Q2_SURVEY_BLOCK));
     return ret;
 }
@@ -115,10 +117,9 @@ static uint32_t settle_order(const struct q2_work *w, uint32_t version)
 {
     if (version < 3)
         return 4;
-    for (size_t i = 0; i < w->found.n; i++) {
-        if (w->found.list[i].counts)
-            return w->found.list[i].order;
-    }
+    const struct q2_found_table *t = q2_found_counts(&w->found, &w->hints);
+    if (t)
+        return t->order;
     return w->hints.has_order ? w->hints.refcount_order : 4;
 }
 
@@ -262,23 +263,13 @@ static void set_crypto(const struct q2_work *w, struct q2_header *h)
 
 static void set_refcounts(const struct q2_work *w, struct q2_header *h)
 {
-    const struct q2_found_table *best = NULL;
-    h->refcount_table_clusters = 1;
-    for (size_t i = 0; i < w->found.n; i++) {
-        const struct q2_found_table *t = &w->found.list[i];
-        if (!t->counts)
-            continue;
-        if (w->hints.has_refcounts && t->offset == w->hints.refcount_table_offset) {
-            uint64_t max = Q2_MAX_REFCOUNT_TABLE_BYTES / q2_work_cluster_size(w);
-            h->refcount_table_clusters = w->hints.refcount_table_clusters <= max
-                                             ? w->hints.refcount_table_clusters
-                                             : 1;
-            best = t;
-            break;
-        }
-        best = best ? best : t;
-    }
-    h->refcount_table_offset = best ? best->offset : 0;
+    const struct q2_found_table *t = q2_found_counts(&w->found, &w->hints);
+    uint64_t max = Q2_MAX_REFCOUNT_TABLE_BYTES / q2_work_cluster_size(w);
+    uint32_t n = w->hints.refcount_table_clusters;
+    bool named =
+        t && w->hints.has_refcounts && t->offset == w->hints.refcount_table_offset;
+    h->refcount_table_clusters = named && n <= max ? n : 1;
+    h->refcount_table_offset = t ? t->offset : 0;
 }
 
 static int make_header(struct q2_work *w, struct q2_recovery *r, struct q2_error *err)
@@ -329,6 +320,28 @@ static int write_all(struct q2_work *w, struct q2_recovery *r, struct q2_error *
     return ret < 0 ? ret : q2_io_flush(r->image, err);
 }
 
+// Where the rest comes from.
+static void name_sources(const struct q2_work *w, struct q2_recovery *r)
+{
+    const struct q2_recover_options *o = w->options;
+    const struct q2_hints *h = &w->hints;
+    struct q2_sources *from = &r->from;
+    bool same = h->has_cluster_bits && h->cluster_bits == r->header.cluster_bits;
+    from->cluster_size = o->cluster_bits ? Q2_FROM_USER
+                         : same          ? Q2_FROM_HEADER
+                                         : Q2_FROM_TABLES;
+    same = h->has_version && h->version == r->header.version;
+    from->version = o->version                                       ? Q2_FROM_USER
+                    : same                                           ? Q2_FROM_HEADER
+                    : r->layout.has_zero_flags || r->layout.extended ? Q2_FROM_TABLES
+                                                                     : Q2_FROM_NOTHING;
+    from->backing = o->backing_file          ? Q2_FROM_USER
+                    : r->header.backing_file ? Q2_FROM_HEADER
+                                             : Q2_FROM_NOTHING;
+    same = h->has_snapshots && h->snapshots_offset == w->snapshots_offset;
+    from->snapshots = same ? Q2_FROM_HEADER : Q2_FROM_TABLES;
+}
+
 int q2_work_write(struct q2_work *w, struct q2_recovery *r, struct q2_error *err)
 {
     int ret = find_luks(w, err);
@@ -337,6 +350,8 @@ int q2_work_write(struct q2_work *w, struct q2_recovery *r, struct q2_error *err
     if (ret == 0)
         ret = write_all(w, r, err);
     r->has_luks = w->luks_offset != 0;
+    if (ret == 0)
+        name_sources(w, r);
     r->n_snapshots = w->n_snapshots;
     return ret;
 }

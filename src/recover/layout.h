@@ -77,7 +77,11 @@ int q2_found_collect(const struct q2_survey *s, const struct q2_layout *layout,
 void q2_found_clear(struct q2_found *f);
 struct q2_found_table *q2_found_at(const struct q2_found *f, uint64_t offset);
 
-// counts.c: where a refcount table lies, and how wide its counts are.
+// counts.c: the refcount table, if there is one; of several, the one that the header
+// names.
+const struct q2_found_table *q2_found_counts(const struct q2_found *f,
+                                             const struct q2_hints *h);
+// Where a refcount table lies, and how wide its counts are.
 struct q2_counts_place {
     uint64_t table;
     unsigned order, cluster_bits;

@@ -17,13 +17,13 @@ void q2_recover_clear(struct q2_recovery *r)
     free(r->l1s);
     free(r->placed);
     free(r->remade);
+    q2_found_clear(&r->found);
     *r = (struct q2_recovery){0};
 }
 
 static void clear_work(struct q2_work *w)
 {
     q2_survey_clear(&w->survey);
-    q2_found_clear(&w->found);
     for (unsigned i = 0; i < w->n_snapshots; i++)
         q2_snapshot_clear(&w->snapshots[i]);
     free(w->snapshots);
@@ -88,6 +88,11 @@ int q2_recover_make(struct q2_io *io, const struct q2_recover_options *options,
         out->n_l1_tables += w.found.list[i].is_l1;
         out->n_tables += !w.found.list[i].is_l1 && !w.found.list[i].counts;
     }
+    const struct q2_found_table *t = q2_found_counts(&w.found, &w.hints);
+    if (t)
+        out->counts = (struct q2_counts_place){
+            t->offset, t->order, w.found.layout.cluster_bits, w.survey.file_size};
+    out->found = w.found;
     clear_work(&w);
     if (ret < 0)
         q2_recover_clear(out);

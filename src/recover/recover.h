@@ -39,6 +39,21 @@ struct q2_remade_table {
     uint64_t index, n_clusters;
 };
 
+// Where something that a header says comes from.
+enum q2_source {
+    Q2_FROM_HEADER,   // what is left of the old one
+    Q2_FROM_TABLES,   // found in the file
+    Q2_FROM_USER,     // given by an option
+    Q2_FROM_SNAPSHOT, // as a snapshot says
+    Q2_FROM_GUEST,    // as the guest's partition table or file system says
+    Q2_FROM_REACH,    // as far as anything is mapped: a guess
+    Q2_FROM_NOTHING,  // taken to be so
+    Q2_FROM_END
+};
+struct q2_sources {
+    enum q2_source cluster_size, version, size, backing, snapshots;
+};
+
 // What was made of the file.
 struct q2_recovery {
     struct q2_io *image; // an overlay over the file: an image that can be opened; owned
@@ -55,8 +70,10 @@ struct q2_recovery {
     uint64_t n_orphans; // clusters of data that nothing leads to and nothing is known of
     uint64_t n_linked, n_left; // L2 tables that are mapped, and that are not
     unsigned n_snapshots;
-    bool size_known; // by the header, the user, or a snapshot
+    struct q2_sources from;
     bool has_luks;
+    struct q2_found found;         // all tables
+    struct q2_counts_place counts; // table 0: no refcount table was found
 };
 
 // io stays the caller's, and must outlive the recovery. On success the caller clears it.
