@@ -250,7 +250,7 @@ int q2_work_complete_l1(struct q2_work *w, const struct q2_l1_found *l,
                         struct q2_error *err)
 {
     struct frame f = {.w = w, .l = l, .hinted = is_in_header(w, l)};
-    bool missed;
+    bool missed = false;
     f.used = q2_counters_new();
     int ret = f.used ? note_all_used(&f, err) : q2_fail_memory(err, sizeof(f));
     if (ret == 0)
