@@ -18,7 +18,8 @@ enum {
     OPTION_CLUSTER_SIZE,
     OPTION_VERSION,
     OPTION_CANDIDATE,
-    OPTION_LEFTOVERS
+    OPTION_LEFTOVERS,
+    OPTION_FORCE
 };
 
 static const struct q2_option recover_options[] = {
@@ -26,6 +27,7 @@ static const struct q2_option recover_options[] = {
      "tell what was found, write nothing"},
     {"target-format", "O", "FMT", 'O', "What is done",
      "qcow2 (default), or raw: the active state"},
+    {"force", "", NULL, OPTION_FORCE, "What is done", "overwrite NEW if it is there"},
     {"leftovers", "", "DIR", OPTION_LEFTOVERS, "What is done",
      "write what could not be used into files there"},
     {"size", "", "SIZE", OPTION_SIZE, "What is known", "of the guest's disk"},
@@ -67,6 +69,9 @@ static int take_option(struct q2_command_line *line, int code, const char *value
     switch (code) {
     case OPTION_DRY_RUN:
         s->dry_run = true;
+        break;
+    case OPTION_FORCE:
+        s->request.force = true;
         break;
     case OPTION_LEFTOVERS:
         s->request.leftovers = value;

@@ -165,15 +165,27 @@ END
     message_has 'Expecting the broken image and a name for the new one'
 }
 
-@test "the new image is not the broken one" {
+@test "the new image is neither the broken one nor another file that is there" {
     break_first
     ln -s broken.qcow2 link
     ln broken.qcow2 hard
     hash=$(hash_of broken.qcow2)
     for name in broken.qcow2 link hard; do
-        must_exit 1 qcow2 recover broken.qcow2 "$name"
+        one_error 1 qcow2 recover --force broken.qcow2 "$name"
+        message_has "'$name' is the broken image itself, which is only read"
         [ "$(hash_of broken.qcow2)" = "$hash" ]
     done
+    echo precious >new.qcow2
+    for format in qcow2 raw; do
+        one_error 1 qcow2 recover -O "$format" broken.qcow2 new.qcow2
+        message_has "'new.qcow2' exists already: --force overwrites it"
+        [ "$(cat new.qcow2)" = precious ]
+    done
+    must qcow2 recover -q --force --size 8M broken.qcow2 new.qcow2
+    whole new.qcow2
+    : >empty
+    must qcow2 recover -q --size 8M broken.qcow2 empty
+    whole empty
 }
 
 # Exit code, and the last line of what is said: hinted CODE COMMAND...

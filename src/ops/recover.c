@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/checked.h"
 #include "check/repair.h"
@@ -127,6 +128,22 @@ static int repair(const struct q2_recover_request *r, struct q2_io *io,
     return ret;
 }
 
+static int check_target(const struct q2_recover_request *r, struct q2_io *io,
+                        struct q2_error *err)
+{
+    struct stat source, target;
+    if (!r->target || stat(r->target, &target) != 0)
+        return 0; // to make it says why not
+    int fd = q2_file_descriptor(io);
+    if (fd >= 0 && fstat(fd, &source) == 0 && source.st_dev == target.st_dev &&
+        source.st_ino == target.st_ino)
+        return q2_fail(err, -EINVAL,
+                       "'%s' is the broken image itself, which is only read", r->target);
+    if (r->force || (S_ISREG(target.st_mode) && target.st_size == 0))
+        return 0;
+    return q2_fail(err, -EEXIST, "'%s' exists already: --force overwrites it", r->target);
+}
+
 int q2_recover(const struct q2_recover_request *r, const struct q2_monitor *mon,
                struct q2_recover_report *out, struct q2_error *err)
 {
@@ -136,7 +153,9 @@ int q2_recover(const struct q2_recover_request *r, const struct q2_monitor *mon,
     int ret = q2_file_open(r->path, &options, &io, err);
     if (ret < 0)
         return ret;
-    ret = q2_recover_make(io, &r->options, mon, &out->recovery, err);
+    ret = check_target(r, io, err);
+    if (ret == 0)
+        ret = q2_recover_make(io, &r->options, mon, &out->recovery, err);
     if (ret == 0 && r->found)
         r->found(r->opaque, &out->recovery);
     if (ret == 0)

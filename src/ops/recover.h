@@ -10,6 +10,7 @@
 struct q2_recover_request {
     const char *path, *target; // target NULL: nothing is written
     const char *leftovers;     // a folder for what could not be used; NULL: none
+    bool force;                // a target that has something in it is overwritten
     bool raw;                  // the target is a raw file of the active state
     struct q2_recover_options options;
     // Told what was found before anything is written. May be NULL.
