@@ -36,9 +36,40 @@ static int write_candidate(struct q2_io *io, const struct q2_candidate *c,
     return q2_io_write(io, c->at, bytes, c->n_bytes, err);
 }
 
+// Does anything else name the cluster in which the L1 table begins? What it says itself
+// does not count.
+static bool is_contested(const struct q2_scan *s, uint64_t cluster)
+{
+    if (s->header.refcount_table_offset >> s->cluster_bits == cluster ||
+        (s->header.nb_snapshots > 0 &&
+         s->header.snapshots_offset >> s->cluster_bits == cluster))
+        return true;
+    for (size_t i = 0; i < s->findings.n; i++) {
+        const struct q2_finding *f = &s->findings.list[i];
+        bool own = (f->in_l1 && f->snapshot < 0) ||
+                   f->problem == Q2_PROBLEM_ACTIVE_L1_CUT ||
+                   f->problem == Q2_PROBLEM_REFERENCE_OUTSIDE;
+        if (!own && (f->has & Q2_HAS_OFFSET) && f->offset >> s->cluster_bits == cluster)
+            return true;
+    }
+    return false;
+}
+
+// Is the L1 table in a place that its refcount says is in use, by it alone? A place that
+// others name as well is theirs.
+static int owns_l1(struct q2_scan *s, bool *yes, struct q2_error *err)
+{
+    uint64_t cluster = s->header.l1_table_offset >> s->cluster_bits, stored;
+    int ret = q2_scan_stored(s, cluster, &stored, err);
+    *yes = ret == 0 && stored > 0 && !is_contested(s, cluster) &&
+           stored == q2_counters_get(s->references, cluster);
+    return ret;
+}
+
 // What a scan finds when a field has another value.
 struct outcome {
     bool clean;
+    bool owns_l1;
     uint64_t n_compressed, n_allocated;
     uint64_t n_problems; // UINT64_MAX: the header cannot be used so, or far too many
 };
@@ -59,8 +90,11 @@ static int try_candidate(struct q2_io *io, const struct q2_candidate *c, bool re
     if (ret == 0) {
         ret = q2_scan_run_until(&s, trial, read_data ? &data : NULL, enough, mon, &why);
         if (ret == 0) {
-            *out = (struct outcome){q2_scan_clean(&s), s.compressed_clusters,
-                                    s.allocated_clusters, s.corruptions + s.leaks};
+            *out = (struct outcome){.clean = q2_scan_clean(&s),
+                                    .n_compressed = s.compressed_clusters,
+                                    .n_allocated = s.allocated_clusters,
+                                    .n_problems = s.corruptions + s.leaks};
+            ret = owns_l1(&s, &out->owns_l1, err);
             q2_scan_clear(&s);
         } else if (ret == -ECANCELED || ret == -ENOMEM) {
             *err = why;
@@ -190,9 +224,13 @@ struct least {
     bool tie;
 };
 
-void q2_header_view(struct q2_header_view *v, const struct q2_scan *s)
+int q2_header_view(struct q2_header_view *v, struct q2_scan *s, struct q2_error *err)
 {
     uint64_t n_used = 0, n_bad = 0;
+    bool owned;
+    int ret = owns_l1(s, &owned, err);
+    if (ret < 0)
+        return ret;
     for (uint32_t i = 0; i < s->l1s[0].n_entries; i++)
         n_used += s->l1s[0].entries[i] != 0;
     for (size_t i = 0; i < s->findings.n; i++) {
@@ -205,10 +243,12 @@ void q2_header_view(struct q2_header_view *v, const struct q2_scan *s)
         .usable = true,
         .long_l1 = q2_div_round_up((uint64_t)s->header.l1_size * 8, s->cluster_size) >
                    q2_div_round_up(needed * 8, s->cluster_size),
-        .no_l1 = s->header.l1_table_offset < s->cluster_size ||
-                 (n_bad > 0 && n_bad * 2 >= n_used) || (n_used == 0 && s->leaks > 0),
+        .no_l1 = !owned &&
+                 (s->header.l1_table_offset < s->cluster_size ||
+                  (n_bad > 0 && n_bad * 2 >= n_used) || (n_used == 0 && s->leaks > 0)),
         .n_problems = s->corruptions + s->leaks,
     };
+    return 0;
 }
 
 // A header that cannot be used: with another value it can. An L1 table that is none: any
@@ -226,7 +266,8 @@ static void compare(struct least *l, const struct q2_candidate *c,
     uint64_t best = l->candidate     ? l->n_problems
                     : l->now->usable ? l->now->n_problems
                                      : UINT64_MAX;
-    if (!is_choice(l, c) || o->n_problems > best || o->n_problems == UINT64_MAX ||
+    if (!is_choice(l, c) || (c->at == AT_L1_OFFSET && !o->owns_l1) ||
+        o->n_problems > best || o->n_problems == UINT64_MAX ||
         (!l->now->usable && o->n_problems > o->n_allocated))
         return;
     // Of one field the likeliest value comes first.

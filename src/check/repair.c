@@ -401,8 +401,9 @@ static int header_explains(struct q2_plan *p, const struct q2_monitor *mon, bool
 {
     struct q2_plan trial = {0};
     struct q2_header_view view;
-    q2_header_view(&view, &p->after);
-    int ret = q2_overlay_open(p->overlay, &trial.overlay, err);
+    int ret = q2_header_view(&view, &p->after, err);
+    if (ret == 0)
+        ret = q2_overlay_open(p->overlay, &trial.overlay, err);
     if (ret == 0)
         ret = q2_heal_header(&trial, &view, mon, yes, err);
     q2_plan_clear(&trial);
@@ -442,10 +443,10 @@ static int first_round(struct q2_plan *p, enum q2_repair_mode mode,
         return header_explains(p, mon, &p->leaks_kept, err);
     bool unusable = ret < 0;
     struct q2_header_view view = {0};
-    if (!unusable)
-        q2_header_view(&view, &p->after);
+    ret = unusable ? 0 : q2_header_view(&view, &p->after, err);
     q2_scan_shrink(&p->after); // every trial is a scan of its own
-    ret = q2_heal_header(p, &view, mon, changed, err);
+    if (ret == 0)
+        ret = q2_heal_header(p, &view, mon, changed, err);
     if (ret == 0 && !*changed && !unusable) {
         q2_scan_clear(&p->after);
         ret = scan_again(p, mon, err);

@@ -70,13 +70,13 @@ int q2_edit_header(struct q2_io *overlay, size_t at, const void *bytes, size_t n
 // What the header looks like as it stands.
 struct q2_header_view {
     bool usable; // else nothing that follows
-    // What it says is the L1 table is none: it lies on the header, most of its entries make
-    // no sense, or it has none while something is missing.
+    // What it says is the L1 table is none: it lies where others are, or nobody is, and
+    // most of its entries make no sense, or it has none while something is missing.
     bool no_l1;
     bool long_l1; // the table has clusters that the disk does not need
     uint64_t n_problems;
 };
-void q2_header_view(struct q2_header_view *v, const struct q2_scan *s);
+int q2_header_view(struct q2_header_view *v, struct q2_scan *s, struct q2_error *err);
 
 // Each heals one class of what s found, or nothing (*changed stays).
 int q2_heal_header(struct q2_plan *p, const struct q2_header_view *now,
