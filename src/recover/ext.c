@@ -67,6 +67,9 @@ static uint64_t group_start(const struct q2_ext *fs, uint64_t group)
 static int read_groups(struct q2_ext *fs, uint64_t group, bool *ok, struct q2_error *err)
 {
     size_t n_bytes = (size_t)(fs->n_groups * fs->desc_bytes);
+    // More than there is in the file is only said to be there.
+    if (n_bytes > fs->w->survey.file_size)
+        return 0;
     free(fs->groups);
     fs->groups = malloc(n_bytes);
     if (!fs->groups)

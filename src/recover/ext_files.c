@@ -11,6 +11,9 @@
 #define EXTENT_MAGIC 0xf30aU
 #define EXTENT_BYTES 12U // headers, too
 #define MAX_DEPTH 5U
+// Blocks of inodes that are looked for, whatever a superblock claims; more in a large
+// file.
+#define MAX_MISSES ((uint64_t)1 << 20)
 #define MAX_EXTENT 32768U // longer ones are not written yet
 #define INODE_EXTENTS 0x80000U
 #define INODE_INLINE 0x10000000U
@@ -132,12 +135,14 @@ int q2_ext_read_files(const struct q2_ext *fs, struct q2_ext_files *f,
 {
     uint64_t n_blocks =
         q2_div_round_up((uint64_t)fs->group_inodes * fs->inode_bytes, fs->block_size);
+    uint64_t left = MAX_MISSES + fs->w->survey.file_size / Q2_SURVEY_BLOCK;
     int ret = 0;
     *f = (struct q2_ext_files){0};
     for (uint64_t group = 0; group < fs->n_groups && ret == 0; group++) {
         uint64_t table = q2_ext_inode_table(fs, group);
-        for (uint64_t i = 0; table != 0 && i < n_blocks && ret == 0; i++) {
+        for (uint64_t i = 0; table != 0 && i < n_blocks && left > 0 && ret == 0; i++) {
             bool has;
+            left--;
             ret = q2_work_read_guest(fs->w, table + (i << fs->block_bits), fs->block,
                                      fs->block_size, &has, err);
             if (ret == 0 && has)

@@ -6,12 +6,16 @@
 
 #include "base/checked.h"
 #include "base/endian.h"
+#include "check/scan.h"
 #include "recover/place.h"
 
 // Of each group so many blocks of inodes are tried, of each range so many folders.
 #define MAX_INODE_BLOCKS 4U
 #define MAX_STARTS 64U
 #define MAX_ROUNDS 8U
+// Bytes that are read for it, whatever a superblock claims; more in a large file.
+#define MAX_TRIED_BYTES ((uint64_t)1 << 30)
+#define TRY_BYTES 512U // a try costs as much in any case
 
 // One table's claim to one index.
 struct claim {
@@ -22,84 +26,148 @@ struct trial {
     struct q2_ext *fs;
     struct q2_ext_files files;
     uint64_t span;
+    uint64_t left; // bytes to read
 };
 
-// Do the inodes of the groups whose tables begin in the range of index lie in x?
-static int try_inodes(const struct trial *t, const struct q2_lost *x, uint64_t index,
+// What tells something of the range of an index: the n-th group, or start.
+struct spot {
+    uint64_t index;
+    size_t n;
+};
+
+struct spots {
+    struct spot *list;
+    size_t n, max;
+};
+
+static int add_spot(struct spots *s, uint64_t index, size_t n, struct q2_error *err)
+{
+    void *list = s->list;
+    int ret = q2_scan_grow(&list, &s->max, s->n, sizeof(*s->list), err);
+    s->list = list;
+    if (ret == 0)
+        s->list[s->n++] = (struct spot){index, n};
+    return ret;
+}
+
+// Does the group's inode table, as it says where that is, lie in x?
+static int try_inodes(struct trial *t, const struct q2_lost *x, size_t group,
                       struct claim *c, struct q2_error *err)
 {
     struct q2_ext *fs = t->fs;
+    uint64_t at = q2_ext_inode_table(fs, group) % t->span;
     int ret = 0;
-    for (uint64_t group = 0; group < fs->n_groups && fs->checks_inodes && ret == 0;
-         group++) {
-        uint64_t at = q2_ext_inode_table(fs, group);
-        if (at == 0 || at / t->span != index)
-            continue;
-        for (unsigned i = 0; i < MAX_INODE_BLOCKS && ret == 0; i++) {
-            bool has;
-            uint64_t in_table = at % t->span + ((uint64_t)i << fs->block_bits);
-            if (in_table + fs->block_size > t->span)
-                break;
-            ret = q2_work_read_in_table(fs->w, x->table->offset, in_table, fs->block,
-                                        fs->block_size, &has, err);
-            if (ret == 0 && has)
-                q2_ext_check_inodes(fs, group, i, fs->block, &c->good, &c->bad);
-        }
-    }
-    return ret;
-}
-
-static int try_starts(const struct trial *t, const struct q2_lost *x, uint64_t index,
-                      struct claim *c, struct q2_error *err)
-{
-    uint8_t block[Q2_EXT_START_BYTES];
-    unsigned n = 0;
-    int ret = 0;
-    for (size_t i = 0; i < t->files.n_starts && n < MAX_STARTS && ret == 0; i++) {
-        const struct q2_ext_start *start = &t->files.starts[i];
+    for (unsigned i = 0; i < MAX_INODE_BLOCKS && ret == 0; i++) {
         bool has;
-        if (start->position / t->span != index)
-            continue;
-        n++;
-        ret = q2_work_read_in_table(t->fs->w, x->table->offset, start->position % t->span,
-                                    block, sizeof(block), &has, err);
-        bool good = ret == 0 && has && q2_ext_begins(block, start->inode);
-        c->good += good;
-        c->bad += !good;
+        uint64_t in_table = at + ((uint64_t)i << fs->block_bits);
+        if (in_table + fs->block_size > t->span || t->left == 0)
+            break;
+        ret = q2_work_read_in_table(fs->w, x->table->offset, in_table, fs->block,
+                                    fs->block_size, &has, err);
+        t->left -= q2_min_u64(t->left, ret == 0 && has ? fs->block_size : TRY_BYTES);
+        if (ret == 0 && has)
+            q2_ext_check_inodes(fs, group, i, fs->block, &c->good, &c->bad);
     }
     return ret;
 }
 
-// Takes the claims that are mostly right.
-static int settle(const struct trial *t, struct q2_recovery *r, struct q2_lost *list,
-                  size_t n,
-                  int (*try)(const struct trial *, const struct q2_lost *, uint64_t,
-                             struct claim *, struct q2_error *),
-                  struct q2_error *err)
+static int try_start(struct trial *t, const struct q2_lost *x, size_t n, struct claim *c,
+                     struct q2_error *err)
 {
-    uint64_t end =
-        q2_div_round_up(t->fs->start + (t->fs->n_blocks << t->fs->block_bits), t->span);
+    const struct q2_ext_start *start = &t->files.starts[n];
+    uint8_t block[Q2_EXT_START_BYTES];
+    bool has = false;
+    int ret = t->left == 0 ? 0
+                           : q2_work_read_in_table(t->fs->w, x->table->offset,
+                                                   start->position % t->span, block,
+                                                   sizeof(block), &has, err);
+    t->left -= q2_min_u64(t->left, TRY_BYTES);
+    bool good = ret == 0 && has && q2_ext_begins(block, start->inode);
+    c->good += good;
+    c->bad += !good;
+    return ret;
+}
+
+static int find_groups(const struct trial *t, struct spots *s, struct q2_error *err)
+{
     int ret = 0;
-    for (uint64_t index = t->fs->start / t->span; index < end && ret == 0; index++) {
-        struct claim best = {0};
-        struct q2_lost *found = NULL;
-        for (size_t i = 0; i < n && ret == 0 && q2_work_is_open_index(t->fs->w, index);
-             i++) {
-            struct claim c = {0};
-            if (!q2_place_is_open(&list[i]))
-                continue;
-            ret = try(t, &list[i], index, &c, err);
-            if (c.good > best.good && c.good > c.bad) {
-                best = c;
-                found = &list[i];
-            }
+    for (uint64_t g = 0; g < t->fs->n_groups && t->fs->checks_inodes && ret == 0; g++) {
+        uint64_t at = q2_ext_inode_table(t->fs, g);
+        if (at != 0)
+            ret = add_spot(s, at / t->span, (size_t)g, err);
+    }
+    return ret;
+}
+
+// Of each range the first few.
+static int find_starts(const struct trial *t, struct spots *s, struct q2_error *err)
+{
+    int ret = 0;
+    for (size_t i = 0; i < t->files.n_starts && ret == 0; i++) {
+        uint64_t index = t->files.starts[i].position / t->span;
+        if (s->n < MAX_STARTS || s->list[s->n - MAX_STARTS].index != index)
+            ret = add_spot(s, index, i, err);
+    }
+    return ret;
+}
+
+static int by_index(const void *a, const void *b)
+{
+    const struct spot *x = a, *y = b;
+    if (x->index != y->index)
+        return x->index < y->index ? -1 : 1;
+    return x->n < y->n ? -1 : x->n > y->n;
+}
+
+typedef int try_spot(struct trial *t, const struct q2_lost *x, size_t n, struct claim *c,
+                     struct q2_error *err);
+
+// Which of the tables has most of what these spots, all of one index, tell?
+static int find_best(struct trial *t, struct q2_lost *list, size_t n,
+                     const struct spot *spots, size_t n_spots, try_spot *try,
+                     struct q2_lost **found, struct q2_error *err)
+{
+    struct claim best = {0};
+    int ret = 0;
+    *found = NULL;
+    for (size_t i = 0; i < n && ret == 0; i++) {
+        struct claim c = {0};
+        if (!q2_place_is_open(&list[i]))
+            continue;
+        for (size_t k = 0; k < n_spots && ret == 0; k++)
+            ret = try(t, &list[i], spots[k].n, &c, err);
+        if (c.good > best.good && c.good > c.bad) {
+            best = c;
+            *found = &list[i];
         }
+    }
+    return ret;
+}
+
+// Takes the claims that are mostly right. What a superblock claims may name any place:
+// the work follows the spots, and there is an end of it.
+static int settle(struct trial *t, struct q2_recovery *r, struct q2_lost *list, size_t n,
+                  struct spots *s, try_spot *try, struct q2_error *err)
+{
+    int ret = 0;
+    if (s->n > 0)
+        qsort(s->list, s->n, sizeof(*s->list), by_index);
+    for (size_t i = 0, end; i < s->n && t->left > 0 && ret == 0; i = end) {
+        uint64_t index = s->list[i].index;
+        struct q2_lost *found;
+        for (end = i; end < s->n && s->list[end].index == index;)
+            end++;
+        if (index >= Q2_MAX_L1_BYTES / 8 || !q2_work_is_open_index(t->fs->w, index))
+            continue;
+        ret = find_best(t, list, n, s->list + i, end - i, try, &found, err);
         if (ret == 0 && found) {
             found->index = index;
             ret = q2_place_put(t->fs->w, r, index, found->table->offset, Q2_PLACED_SURELY,
                                err);
         }
     }
+    free(s->list);
+    *s = (struct spots){0};
     return ret;
 }
 
@@ -107,12 +175,20 @@ static int settle(const struct trial *t, struct q2_recovery *r, struct q2_lost *
 static int place_round(struct trial *t, struct q2_recovery *r, struct q2_lost *list,
                        size_t n, struct q2_marks *m, struct q2_error *err)
 {
-    int ret = settle(t, r, list, n, try_inodes, err);
+    struct spots s = {0};
+    int ret = find_groups(t, &s, err);
+    if (ret == 0)
+        ret = settle(t, r, list, n, &s, try_inodes, err);
     if (ret == 0)
         ret = q2_ext_read_files(t->fs, &t->files, err);
-    if (ret < 0)
+    if (ret < 0) {
+        free(s.list);
         return ret;
-    ret = settle(t, r, list, n, try_starts, err);
+    }
+    ret = find_starts(t, &s, err);
+    if (ret == 0)
+        ret = settle(t, r, list, n, &s, try_start, err);
+    free(s.list);
     q2_clues_clear(&m->clues);
     m->clues = t->files.ends;
     t->files.ends = (struct q2_clues){0};
@@ -129,6 +205,7 @@ int q2_place_by_ext(struct q2_work *w, struct q2_recovery *r, struct q2_lost *li
     if (ret < 0 || !ok)
         return ret;
     struct trial t = {.fs = &fs, .span = UINT64_C(1) << q2_work_span_bits(w)};
+    t.left = MAX_TRIED_BYTES + 4 * w->survey.file_size;
     size_t before = SIZE_MAX;
     for (unsigned i = 0; i < MAX_ROUNDS && before != r->n_placed && ret == 0; i++) {
         before = r->n_placed;
