@@ -23,6 +23,7 @@ Q2_FUZZ_TARGETS = \
 	tests/fuzz/writers.c
 EXTRA_DIST += \
 	tests/fuzz/fuzzer.c \
+	tests/fuzz/guest_disk.py \
 	tests/fuzz/mutate.c \
 	tests/fuzz/run \
 	tests/fuzz/seeds \
