@@ -231,3 +231,21 @@ hinted() {
         [ "$output" = 'qcow2: This image format does not support checks' ]
     done
 }
+
+@test "files full of what looks like tables take bounded time and memory" {
+    python3 -S "$BATS_TEST_DIRNAME/recover/hostile.py" hostile
+    for file in hostile/*; do
+        code=0
+        (
+            ulimit -t 60
+            if is_bare_program; then ulimit -v 400000; fi
+            exec "$QCOW2" recover -q "$file" "$file.new"
+        ) 2>said || code=$?
+        case $code in
+            0) must qcow2 check "$file.new" ;;
+            1) [ "$(wc -l <said)" -eq 1 ] ;;
+            *) fail "$file: exit $code: $(cat said)" ;;
+        esac
+        rm -f "$file.new"
+    done
+}

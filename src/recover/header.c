@@ -56,6 +56,8 @@ static int guest_size(struct q2_work *w, uint64_t *size, struct q2_error *err)
         return 0;
     int ret = q2_marks_init(&m, err);
     if (ret == 0)
+        ret = q2_work_begin_marks(w, err);
+    if (ret == 0)
         ret = q2_work_read_marks(w, &m, w->l1[0] & Q2_OFFSET_MASK, 0, 65536, err);
     if (ret == 0) {
         q2_marks_settle(&m, span);

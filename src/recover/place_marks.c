@@ -46,6 +46,7 @@ static int read_all_marks(struct q2_work *w, struct q2_marks *m,
     // Once more, when a file system was known only behind some of its marks.
     for (unsigned round = 0; round < 2 && ret == 0; round++) {
         m->n = m->n_partitions = m->n_unknown = m->clues.n = 0;
+        ret = q2_work_begin_marks(w, err);
         for (size_t i = 0; i < n && ret == 0; i++) {
             if (list[i].index == UINT64_MAX && !list[i].table->stale)
                 ret = q2_work_read_marks(w, m, list[i].table->offset, i, 0, err);

@@ -11,6 +11,9 @@
 // Read at a time: at least the largest mark, and a whole cluster.
 #define WINDOW_BYTES ((size_t)65536)
 
+// So much smaller can deflate make something.
+#define MAX_RATIO 1032U
+
 // One guest cluster; what cannot be read is zeros.
 static int read_cluster(struct q2_work *w, const struct q2_reading *r, uint8_t *out,
                         uint8_t *packed, struct q2_error *err)
@@ -26,6 +29,32 @@ static int read_cluster(struct q2_work *w, const struct q2_reading *r, uint8_t *
     return ret;
 }
 
+int q2_work_begin_marks(struct q2_work *w, struct q2_error *err)
+{
+    q2_counters_free(w->looked);
+    w->looked = q2_counters_new();
+    w->n_inflated = 0;
+    return w->looked ? 0 : q2_fail_memory(err, sizeof(w->looked));
+}
+
+// Was it not read before? Compressed ones are counted only: no more than could be in the
+// file.
+static int is_new(struct q2_work *w, const struct q2_reading *r, bool *yes,
+                  struct q2_error *err)
+{
+    uint64_t cluster = r->offset >> w->found.layout.cluster_bits;
+    *yes = true;
+    if (!w->looked)
+        return 0;
+    if (r->kind == Q2_READS_PACKED) {
+        *yes = w->n_inflated <= w->survey.file_size / q2_work_cluster_size(w) * MAX_RATIO;
+        w->n_inflated += *yes;
+        return 0;
+    }
+    *yes = q2_counters_get(w->looked, cluster) == 0;
+    return *yes ? q2_counters_add(w->looked, cluster, 1, 1, err) : 0;
+}
+
 static int read_window(struct q2_work *w, const uint64_t *l2, size_t first, size_t n,
                        uint8_t *buf, bool *any, struct q2_error *err)
 {
@@ -37,10 +66,12 @@ static int read_window(struct q2_work *w, const uint64_t *l2, size_t first, size
             q2_layout_judge(&w->found.layout, w->survey.file_size, l2, first + i);
         uint8_t *out = buf + i * cluster_size;
         bool has = r.kind == Q2_READS_PLACE || r.kind == Q2_READS_PACKED;
-        *any |= has;
         if (has)
+            ret = is_new(w, &r, &has, err);
+        *any |= has;
+        if (has && ret == 0)
             ret = read_cluster(w, &r, out, buf + room, err);
-        else
+        else if (n > 1) // alone, nobody looks at it
             memset(out, 0, cluster_size);
     }
     return ret;

@@ -30,6 +30,7 @@ static void clear_work(struct q2_work *w)
     free(w->table);
     free(w->l1);
     free(w->l1_lost);
+    q2_counters_free(w->looked);
 }
 
 static int look(struct q2_work *w, const struct q2_monitor *mon, struct q2_error *err)

@@ -27,6 +27,8 @@ struct q2_work {
     bool l1_gone;       // nothing was left of it
     bool *l1_lost;      // else: of its clusters, those whose entries are not known
     uint64_t n_l1_lost; // 0: all are
+    struct q2_counters *looked; // clusters in which marks were looked for in this round
+    uint64_t n_inflated;        // compressed ones
     uint64_t luks_offset, luks_bytes; // 0: there is none
 };
 
@@ -93,6 +95,8 @@ int q2_work_place(struct q2_work *w, struct q2_recovery *r, struct q2_error *err
 // (0: all).
 int q2_work_read_marks(struct q2_work *w, struct q2_marks *m, uint64_t table_offset,
                        size_t table, uint64_t n_bytes, struct q2_error *err);
+// A cluster that many entries lead to is read once in a round: begins one.
+int q2_work_begin_marks(struct q2_work *w, struct q2_error *err);
 // Guest data in the range that an L2 table maps; *has: all of it is there.
 int q2_work_read_in_table(struct q2_work *w, uint64_t table_offset, uint64_t in_table,
                           void *buf, size_t n_bytes, bool *has, struct q2_error *err);
