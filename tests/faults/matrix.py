@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """The fault matrix: every call that a command makes to the system and to the heap fails
-once, and what the command says and leaves must be right.
+once, space and descriptors run out, and what the command says and leaves must be right.
 
   matrix.py run [--only TEXT] [--mode MODE] [--every N] [--jobs N] [--terse]
   matrix.py one MODE N TEXT       one of them, with what it printed and where it failed
@@ -17,6 +17,7 @@ import itertools
 import multiprocessing
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -34,6 +35,9 @@ from judge import Bad, Reader, held_against, one_line, read_file, write_file
 QCOW2 = os.path.abspath(os.environ.get("QCOW2", "qcow2"))
 ORACLE = os.environ.get("ORACLE", "qemu-img")
 MODES = ("once", "ever", "short", "eintr", "refuse")
+# What the system itself refuses, of any program: files end at so many sectors; there are no
+# more than so many descriptors, counted from where the program starts at all.
+LIMITS = {"space": (resource.RLIMIT_FSIZE, 512), "descriptors": (resource.RLIMIT_NOFILE, 1)}
 TIMEOUT = int(os.environ.get("Q2_FAULT_TIMEOUT", "120"))
 # Jobs are so many calls of one case.
 PIECE = 60
@@ -68,6 +72,21 @@ def finding(err):
     return "%s in %s" % (said.group(1) or said.group(2), " < ".join(where[:6]) or "a library")
 
 
+def limit(mode, at):
+    what, unit = LIMITS[mode]
+    return lambda: resource.setrlimit(what, (at * unit, at * unit))
+
+
+def descriptors_to_start():
+    """With so many the program starts."""
+    for n in range(3, 64):
+        ran = subprocess.run([QCOW2, "--version"], check=False, capture_output=True,
+                             preexec_fn=limit("descriptors", n))
+        if ran.returncode == 0:
+            return n
+    raise Bad("does not start with 63 descriptors")
+
+
 class Ran:
     def __init__(self, code, out, err, failed, lost):
         self.code, self.out, self.err = code, out, err
@@ -79,7 +98,7 @@ class Player:
 
     def __init__(self, case, images, shim, folder):
         self.case = case
-        self.shim = shim
+        self.shim = shim # None: the program is run as it is
         self.folder = folder
         self.log = folder + ".log"
         self.program = folder + ".bin/" + case.program
@@ -98,6 +117,7 @@ class Player:
         if self.good.code != case.code:
             raise Bad("ends with %d without a fault: %s" % (self.good.code, self.good.err))
         self.new = {n: self.reader.state(n) for n in self.listing() if n != case.undo}
+        self.sizes = {n: os.path.getsize(self.path(n)) for n in self.listing()}
         self.reset()
 
     def path(self, name):
@@ -117,9 +137,10 @@ class Player:
     def play(self, mode, at, trace=False):
         if os.path.exists(self.log):
             os.unlink(self.log)
-        env = {**os.environ, "LC_ALL": "C", "TZ": "UTC", "LD_PRELOAD": self.shim,
-               "FAULT_MODE": mode, "FAULT_AT": str(at), "FAULT_LOG": self.log,
-               "TMPDIR": self.folder + ".tmp"}
+        env = {**os.environ, "LC_ALL": "C", "TZ": "UTC", "TMPDIR": self.folder + ".tmp"}
+        if self.shim and mode not in LIMITS:
+            env.update({"LD_PRELOAD": self.shim, "FAULT_MODE": mode, "FAULT_AT": str(at),
+                        "FAULT_LOG": self.log})
         env["ASAN_OPTIONS"] = ("verify_asan_link_order=0:allocator_may_return_null=1:"
                                "detect_leaks=1:exitcode=86")
         env["UBSAN_OPTIONS"] = "print_stacktrace=1:exitcode=86"
@@ -131,15 +152,16 @@ class Player:
         try:
             p = subprocess.run([self.program, *self.case.words], cwd=self.folder, env=env,
                                stdin=stdin or subprocess.DEVNULL, capture_output=True,
-                               timeout=TIMEOUT, check=False)
+                               timeout=TIMEOUT, check=False, restore_signals=False,
+                               preexec_fn=limit(mode, at) if mode in LIMITS else None)
         finally:
             if stdin:
                 stdin.close()
         log = read_file(self.log).decode() if os.path.exists(self.log) else ""
-        if at == 0:
+        if at == 0 and mode not in LIMITS:
             return Ran(p.returncode, p.stdout, p.stderr.decode(errors="replace"),
                        log.split("\n")[:-1], False)
-        failed = re.findall(r"^failed (.*)$", log, re.M)
+        failed = [mode] if mode in LIMITS else re.findall(r"^failed (.*)$", log, re.M)
         ran = Ran(p.returncode, p.stdout, p.stderr.decode(errors="replace"),
                   failed[0] if failed else None, "lost " in log)
         ran.log = log
@@ -263,7 +285,7 @@ class Player:
             not self.new[name].described) else None
         if state and state.verdict == "clean" and state.disks == self.new[name].disks:
             return "told, whole"
-        if (ran.failed in REMOVING or mode == "ever" or "libgcrypt cannot" in ran.err) and (
+        if (ran.failed in REMOVING or mode in ("ever", *LIMITS) or "libgcrypt cannot" in ran.err) and (
                 not data or not state):
             return "told, no image left"
         raise Bad("left something of %s: %d bytes" % (name, len(data)))
@@ -299,8 +321,9 @@ place = None
 def player_of(index):
     if index not in players:
         folder = os.path.join(place, "%d.%d" % (os.getpid(), index))
+        shim = os.path.join(place, "shim.so")
         players[index] = Player(CASES[index], os.path.join(place, "images"),
-                                os.path.join(place, "shim.so"), folder)
+                                shim if os.path.exists(shim) else None, folder)
     return players[index]
 
 
@@ -353,11 +376,24 @@ def points_of(calls, mode):
     return points
 
 
+def limits_of(player, mode):
+    """As far as the command can notice."""
+    if mode == "descriptors":
+        first = descriptors_to_start()
+        return list(range(first, first + 6))
+    case = player.case
+    n = max([0] + [player.sizes[f] for f in case.makes + case.changes + case.mixes]) // 512
+    return [*range(min(n, 4)), *range(4, n + 1, max(1, n // 20))]
+
+
 def count(index):
     """The points of each mode."""
     try:
         player = player_of(index)
-        return {mode: points_of(player.good.failed, mode) for mode in MODES}
+        points = {mode: limits_of(player, mode) for mode in LIMITS}
+        if player.shim:
+            points.update({mode: points_of(player.good.failed, mode) for mode in MODES})
+        return points
     except Bad as bad:
         return str(bad)
 
@@ -375,9 +411,9 @@ def jobs_of(args, pool):
             print("BAD  %s: %s" % (CASES[index].name, counts))
             jobs.append(None)
             continue
-        for mode in args.mode or MODES:
+        for mode in args.mode or counts:
             every = args.every * CASES[index].thin
-            points = counts[mode][(7 * index + MODES.index(mode)) % every::every]
+            points = counts[mode][(7 * index + list(counts).index(mode)) % every::every]
             for k in range(0, len(points), PIECE):
                 jobs.append((index, mode, points[k:k + PIECE]))
     return jobs
@@ -406,7 +442,8 @@ def run(args, folder):
         os.environ["FAULT_LIES"] = "1"
     os.mkdir(os.path.join(folder, "images"))
     Builder(os.path.join(folder, "images"), ORACLE, QCOW2).build()
-    build_shim(folder)
+    if not args.mode or not set(args.mode) <= set(LIMITS):
+        build_shim(folder)
     cases = collections.defaultdict(Sum)
     modes = collections.defaultdict(Sum)
     bad = 0
@@ -438,10 +475,9 @@ def run(args, folder):
 def one(args, folder):
     os.mkdir(os.path.join(folder, "images"))
     Builder(os.path.join(folder, "images"), ORACLE, QCOW2).build()
-    build_shim(folder)
+    shim = None if args.mode in LIMITS else build_shim(folder)
     case = [c for c in CASES if args.case in c.name][0]
-    player = Player(case, os.path.join(folder, "images"), os.path.join(folder, "shim.so"),
-                    os.path.join(folder, "work"))
+    player = Player(case, os.path.join(folder, "images"), shim, os.path.join(folder, "work"))
     ran = player.play(args.mode, args.at, trace=True)
     print("%s\nexit %d\n--- out\n%s--- err\n%s--- log\n%s" % (
         case.name, ran.code, ran.out.decode(errors="replace"), ran.err, ran.log))
@@ -469,7 +505,7 @@ def command_line():
     p.set_defaults(function=run)
     p.add_argument("--only", action="append", default=[], help="part of the command line")
     p.add_argument("--skip", action="append", default=[], help="the same, of what is not run")
-    p.add_argument("--mode", action="append", choices=MODES)
+    p.add_argument("--mode", action="append", choices=(*MODES, *LIMITS))
     p.add_argument("--every", type=int, default=1, help="one call out of N")
     p.add_argument("--lies", action="store_true",
                    help="writes that should fail do nothing instead: must be BAD")
@@ -477,7 +513,7 @@ def command_line():
     p.add_argument("--terse", action="store_true", help="totals and BAD ones alone")
     p = commands.add_parser("one")
     p.set_defaults(function=one)
-    p.add_argument("mode", choices=MODES)
+    p.add_argument("mode", choices=(*MODES, *LIMITS))
     p.add_argument("at", type=int)
     p.add_argument("case", help="part of the command line")
     p.add_argument("--keep", help="a folder that gets what it left")
