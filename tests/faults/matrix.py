@@ -201,8 +201,9 @@ class Player:
     def judge_success(self, mode, ran):
         case = self.case
         outcome = "went on"
+        # Where nobody knows which parts are holes, more is said to be there.
         if self.masked(ran.out) != self.masked(self.good.out) and not (
-                case.words[0] == "map" and ran.failed == "lseek-data"):
+                case.words[0] in ("map", "recover") and ran.failed == "lseek-data"):
             raise Bad("said that it went well, but printed something else")
         known = set(self.good.err.split("\n"))
         for s in ran.err.split("\n"):
