@@ -13,6 +13,8 @@
 #   make check-locks                      beside other programs, for minutes (Q2_LOCK_SECONDS)
 #   make check-faults                     every call of every command to the system and to
 #                                         the heap fails once (FAULTS: options)
+#   make check-recover                    every two damages of an image's header, tables and
+#                                         counts, against recover (RECOVER: options)
 #   make check-damage DAMAGE="--image v3-4k --only 'L1 entry'"    some of them
 
 include $(top_srcdir)/tests/unit/local.mk
@@ -93,6 +95,13 @@ check-faults: qcow2
 	@$(Q2_TEST_ENV) CC='$(CC)' $(BASH) -o pipefail -c '\
 		python3 "$(srcdir)/tests/faults/matrix.py" run "$$@" | tee test-logs/faults.txt' \
 		faults $(FAULTS)
+
+.PHONY: check-recover
+check-recover: qcow2
+	@$(MKDIR_P) test-logs
+	@$(Q2_TEST_ENV) CC='$(CC)' $(BASH) -o pipefail -c '\
+		python3 "$(srcdir)/tests/recover/matrix.py" --table "$$@" test-logs/recover | \
+			tee test-logs/recover.txt' recover $(RECOVER)
 
 # The seed is what it takes to have a failure again. Those files of the suite that play
 # random operations, but longer.

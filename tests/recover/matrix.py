@@ -321,6 +321,8 @@ def main():
             image.make()
         for what in whats:
             part.add(trial(image, what))
+        if whats and not part.bad:
+            os.unlink(image.name)
         total.add(part)
         lines.append("%-24s %4d damages, %4d whole, %3d L1 table lost %s" % (
             image.name, part.whole + part.lost + part.bad, part.whole, part.lost,
