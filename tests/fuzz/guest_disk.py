@@ -45,7 +45,7 @@ def ext():
             per_group, per_group, inodes)
         put(at + 56, "<HHHH", 0xEF53, 1, 1, 0)
         put(at + 76, "<IIIHH", 1, 0, 11, 256, g)
-        put(at + 92, "<III", 0, 0x42, 0)
+        put(at + 92, "<III", 0, 0x42, 0x400)
         disk[at + 104:at + 120] = identity(1)
         put(at + 1020, "<I", 1)  # no cluster of it is a hole
         for i in range(groups):
@@ -53,15 +53,37 @@ def ext():
                 table(i), 8, 8, 2)
         disk[at + 2 * BLOCK:at + 3 * BLOCK] = b"\xff" * BLOCK
         disk[at + 3 * BLOCK:at + 4 * BLOCK] = b"\x0f\x00" + b"\xff" * (BLOCK - 2)
-    for n in range(0, groups * inodes, 9):  # a folder, and files with an extent
+    for n in range(groups * inodes):
         group, index = divmod(n, inodes)
         at = EXT + table(group) * BLOCK + 256 * index
-        first = group * per_group + 12 + index
-        put(at, "<HHI", 0x81A4 if n else 0x41ED, 0, BLOCK - 100)
-        put(at + 26, "<HII", 1, 6, 0x80000)
-        put(at + 40, "<HHHHIIHHI", 0xF30A, 1, 4, 0, 0, 0, 1, 0, first)
-        disk[EXT + first * BLOCK:EXT + (first + 1) * BLOCK - 100] = bytes([n]) * (
-            BLOCK - 100)
+        inode(at, n, group * per_group + 12 + index)
+
+
+# A folder in every group, and files with an extent, of which some have data.
+def inode(at, n, block):
+    put(at, "<HHI", 0x81A4 if n % 16 else 0x41ED, 0, BLOCK - 100)
+    put(at + 26, "<HII", 1, 6, 0x80000)
+    put(at + 40, "<HHHHIIHHI", 0xF30A, 1, 4, 0, 0, 0, 1, 0, block)
+    put(at + 128, "<H", 32)
+    start = EXT + block * BLOCK
+    if n % 16 == 0:
+        put(start, "<IHBBc", n + 1, 12, 1, 2, b".")
+        put(start + 12, "<IHBB2s", 1, BLOCK - 12, 2, 2, b"..")
+        put(start + 512, "<I", n)
+    elif n % 5 == 0:
+        disk[start:start + BLOCK - 100] = bytes([n]) * (BLOCK - 100)
+    crc = crc32c(crc32c(0xFFFFFFFF, identity(1)), struct.pack("<I", n + 1))
+    crc = crc32c(crc, bytes(4) + disk[at:at + 256])
+    put(at + 124, "<H", crc & 0xFFFF)
+    put(at + 130, "<H", crc >> 16)
+
+
+def crc32c(crc, data):
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc
 
 
 # Four groups of 128 blocks of 512 bytes.
