@@ -36,8 +36,8 @@ static const uint8_t *find_entry(const uint8_t *node, size_t room, uint64_t bloc
     unsigned n = q2_load_le16(node + 2);
     if (q2_load_le16(node) != EXTENT_MAGIC)
         return NULL;
-    for (unsigned i = 1; i <= n && (i + 1) * EXTENT_BYTES <= room; i++) {
-        const uint8_t *e = node + (size_t)i * EXTENT_BYTES;
+    for (size_t i = 1; i <= n && (i + 1) * EXTENT_BYTES <= room; i++) {
+        const uint8_t *e = node + i * EXTENT_BYTES;
         if (q2_load_le32(e) > block)
             break;
         found = e;

@@ -18,7 +18,7 @@ static int look_mbr(struct q2_marks *m, const struct q2_mark_place *p,
     if (s[510] != 0x55 || s[511] != 0xaa)
         return 0;
     for (unsigned i = 0; i < 4; i++) {
-        const uint8_t *e = s + 446 + 16U * i;
+        const uint8_t *e = s + 446 + 16 * (size_t)i;
         if (e[0] & 0x7f)
             return 0;
         if (e[4] == 0)
@@ -30,7 +30,7 @@ static int look_mbr(struct q2_marks *m, const struct q2_mark_place *p,
     if (n == 0)
         return 0;
     for (unsigned i = 0; i < 4 && ret == 0; i++) {
-        const uint8_t *e = s + 446 + 16U * i;
+        const uint8_t *e = s + 446 + 16 * (size_t)i;
         if (e[4] != 0 && e[4] != 0xee)
             ret = q2_marks_add_partition(m, (uint64_t)q2_load_le32(e + 8) * 512,
                                          (uint64_t)q2_load_le32(e + 12) * 512, err);
