@@ -19,7 +19,8 @@ enum {
     OPTION_VERSION,
     OPTION_CANDIDATE,
     OPTION_LEFTOVERS,
-    OPTION_FORCE
+    OPTION_FORCE,
+    OPTION_DATA_FILE
 };
 
 static const struct q2_option recover_options[] = {
@@ -35,6 +36,8 @@ static const struct q2_option recover_options[] = {
     {"version", "", "N", OPTION_VERSION, "What is known", "2 or 3"},
     {"backing", "b", "FILE", 'b', "What is known", "the backing file"},
     {"backing-format", "F", "FMT", 'F', "What is known", "its format"},
+    {"data-file", "", "FILE", OPTION_DATA_FILE, "What is known",
+     "the external data file"},
     {"candidate", "", "N", OPTION_CANDIDATE, "What is known",
      "take the N-th L1 table of the report"},
     Q2_ROW_OUTPUT,
@@ -72,6 +75,9 @@ static int take_option(struct q2_command_line *line, int code, const char *value
         break;
     case OPTION_FORCE:
         s->request.force = true;
+        break;
+    case OPTION_DATA_FILE:
+        o->data_file = value;
         break;
     case OPTION_LEFTOVERS:
         s->request.leftovers = value;

@@ -14,6 +14,7 @@ static const char *const sources[Q2_FROM_END][2] = {
     {"option", "given"},
     {"snapshot", "as a snapshot has it"},
     {"guest", "as the guest's partition table or file system says"},
+    {"data-file", "as long as the data file"},
     {"reach", "GUESSED: as far as anything is mapped"},
     {"none", "ASSUMED"},
 };

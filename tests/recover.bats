@@ -89,6 +89,77 @@ END
     [ "$(cat left/* | sha256sum)" = "$sum" ]
 }
 
+@test "--data-file: each table says where it belongs" {
+    must oracle create -q -f qcow2 -o data_file=disk.raw,data_file_raw=on image.qcow2 3G
+    must qemu-io -f qcow2 -c 'write -P 1 0 1M' -c 'write -P 2 700M 2M' \
+        -c 'write -P 3 2900M 100k' image.qcow2
+    cp image.qcow2 broken.qcow2
+    one_error 1 qcow2 recover broken.qcow2 new.qcow2
+    message_has "'broken.qcow2' has an external data file: say which, by --data-file"
+    dd if=/dev/urandom of=broken.qcow2 bs=1 seek=40 count=20 conv=notrunc status=none
+    must qcow2 recover -q --data-file disk.raw broken.qcow2 new.qcow2
+    whole new.qcow2
+    [ "$(qcow2 info --output=json new.qcow2 | jq '."format-specific".data."data-file-raw"')" = true ]
+    dd if=/dev/urandom of=broken.qcow2 bs=64k count=4 conv=notrunc status=none
+    hash=$(hash_of disk.raw)
+    qcow2 recover --output=json --data-file disk.raw broken.qcow2 other.qcow2 >json
+    whole other.qcow2
+    [ "$(hash_of disk.raw)" = "$hash" ]
+    [ "$(jq -c '[."virtual-size", .sources."virtual-size", (.placed | length)]' json)" = \
+        '[3221225472,"data-file",6]' ]
+    one_error 1 qcow2 recover broken.qcow2 third.qcow2
+    message_has "There is no qcow2 table in 'broken.qcow2'"
+}
+
+# Three states with an L1 table each, no header and no snapshot table.
+lose_all_but_tables() {
+    must oracle create -q -f qcow2 -o cluster_size=4k image.qcow2 8M
+    for i in 1 2 3; do
+        must qemu-io -f qcow2 -c "write -P $i ${i}M 1M" image.qcow2
+        cp image.qcow2 "state$i.qcow2"
+        [ "$i" -eq 3 ] || must qcow2 snapshot -c "$i" image.qcow2
+    done
+    cp image.qcow2 broken.qcow2
+    at=$((0x$(od -An -tx1 -j 64 -N 8 image.qcow2 | tr -d ' ')))
+    dd if=/dev/urandom of=broken.qcow2 bs=4k count=1 conv=notrunc status=none
+    dd if=/dev/urandom of=broken.qcow2 bs=4k count=1 seek=$((at / 4096)) conv=notrunc status=none
+}
+
+@test "--candidate takes each L1 table that the report lists" {
+    lose_all_but_tables
+    qcow2 recover --dry-run --output=json broken.qcow2 >json
+    [ "$(jq '."l1-tables" | length' json)" -eq 3 ]
+    [ "$(jq -c '[."l1-tables"[].chosen]' json)" = '[true,false,false]' ]
+    must qcow2 recover -q --size 8M broken.qcow2 new.qcow2
+    whole new.qcow2
+    found=
+    for n in 1 2 3; do
+        must qcow2 recover -q --size 8M --candidate "$n" broken.qcow2 "new$n.qcow2"
+        clean "new$n.qcow2"
+        for i in 1 2 3; do
+            if oracle compare -q "state$i.qcow2" "new$n.qcow2"; then found="$found $i"; fi
+        done
+    done
+    [ "$(printf '%s\n' $found | sort | tr '\n' ' ')" = '1 2 3 ' ]
+}
+
+@test "what is known can be said: version, cluster size, size, backing file" {
+    must oracle create -q -f raw base.raw 8M
+    must qemu-io -f raw -c 'write -P 9 4M 1M' base.raw
+    must oracle create -q -f qcow2 -o compat=0.10,cluster_size=8k -b base.raw -F raw image.qcow2
+    must qemu-io -f qcow2 -c 'write -P 1 1M 1M' image.qcow2
+    cp image.qcow2 broken.qcow2
+    dd if=/dev/urandom of=broken.qcow2 bs=8k count=1 conv=notrunc status=none
+    must qcow2 recover -q --version 2 --cluster-size 8k --size 8M -b base.raw -F raw broken.qcow2 \
+        new.qcow2
+    whole new.qcow2
+    [ "$(qcow2 info --output=json new.qcow2 | jq -c '[."virtual-size", ."cluster-size",
+        ."format-specific".data.compat, ."backing-filename"]')" = \
+        '[8388608,8192,"0.10","base.raw"]' ]
+    must qcow2 recover -q -O raw --size 8M -b base.raw -F raw broken.qcow2 new.raw
+    must oracle compare -f qcow2 -F raw image.qcow2 new.raw
+}
+
 @test "--dry-run writes nothing" {
     break_first
     hash=$(hash_of broken.qcow2)

@@ -144,6 +144,28 @@ static int check_target(const struct q2_recover_request *r, struct q2_io *io,
     return q2_fail(err, -EEXIST, "'%s' exists already: --force overwrites it", r->target);
 }
 
+static int measure_data_file(const struct q2_recover_request *r,
+                             struct q2_recover_options *how, struct q2_error *err)
+{
+    const struct q2_file_options options = {.lock = Q2_LOCK_READ};
+    struct q2_io *io;
+    if (!how->data_file)
+        return 0;
+    if (r->raw)
+        return q2_fail(err, -ENOTSUP,
+                       "'%s' has an external data file: recover it as qcow2, and convert "
+                       "that",
+                       r->path);
+    int ret = q2_file_open(how->data_file, &options, &io, err);
+    if (ret < 0)
+        return ret;
+    ret = q2_io_get_size(io, &how->data_size, err);
+    q2_io_close(io);
+    if (ret == 0 && how->data_size == 0)
+        ret = q2_fail(err, -EINVAL, "The data file '%s' is empty", how->data_file);
+    return ret;
+}
+
 int q2_recover(const struct q2_recover_request *r, const struct q2_monitor *mon,
                struct q2_recover_report *out, struct q2_error *err)
 {
@@ -153,9 +175,12 @@ int q2_recover(const struct q2_recover_request *r, const struct q2_monitor *mon,
     int ret = q2_file_open(r->path, &options, &io, err);
     if (ret < 0)
         return ret;
+    struct q2_recover_options how = r->options;
     ret = check_target(r, io, err);
     if (ret == 0)
-        ret = q2_recover_make(io, &r->options, mon, &out->recovery, err);
+        ret = measure_data_file(r, &how, err);
+    if (ret == 0)
+        ret = q2_recover_make(io, &how, mon, &out->recovery, err);
     if (ret == 0 && r->found)
         r->found(r->opaque, &out->recovery);
     if (ret == 0)

@@ -218,9 +218,10 @@ int q2_found_collect(const struct q2_survey *s, const struct q2_layout *layout,
         ret = collect(s, out, Q2_BLOCK_EXTENDED, table, err);
     if (ret == 0)
         sort_out(out);
-    if (ret == 0)
+    // With a data file all tables that are found are L2 tables.
+    if (ret == 0 && layout->data_size == 0)
         ret = tell_apart(s, out, table, err);
-    if (ret == 0)
+    if (ret == 0 && layout->data_size == 0)
         ret = find_counts(s, out, table, err);
     free(table);
     if (ret < 0)

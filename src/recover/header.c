@@ -52,7 +52,8 @@ static int guest_size(struct q2_work *w, uint64_t *size, struct q2_error *err)
     uint64_t span = UINT64_C(1) << q2_work_span_bits(w);
     struct q2_marks m;
     *size = w->disk_size;
-    if (w->n_l1 == 0 || (w->l1[0] & Q2_OFFSET_MASK) == 0)
+    *size = w->found.layout.data_size;
+    if (*size > 0 || w->n_l1 == 0 || (w->l1[0] & Q2_OFFSET_MASK) == 0)
         return 0;
     int ret = q2_marks_init(&m, err);
     if (ret == 0)
@@ -100,7 +101,9 @@ static int settle_size(struct q2_work *w, struct q2_recovery *r, uint64_t *size,
             return 0;
     }
     ret = guest_size(w, size, err);
-    r->from.size = *size >= end && *size > 0 ? Q2_FROM_GUEST : Q2_FROM_REACH;
+    r->from.size = *size == 0 || *size < end       ? Q2_FROM_REACH
+                   : w->found.layout.data_size > 0 ? Q2_FROM_DATA
+                                                   : Q2_FROM_GUEST;
     *size = q2_max_u64(*size, q2_max_u64(end, Q2_SURVEY_BLOCK));
     return ret;
 }
@@ -110,7 +113,7 @@ static uint32_t settle_version(const struct q2_work *w)
     const struct q2_layout *l = &w->found.layout;
     if (w->options->version)
         return w->options->version;
-    bool newer = l->extended || l->has_zero_flags ||
+    bool newer = l->extended || l->data_size > 0 || l->has_zero_flags ||
                  (l->has_compressed && l->compression != Q2_COMPRESSION_ZLIB);
     return w->hints.has_version && !newer ? w->hints.version : 3;
 }
@@ -131,7 +134,11 @@ static void patch(const struct q2_work *w, uint32_t version, uint64_t size, uint
     const struct q2_layout *l = &w->found.layout;
     uint64_t cluster_size = q2_work_cluster_size(w);
     uint64_t features = (l->extended ? Q2_INCOMPAT_EXTENDED_L2 : 0) |
-                        (l->compression ? Q2_INCOMPAT_COMPRESSION : 0);
+                        (l->compression ? Q2_INCOMPAT_COMPRESSION : 0) |
+                        (l->data_size > 0 ? Q2_INCOMPAT_DATA_FILE : 0);
+    uint64_t kept = Q2_AUTOCLEAR_BITMAPS;
+    if (l->data_size > 0 && w->hints.has_features)
+        kept |= Q2_AUTOCLEAR_DATA_FILE_RAW;
     q2_store_be32(buf, Q2_MAGIC);
     q2_store_be32(buf + 4, version);
     q2_store_be32(buf + 20, l->cluster_bits);
@@ -147,7 +154,7 @@ static void patch(const struct q2_work *w, uint32_t version, uint64_t size, uint
         return;
     q2_store_be64(buf + 72, features);
     q2_store_be64(buf + 80, q2_load_be64(buf + 80) & Q2_COMPAT_LAZY_REFCOUNTS);
-    q2_store_be64(buf + 88, q2_load_be64(buf + 88) & Q2_AUTOCLEAR_BITMAPS);
+    q2_store_be64(buf + 88, q2_load_be64(buf + 88) & kept);
     q2_store_be32(buf + 96, settle_order(w, version));
     buf[104] = (uint8_t)l->compression;
 }
@@ -288,7 +295,9 @@ static int make_header(struct q2_work *w, struct q2_recovery *r, struct q2_error
     set_refcounts(w, h);
     h->nb_snapshots = w->n_snapshots;
     h->snapshots_offset = w->n_snapshots > 0 ? w->snapshots_offset : 0;
-    ret = set_text(&h->backing_file, w->options->backing_file, err);
+    ret = set_text(&h->data_file, w->options->data_file, err);
+    if (ret == 0)
+        ret = set_text(&h->backing_file, w->options->backing_file, err);
     return ret < 0 ? ret : set_text(&h->backing_format, w->options->backing_format, err);
 }
 

@@ -56,6 +56,21 @@ void q2_hints_read(const uint8_t header[Q2_HEADER_V3_BYTES], uint64_t file_size,
     h->has_order = h->version >= 3 && h->refcount_order <= Q2_MAX_REFCOUNT_ORDER;
 }
 
+// In an external data file each cluster has the offset that it has on the guest's disk.
+static struct q2_reading judge_guest_offset(const struct q2_layout *l, size_t index,
+                                            uint64_t raw, struct q2_reading r)
+{
+    uint64_t cluster = r.offset >> l->cluster_bits;
+    if (r.offset == 0 && !(raw & Q2_FLAG_COPIED)) {
+        r.kind = Q2_READS_EMPTY;
+    } else if (q2_is_aligned(r.offset, UINT64_C(1) << l->cluster_bits) &&
+               r.offset < l->data_size && cluster % q2_layout_entries(l) == index) {
+        r.kind = Q2_READS_PLACE;
+        r.n_bytes = UINT64_C(1) << l->cluster_bits;
+    }
+    return r;
+}
+
 struct q2_reading q2_layout_judge(const struct q2_layout *l, uint64_t file_size,
                                   const uint64_t *table, size_t index)
 {
@@ -83,6 +98,8 @@ struct q2_reading q2_layout_judge(const struct q2_layout *l, uint64_t file_size,
     if ((raw & Q2_L2_RESERVED) || e.kind == Q2_CLUSTER_INVALID)
         return r;
     r.offset = raw & Q2_OFFSET_MASK;
+    if (l->data_size > 0)
+        return judge_guest_offset(l, index, raw, r);
     r.n_bytes = r.offset ? cluster_size : 0;
     if (q2_is_aligned(r.offset, cluster_size) && r.offset < file_size)
         r.kind = r.offset ? Q2_READS_PLACE : Q2_READS_EMPTY;
@@ -206,11 +223,12 @@ static uint64_t score_of(const struct q2_hints *h, const struct trial *t)
 
 // Both kinds of entries with this cluster size: the better one, and its score.
 static int try_both(const struct q2_survey *s, const struct q2_hints *hints,
-                    unsigned bits, uint64_t *table, struct q2_layout *out,
+                    const struct q2_layout *given, uint64_t *table, struct q2_layout *out,
                     uint64_t *score, struct q2_error *err)
 {
-    struct trial plain = {.layout = {.cluster_bits = bits}};
-    struct trial extended = {.layout = {.cluster_bits = bits, .extended = true}};
+    struct trial plain = {.layout = *given}, extended = {.layout = *given};
+    unsigned bits = given->cluster_bits;
+    extended.layout.extended = true;
     int ret = try_layout(s, &plain, table, err);
     if (ret == 0 && bits >= Q2_MIN_EXTENDED_CLUSTER_BITS)
         ret = try_layout(s, &extended, table, err);
@@ -222,18 +240,20 @@ static int try_both(const struct q2_survey *s, const struct q2_hints *hints,
 }
 
 int q2_layout_find(const struct q2_survey *s, const struct q2_hints *hints,
-                   unsigned cluster_bits, struct q2_layout *out, struct q2_error *err)
+                   const struct q2_layout *given, struct q2_layout *out,
+                   struct q2_error *err)
 {
     uint64_t *table = malloc((size_t)1 << Q2_MAX_CLUSTER_BITS);
     uint64_t best = 0;
     int ret = table ? 0 : q2_fail_memory(err, (size_t)1 << Q2_MAX_CLUSTER_BITS);
     for (unsigned bits = Q2_MIN_CLUSTER_BITS; bits <= Q2_MAX_CLUSTER_BITS && ret == 0;
          bits++) {
-        struct q2_layout layout;
+        struct q2_layout layout, one = {.data_size = given->data_size};
         uint64_t score;
-        if (cluster_bits != 0 && bits != cluster_bits)
+        if (given->cluster_bits != 0 && bits != given->cluster_bits)
             continue;
-        ret = try_both(s, hints, bits, table, &layout, &score, err);
+        one.cluster_bits = bits;
+        ret = try_both(s, hints, &one, table, &layout, &score, err);
         if (score > best) {
             best = score;
             *out = layout;

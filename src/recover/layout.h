@@ -26,6 +26,8 @@ struct q2_layout {
     bool has_compressed;
     enum q2_compression compression;
     bool has_zero_flags; // version 3, then
+    uint64_t data_size;  // of the external data file, where each cluster has its guest
+                         // offset; 0: there is none
 };
 
 // What one entry says, under a layout.
@@ -66,10 +68,11 @@ static inline size_t q2_layout_entries(const struct q2_layout *l)
     return (size_t)1 << (l->cluster_bits - (l->extended ? 4 : 3));
 }
 
-// The layout under which most of the file makes sense; cluster_bits 0: as found, else the
-// user's. -ENOENT: there is no table in the file.
+// The layout under which most of the file makes sense. Of given, cluster_bits (0: as
+// found, else the user's) and data_size count. -ENOENT: there is no table in the file.
 int q2_layout_find(const struct q2_survey *s, const struct q2_hints *hints,
-                   unsigned cluster_bits, struct q2_layout *out, struct q2_error *err);
+                   const struct q2_layout *given, struct q2_layout *out,
+                   struct q2_error *err);
 
 // All tables, told apart. On success the caller clears them.
 int q2_found_collect(const struct q2_survey *s, const struct q2_layout *layout,

@@ -319,6 +319,37 @@ static int begin_with_snapshot(struct q2_work *w, struct q2_error *err)
     return ret;
 }
 
+// With an external data file, the offsets in a table say where it belongs. Of two for the
+// same place the one with more entries is taken.
+static int place_by_offset(struct q2_work *w, struct q2_recovery *r,
+                           const struct q2_lost *x, struct q2_error *err)
+{
+    const struct q2_layout *l = &w->found.layout;
+    size_t i = 0, n = q2_layout_entries(l);
+    struct q2_reading e = {.kind = Q2_READS_EMPTY};
+    int ret = q2_work_read(w, x->table->offset, err);
+    for (; i < n && e.kind != Q2_READS_PLACE && ret == 0; i++)
+        e = q2_layout_judge(l, w->survey.file_size, w->table, i);
+    if (ret < 0 || e.kind != Q2_READS_PLACE)
+        return ret;
+    uint64_t index = e.offset >> q2_work_span_bits(w);
+    const struct q2_found_table *other =
+        index < w->n_l1 ? q2_found_at(&w->found, w->l1[index]) : NULL;
+    x->table->stale = other && other->n_used >= x->table->n_used;
+    return x->table->stale
+               ? 0
+               : q2_place_put(w, r, index, x->table->offset, Q2_PLACED_SURELY, err);
+}
+
+static int place_by_offsets(struct q2_work *w, struct q2_recovery *r,
+                            const struct q2_lost *list, size_t n, struct q2_error *err)
+{
+    int ret = 0;
+    for (size_t i = 0; i < n && ret == 0; i++)
+        ret = place_by_offset(w, r, &list[i], err);
+    return ret;
+}
+
 static int place(struct q2_work *w, struct q2_recovery *r, struct q2_lost *list, size_t n,
                  struct q2_error *err)
 {
@@ -327,6 +358,10 @@ static int place(struct q2_work *w, struct q2_recovery *r, struct q2_lost *list,
     r->placed = calloc(n + 1, sizeof(*r->placed));
     if (ret == 0 && !r->placed)
         ret = q2_fail_memory(err, (n + 1) * sizeof(*r->placed));
+    if (ret == 0 && w->found.layout.data_size > 0) {
+        q2_counters_free(k.index);
+        return place_by_offsets(w, r, list, n, err);
+    }
     if (ret == 0 && q2_work_has_lost(w))
         ret = begin_with_snapshot(w, err);
     if (ret == 0 && q2_work_has_lost(w))

@@ -43,10 +43,17 @@ static int look(struct q2_work *w, const struct q2_monitor *mon, struct q2_error
     if (ret < 0)
         return ret;
     q2_hints_read(w->first, file_size, &w->hints);
-    ret = q2_survey_make(&w->survey, w->io, file_size, mon, err);
+    if (w->hints.has_features && (w->hints.features & Q2_INCOMPAT_DATA_FILE) &&
+        !w->options->data_file)
+        return q2_fail(err, -ENOTSUP,
+                       "'%s' has an external data file: say which, by --data-file",
+                       w->io->name);
+    const struct q2_layout given = {.cluster_bits = w->options->cluster_bits,
+                                    .data_size = w->options->data_size};
+    ret = q2_survey_make(&w->survey, w->io, q2_max_u64(file_size, given.data_size), mon,
+                         err);
     if (ret == 0)
-        ret =
-            q2_layout_find(&w->survey, &w->hints, w->options->cluster_bits, &layout, err);
+        ret = q2_layout_find(&w->survey, &w->hints, &given, &layout, err);
     return ret < 0 ? ret : q2_found_collect(&w->survey, &layout, &w->found, err);
 }
 

@@ -11,6 +11,8 @@ struct q2_recover_options {
     unsigned cluster_bits;                     // 0: as found
     uint32_t version;                          // 0: as found
     const char *backing_file, *backing_format; // NULL: as found
+    const char *data_file;                     // the external one; NULL: there is none
+    uint64_t data_size;                        // of it
     unsigned candidate; // the n-th L1 table of the list, from 1 on; 0: the best one
 };
 
@@ -46,6 +48,7 @@ enum q2_source {
     Q2_FROM_USER,     // given by an option
     Q2_FROM_SNAPSHOT, // as a snapshot says
     Q2_FROM_GUEST,    // as the guest's partition table or file system says
+    Q2_FROM_DATA,     // as long as the external data file
     Q2_FROM_REACH,    // as far as anything is mapped: a guess
     Q2_FROM_NOTHING,  // taken to be so
     Q2_FROM_END

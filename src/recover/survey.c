@@ -51,7 +51,8 @@ static bool good_entry(uint64_t w, uint64_t limit)
     if (w & Q2_FLAG_COMPRESSED)
         return !(w & Q2_FLAG_COPIED) && (w & PACKED_OFFSET) < limit;
     uint64_t offset = w & Q2_OFFSET_MASK;
-    return !(w & Q2_L2_RESERVED) && offset < limit && (offset != 0 || w <= Q2_FLAG_ZERO);
+    return !(w & Q2_L2_RESERVED) && offset < limit &&
+           (offset != 0 || w <= Q2_FLAG_ZERO || w == Q2_FLAG_COPIED);
 }
 
 static bool good_pair(uint64_t w, uint64_t bitmap, uint64_t limit)
