@@ -112,7 +112,6 @@ int q2_output_recover_json(const struct q2_recover_request *request,
             remade, json_pack("{s:I, s:I}", "index", (json_int_t)r->remade[i].index,
                               "clusters", (json_int_t)r->remade[i].n_clusters));
     json_object_set_new(o, "remade", remade);
-    json_object_set_new(o, "orphans", json_integer((json_int_t)r->n_orphans));
     json_object_set_new(o, "problems-healed", json_integer((json_int_t)report->n_healed));
     json_object_set_new(o, "losses", json_integer((json_int_t)report->n_lossy));
     set_integer(o, "mapped-bytes", report->leftovers.mapped);
@@ -150,9 +149,6 @@ static void print_l1s(const struct q2_recovery *r)
         printf("L2 tables made anew: %zu, of %" PRIu64
                " clusters by marks in them and in those around them\n",
                r->n_remade, n_remade);
-    if (r->n_orphans > 0)
-        printf("Clusters that no table leads to, without a place: %" PRIu64 "\n",
-               r->n_orphans);
 }
 
 static void print_leftovers(const struct q2_recover_request *request,

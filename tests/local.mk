@@ -11,6 +11,7 @@
 #   make check-crash                      power cuts, errors, random operations: others each
 #                                         time (Q2_SEED), for minutes (Q2_CRASH_RUNS)
 #   make check-locks                      beside other programs, for minutes (Q2_LOCK_SECONDS)
+#   make check-recover-real               recover, on large disks with real file systems
 #   make check-faults                     every call of every command to the system and to
 #                                         the heap fails once (FAULTS: options)
 #   make check-recover                    every two damages of an image's header, tables and
@@ -102,6 +103,15 @@ check-recover: qcow2
 	@$(Q2_TEST_ENV) CC='$(CC)' $(BASH) -o pipefail -c '\
 		python3 "$(srcdir)/tests/recover/matrix.py" --table "$$@" test-logs/recover | \
 			tee test-logs/recover.txt' recover $(RECOVER)
+
+# Some 20 GiB of sparse files, as root, so that the kernel fills the disks.
+.PHONY: check-recover-real
+check-recover-real: qcow2
+	@$(MKDIR_P) test-logs
+	@$(Q2_TEST_ENV) $(BASH) -o pipefail -c '\
+		python3 "$(srcdir)/tests/recover/real.py" "$$@" recover-real | \
+			tee test-logs/recover-real.txt' \
+		real --sources /usr --least 95 $(RECOVER_REAL)
 
 # The seed is what it takes to have a failure again. Those files of the suite that play
 # random operations, but longer.

@@ -17,6 +17,7 @@ libqcow2_a_SOURCES += \
 	src/recover/marks_others.c \
 	src/recover/marks_xfs.c \
 	src/recover/orphans.c src/recover/orphans.h \
+	src/recover/orphans_ends.c \
 	src/recover/orphans_ext.c \
 	src/recover/orphans_place.c \
 	src/recover/place.c src/recover/place.h \

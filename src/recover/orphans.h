@@ -16,6 +16,7 @@ struct q2_orphans {
     struct q2_work *w;
     struct q2_orphan *list; // in the order of the file
     size_t n, max;
+    size_t n_placed;
     struct q2_counters *taken; // guest clusters
     uint8_t *cluster;          // room for one
 };
@@ -32,6 +33,11 @@ int q2_orphans_put(struct q2_orphans *o, size_t i, uint64_t guest, struct q2_err
 // goes on as the one before it, or the one behind it.
 int q2_orphans_by_ext(struct q2_orphans *o, const struct q2_ext *fs,
                       struct q2_error *err);
+
+// The same by files that end in them, sorted by position and of one file system, wherever
+// many speak for one distance.
+int q2_orphans_by_ends(struct q2_orphans *o, const struct q2_clues *ends,
+                       struct q2_error *err);
 
 // Finds places, and makes L2 tables of them.
 int q2_orphans_place(struct q2_work *w, struct q2_recovery *r, struct q2_marks *m,

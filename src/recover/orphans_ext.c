@@ -298,6 +298,8 @@ int q2_orphans_by_ext(struct q2_orphans *o, const struct q2_ext *fs, struct q2_e
     if (ret == 0)
         ret = fill_all(&e, err);
     if (ret == 0)
+        ret = q2_orphans_by_ends(o, &e.files.ends, err);
+    if (ret == 0)
         q2_ext_files_clear(&e.files);
     return ret;
 }

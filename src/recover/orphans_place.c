@@ -177,7 +177,7 @@ static int write_tables(struct q2_orphans *o, struct q2_recovery *r, struct q2_e
     free(r->remade);
     r->remade = NULL;
     r->n_remade = 0;
-    r->n_orphans = o->n - n;
+    o->n_placed = n;
     for (size_t i = 0, end; i < n && ret == 0; i = end) {
         uint64_t index = list[i].guest / n_entries;
         void *remade = r->remade;
@@ -197,15 +197,16 @@ static int write_tables(struct q2_orphans *o, struct q2_recovery *r, struct q2_e
 static int place_all(struct q2_orphans *o, struct q2_recovery *r, struct q2_marks *m,
                      const struct systems *s, struct q2_error *err)
 {
-    uint64_t before = UINT64_MAX;
+    size_t before = SIZE_MAX;
     int ret = 0;
     for (size_t i = 0; i < o->n && ret == 0; i++)
         ret = ask(o, &o->list[i], m, s, err);
     if (ret == 0)
         ret = drop_rivals(o, err);
     // What has a place lets more of the file systems be read.
-    for (unsigned i = 0; i < MAX_ROUNDS && ret == 0 && before != r->n_orphans; i++) {
-        before = r->n_orphans;
+    for (unsigned i = 0; i < MAX_ROUNDS && ret == 0 && (i < 2 || before != o->n_placed);
+         i++) {
+        before = o->n_placed;
         for (size_t k = 0; k < s->n && i > 0 && ret == 0; k++)
             ret = q2_orphans_by_ext(o, &s->list[k], err);
         if (ret == 0)
@@ -228,7 +229,6 @@ int q2_orphans_place(struct q2_work *w, struct q2_recovery *r, struct q2_marks *
     int ret = q2_orphans_collect(w, &o, err);
     if (ret < 0)
         return ret;
-    r->n_orphans = o.n;
     if (o.n > 0) {
         ret = open_systems(w, m, &s, err);
         if (ret == 0)

@@ -70,7 +70,6 @@ struct q2_recovery {
     size_t n_placed;
     struct q2_remade_table *remade; // in the order of their indexes
     size_t n_remade;
-    uint64_t n_orphans; // clusters of data that nothing leads to and nothing is known of
     uint64_t n_linked, n_left; // L2 tables that are mapped, and that are not
     unsigned n_snapshots;
     struct q2_sources from;

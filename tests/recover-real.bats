@@ -1,0 +1,32 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: MIT
+# recover: disks with file systems in images whose L1 table or whose beginning is lost. Small
+# ones, with clusters so small that there are many L2 tables; make check-recover-real does
+# the same with large ones that the kernel has filled.
+
+load helpers
+
+setup() {
+    q2_setup
+    export RECOVER_NO_MOUNT=1
+}
+
+# Of each case, as the script says: nothing that was placed by evidence is at a wrong place,
+# 95 % of the data are placed so, and files read back.
+real() {
+    run python3 -S "$BATS_TEST_DIRNAME/recover/real.py" --mib 360 --data 12 --damages zeros \
+        --clusters 4096 --least 95 "$@" disks
+    echo "$output"
+    [ "$status" -eq 0 ]
+}
+
+@test "ext4: tables are placed by its inodes, folders and files; without the image's beginning" {
+    real --disks ext4 --start 256 --files 95
+    [ "$(grep -c '^| ext4-gpt | 4096 |' <<<"$output")" -eq 2 ]
+    [ "$(grep -c ' can be read at best' <<<"$output")" -eq 2 ]
+}
+
+@test "XFS: tables are placed by its blocks and its files" {
+    real --disks xfs
+    [ "$(grep -c '^| xfs-dos | 4096 |' <<<"$output")" -eq 2 ]
+}
