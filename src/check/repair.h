@@ -26,8 +26,8 @@ struct q2_plan {
     uint64_t zero_bytes;   // of L2 tables of zeros that have one owner
     uint64_t shared_zeros; // the place of one that many share, and how many
     unsigned n_shared;
-    bool inflate;          // try every compressed cluster
-    char **names;          // of snapshots and bitmaps that findings in healed point to
+    bool inflate; // try every compressed cluster
+    char **names; // of snapshots and bitmaps that findings in healed point to
     size_t n_names, max_names;
 };
 

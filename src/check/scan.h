@@ -86,7 +86,7 @@ struct q2_scan {
     bool keep_packed; // some that do not inflate stay as they are: only their data is
                       // broken
     bool inflate;     // try all compressed clusters: some entry leads astray
-    uint64_t enough;         // so many corruptions end the scan; 0: none do
+    uint64_t enough;  // so many corruptions end the scan; 0: none do
     bool no_hollow_tables;   // an L2 table without a sound entry is none
     uint64_t hollow_entries; // in use, in L2 tables that have no sound one
 
