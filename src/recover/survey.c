@@ -66,8 +66,8 @@ static bool good_pair(uint64_t w, uint64_t bitmap, uint64_t limit)
 static unsigned classify(const uint8_t *block, uint64_t limit)
 {
     unsigned bad = 0, good = 0, bad_pairs = 0, good_pairs = 0;
-    for (unsigned i = 0; i < BLOCK_WORDS; i += 2) {
-        uint64_t a = q2_load_be64(block + 8U * i), b = q2_load_be64(block + 8U * i + 8);
+    for (size_t i = 0; i < BLOCK_WORDS; i += 2) {
+        uint64_t a = q2_load_be64(block + 8 * i), b = q2_load_be64(block + 8 * i + 8);
         if ((a | b) == 0)
             continue;
         good += (unsigned)(a != 0 && good_entry(a, limit)) +
