@@ -212,6 +212,15 @@ static int look_at(struct search *s, uint64_t offset, struct q2_error *err)
     return ret;
 }
 
+// The L1 table that the new one was made of has served.
+static bool is_taken(const struct search *s, uint64_t offset)
+{
+    const struct q2_recovery *r = s->r;
+    const struct q2_l1_found *l = r->chosen < r->n_l1s ? &r->l1s[r->chosen] : NULL;
+    return l && offset >= l->offset &&
+           offset - l->offset < q2_align_up(l->n_entries * 8, s->cluster_size);
+}
+
 static int look_at_all(struct search *s, const struct q2_monitor *mon,
                        struct q2_error *err)
 {
@@ -233,7 +242,7 @@ static int look_at_all(struct search *s, const struct q2_monitor *mon,
             data_end = data ? at + n : end;
         if (q2_counters_get(s->references, at / s->cluster_size) > 0)
             s->out->mapped += end - at;
-        else
+        else if (!is_taken(s, at))
             ret = look_at(s, at, err);
         at = end;
         if (ret == 0 && q2_monitor_cancelled(mon))
