@@ -60,6 +60,11 @@ int q2_scan_mend_l1_size(struct q2_scan *s, unsigned index, bool usable,
     if (sn->l1_size == wanted || wanted > Q2_MAX_L1_BYTES / 8 || wanted == 0 ||
         (sn->has_disk_size && sn->disk_size != s->header.size))
         return 0;
+    // A table that can be read is not given up for one that cannot.
+    if (usable && !q2_scan_is_preclaimed(s, sn->l1_table_offset) &&
+        (!q2_scan_in_file(s, sn->l1_table_offset, wanted * 8) ||
+         q2_scan_is_metadata(s, sn->l1_table_offset, wanted * 8)))
+        return 0;
     int ret = q2_io_read(s->io, s->snapshot_offsets[index] + AT_L1_SIZE, word,
                          sizeof(word), err);
     if (ret < 0 || q2_load_be32(word) != sn->l1_size)
