@@ -21,6 +21,8 @@
 #define MODE_FILE 0x8000U
 #define MODE_KIND 0xf000U
 #define MAX_STARTS ((size_t)1 << 18)
+// Blocks of inodes that are looked at, besides as many as the file could hold.
+#define MIN_BUDGET ((uint64_t)1 << 18)
 
 void q2_ext_files_clear(struct q2_ext_files *f)
 {
@@ -130,25 +132,54 @@ static int by_position(const void *a, const void *b)
     return x->position < y->position ? -1 : x->position > y->position;
 }
 
+// The first block of the inode table behind the n-th that an L2 table could map: none
+// maps that one.
+static uint64_t skip_hole(const struct q2_ext *fs, uint64_t table, uint64_t n)
+{
+    unsigned span = q2_work_span_bits(fs->w);
+    uint64_t at = table + (n << fs->block_bits);
+    uint64_t end = ((at >> span) + 1) << span;
+    return n + q2_max_u64((end - at) >> fs->block_bits, 1);
+}
+
+static bool is_mapped(const struct q2_ext *fs, uint64_t at)
+{
+    uint64_t index = at >> q2_work_span_bits(fs->w);
+    return index < fs->w->n_l1 && fs->w->l1[index] != 0;
+}
+
+// Those of a group. *budget: blocks that may be looked at.
+static int read_group(const struct q2_ext *fs, uint64_t group, uint64_t *budget,
+                      struct q2_ext_files *f, struct q2_error *err)
+{
+    uint64_t table = q2_ext_inode_table(fs, group);
+    uint64_t n =
+        q2_div_round_up((uint64_t)fs->group_inodes * fs->inode_bytes, fs->block_size);
+    int ret = 0;
+    for (uint64_t i = 0; table != 0 && i<n && * budget> 0 && ret == 0;) {
+        uint64_t at = table + (i << fs->block_bits);
+        bool has;
+        if (!is_mapped(fs, at)) {
+            i = skip_hole(fs, table, i);
+            continue;
+        }
+        (*budget)--;
+        ret = q2_work_read_guest(fs->w, at, fs->block, fs->block_size, &has, err);
+        if (ret == 0 && has)
+            ret = look_at_inodes(fs, group, i, f, err);
+        i++;
+    }
+    return ret;
+}
+
 int q2_ext_read_files(const struct q2_ext *fs, struct q2_ext_files *f,
                       struct q2_error *err)
 {
-    uint64_t n_blocks =
-        q2_div_round_up((uint64_t)fs->group_inodes * fs->inode_bytes, fs->block_size);
-    uint64_t left = MAX_MISSES + fs->w->survey.file_size / Q2_SURVEY_BLOCK;
+    uint64_t budget = MIN_BUDGET + fs->w->survey.file_size / fs->block_size;
     int ret = 0;
     *f = (struct q2_ext_files){0};
-    for (uint64_t group = 0; group < fs->n_groups && ret == 0; group++) {
-        uint64_t table = q2_ext_inode_table(fs, group);
-        for (uint64_t i = 0; table != 0 && i < n_blocks && left > 0 && ret == 0; i++) {
-            bool has;
-            left--;
-            ret = q2_work_read_guest(fs->w, table + (i << fs->block_bits), fs->block,
-                                     fs->block_size, &has, err);
-            if (ret == 0 && has)
-                ret = look_at_inodes(fs, group, i, f, err);
-        }
-    }
+    for (uint64_t group = 0; group < fs->n_groups && ret == 0; group++)
+        ret = read_group(fs, group, &budget, f, err);
     if (ret < 0)
         q2_ext_files_clear(f);
     else if (f->n_starts > 0)

@@ -6,7 +6,7 @@
 #include "recover/orphans.h"
 
 // Of one stretch so many distances, and so many pairs of a cluster and a distance.
-#define MAX_SHIFTS 1024U
+#define MAX_SHIFTS 256U
 #define MAX_PAIRS ((size_t)1 << 22)
 // A distance that neither neighbour has is believed if so much speaks for it.
 #define MIN_NEW 2
