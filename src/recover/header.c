@@ -51,9 +51,13 @@ static int guest_size(struct q2_work *w, uint64_t *size, struct q2_error *err)
 {
     uint64_t span = UINT64_C(1) << q2_work_span_bits(w);
     struct q2_marks m;
-    *size = w->disk_size;
     *size = w->found.layout.data_size;
-    if (*size > 0 || w->n_l1 == 0 || (w->l1[0] & Q2_OFFSET_MASK) == 0)
+    if (*size > 0)
+        return 0;
+    // What was told by the data when tables were placed.
+    if (l1_entries(w, w->disk_size) <= Q2_MAX_L1_BYTES / 8)
+        *size = w->disk_size;
+    if (w->n_l1 == 0 || (w->l1[0] & Q2_OFFSET_MASK) == 0)
         return 0;
     int ret = q2_marks_init(&m, err);
     if (ret == 0)

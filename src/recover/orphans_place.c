@@ -223,8 +223,9 @@ int q2_orphans_place(struct q2_work *w, struct q2_recovery *r, struct q2_marks *
     struct q2_orphans o;
     struct systems s;
     // Compressed clusters do not begin where clusters do; subclusters that are stored
-    // are told by the table alone.
-    if (w->found.layout.has_compressed || w->found.layout.extended)
+    // are told by the table alone; an external data file has nothing that is lost.
+    if (w->found.layout.has_compressed || w->found.layout.extended ||
+        w->found.layout.data_size > 0)
         return 0;
     int ret = q2_orphans_collect(w, &o, err);
     if (ret < 0)
