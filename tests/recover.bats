@@ -75,7 +75,7 @@ END
     absent left
     must qcow2 recover -q --size 8M --leftovers left broken.qcow2 new.qcow2
     whole new.qcow2
-    [ "$(ls left | wc -l)" -eq 4 ]
+    [ "$(find left -type f | wc -l)" -eq 4 ]
     for at in $size $((size + 3 * 65536)); do
         name=$(printf 'left/0x%012x' "$at")
         head -c 65536 "$name.data" | cmp - one
@@ -132,15 +132,15 @@ lose_all_but_tables() {
     [ "$(jq -c '[."l1-tables"[].chosen]' json)" = '[true,false,false]' ]
     must qcow2 recover -q --size 8M broken.qcow2 new.qcow2
     whole new.qcow2
-    found=
+    found=()
     for n in 1 2 3; do
         must qcow2 recover -q --size 8M --candidate "$n" broken.qcow2 "new$n.qcow2"
         clean "new$n.qcow2"
         for i in 1 2 3; do
-            if oracle compare -q "state$i.qcow2" "new$n.qcow2"; then found="$found $i"; fi
+            if oracle compare -q "state$i.qcow2" "new$n.qcow2"; then found+=("$i"); fi
         done
     done
-    [ "$(printf '%s\n' $found | sort | tr '\n' ' ')" = '1 2 3 ' ]
+    [ "$(printf '%s\n' "${found[@]}" | sort | tr '\n' ' ')" = '1 2 3 ' ]
 }
 
 @test "what is known can be said: version, cluster size, size, backing file" {
