@@ -13,6 +13,7 @@ that is preloaded). A program with sanitizers is judged by these, too: no leak, 
 
 import argparse
 import collections
+import functools
 import itertools
 import multiprocessing
 import os
@@ -77,6 +78,7 @@ def limit(mode, at):
     return lambda: resource.setrlimit(what, (at * unit, at * unit))
 
 
+@functools.lru_cache
 def descriptors_to_start():
     """With so many the program starts."""
     for n in range(3, 64):
