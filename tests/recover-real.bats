@@ -12,7 +12,7 @@ setup() {
 }
 
 # Of each case, as the script says: nothing that was placed by evidence is at a wrong place,
-# 95 % of the data are placed so, and files read back.
+# 95 % of the data are placed so (or as said), and files read back.
 real() {
     run python3 -S "$BATS_TEST_DIRNAME/recover/real.py" --mib 360 --data 12 --damages zeros \
         --clusters 4096 --least 95 "$@" disks
@@ -29,4 +29,10 @@ real() {
 @test "XFS: tables are placed by its blocks and its files" {
     real --disks xfs
     [ "$(grep -c '^| xfs-dos | 4096 |' <<<"$output")" -eq 2 ]
+}
+
+# Its log has nothing that tells a place.
+@test "NTFS: tables are placed by its files" {
+    real --disks ntfs --orders random --mib 64 --data 4 --least 60
+    [ "$(grep -c '^| ntfs-dos | 4096 |' <<<"$output")" -eq 1 ]
 }

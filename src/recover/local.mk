@@ -14,6 +14,7 @@ libqcow2_a_SOURCES += \
 	src/recover/layout.c src/recover/layout.h \
 	src/recover/marks.c src/recover/marks.h \
 	src/recover/marks_ext.c \
+	src/recover/marks_ntfs.c \
 	src/recover/marks_others.c \
 	src/recover/marks_xfs.c \
 	src/recover/orphans.c src/recover/orphans.h \

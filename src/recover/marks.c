@@ -95,6 +95,8 @@ int q2_marks_look(struct q2_marks *m, size_t table, uint64_t in_table, const uin
         if (ret == 0)
             ret = q2_marks_look_xfs(m, &p, err);
         if (ret == 0)
+            ret = q2_marks_look_ntfs(m, &p, err);
+        if (ret == 0)
             ret = q2_marks_look_others(m, &p, err);
     }
     return ret;

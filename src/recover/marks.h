@@ -88,6 +88,8 @@ int q2_marks_look_ext(struct q2_marks *m, const struct q2_mark_place *p,
                       struct q2_error *err);
 int q2_marks_look_xfs(struct q2_marks *m, const struct q2_mark_place *p,
                       struct q2_error *err);
+int q2_marks_look_ntfs(struct q2_marks *m, const struct q2_mark_place *p,
+                       struct q2_error *err);
 int q2_marks_look_others(struct q2_marks *m, const struct q2_mark_place *p,
                          struct q2_error *err);
 int q2_marks_look_partitions(struct q2_marks *m, const struct q2_mark_place *p,
