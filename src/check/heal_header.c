@@ -251,12 +251,25 @@ int q2_header_view(struct q2_header_view *v, struct q2_scan *s, struct q2_error 
     return 0;
 }
 
+// What the rest of the file says, and what is not left out by another value: without its
+// backing file, bitmaps or snapshots an image is easily sound.
+static bool is_layout(const struct q2_candidate *c)
+{
+    static const unsigned at[] = {0, 4, 20, 24, AT_L1_SIZE, AT_L1_OFFSET, 48, 96, 100};
+    for (size_t i = 0; i < sizeof(at) / sizeof(at[0]); i++) {
+        if (c->at == at[i])
+            return true;
+    }
+    return false;
+}
+
 // A header that cannot be used: with another value it can. An L1 table that is none: any
 // place with which less is wrong is better; and so is a shorter table, where it takes
 // more room than the disk needs.
 static bool is_choice(const struct least *l, const struct q2_candidate *c)
 {
-    return !l->now->usable || (l->now->no_l1 && c->at == AT_L1_OFFSET) ||
+    return (!l->now->usable && is_layout(c)) ||
+           (l->now->no_l1 && c->at == AT_L1_OFFSET) ||
            (l->now->long_l1 && c->at == AT_L1_SIZE);
 }
 
