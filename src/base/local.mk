@@ -9,6 +9,7 @@ libqcow2_a_SOURCES += \
 	src/base/error.c src/base/error.h \
 	src/base/monitor.c src/base/monitor.h \
 	src/base/pool.c src/base/pool.h \
+	src/base/search.h \
 	src/base/sealed.c src/base/sealed.h \
 	src/base/secret.c src/base/secret.h \
 	src/base/size.c src/base/size.h \

@@ -3,6 +3,7 @@
 // blocks are many, and found by their host cluster; L1 tables of snapshots are ranges in
 // order.
 #include "image/overlap.h"
+#include "base/search.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -191,14 +192,9 @@ static unsigned hit_ranges(const struct q2_image *img, uint64_t start, uint64_t 
 
 static bool hit_inactive_l1(const struct q2_places *p, uint64_t start, uint64_t end)
 {
-    size_t low = 0, high = p->n_l1s; // the first range that ends behind start
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        if (p->l1s[mid].end <= start)
-            low = mid + 1;
-        else
-            high = mid;
-    }
+    // The first range that ends behind start.
+    size_t low = q2_search_from(p->l1s, p->n_l1s, sizeof(*p->l1s),
+                                offsetof(struct range, end), start + 1);
     return low < p->n_l1s && p->l1s[low].start < end;
 }
 

@@ -3,6 +3,7 @@
 // entry that a finding names, the count of its cluster, the field of the header. A write
 // of something new carries the problems of the write that will point to it.
 #include "ops/check_edits.h"
+#include "base/search.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -165,14 +166,8 @@ static int collect(struct matcher *m, struct q2_io *image, struct q2_error *err)
 static void match_places(const struct matcher *m, uint64_t start, uint64_t end,
                          struct q2_check_edit *e)
 {
-    size_t low = 0, high = m->n;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (m->places[middle].start < start)
-            low = middle + 1;
-        else
-            high = middle;
-    }
+    size_t low = q2_search_from(m->places, m->n, sizeof(*m->places),
+                                offsetof(struct place, start), start);
     for (; low < m->n && m->places[low].start < end; low++) {
         e->problems |= bit_of(m->places[low].problem);
         e->structure = m->places[low].structure;

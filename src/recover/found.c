@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
+#include "base/search.h"
 #include "disk/refcount.h"
 #include "recover/layout.h"
 
@@ -15,14 +16,8 @@ void q2_found_clear(struct q2_found *f)
 
 struct q2_found_table *q2_found_at(const struct q2_found *f, uint64_t offset)
 {
-    size_t low = 0, high = f->n;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (f->list[middle].offset < offset)
-            low = middle + 1;
-        else
-            high = middle;
-    }
+    size_t low = q2_search_from(f->list, f->n, sizeof(*f->list),
+                                offsetof(struct q2_found_table, offset), offset);
     return low < f->n && f->list[low].offset == offset ? &f->list[low] : NULL;
 }
 

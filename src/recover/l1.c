@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/search.h"
 #include "disk/snapshot.h"
 #include "recover/work.h"
 
@@ -36,14 +37,8 @@ static bool begins_at(const struct q2_work *w, uint64_t offset)
 static bool is_gap(const struct q2_work *w, uint64_t from, uint64_t to)
 {
     const struct q2_survey *s = &w->survey;
-    size_t low = 0, high = s->n;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (s->list[middle].start < to)
-            low = middle + 1;
-        else
-            high = middle;
-    }
+    size_t low = q2_search_from(s->list, s->n, sizeof(*s->list),
+                                offsetof(struct q2_stretch, start), to);
     return low < s->n && s->list[low].start == to && s->list[low].zero_from <= from;
 }
 

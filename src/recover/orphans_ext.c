@@ -3,6 +3,7 @@
 // files end, where it says.
 #include <stdlib.h>
 
+#include "base/search.h"
 #include "recover/orphans.h"
 
 // Of one stretch so many distances, and so many pairs of a cluster and a distance.
@@ -45,15 +46,9 @@ static int by_position(const void *a, const void *b)
 static int score_ends(const struct evidence *e, uint64_t start, size_t n_bytes)
 {
     const struct q2_clues *c = &e->files.ends;
-    size_t low = 0, high = c->n;
+    size_t low = q2_search_from(c->list, c->n, sizeof(*c->list),
+                                offsetof(struct q2_clue, position), start);
     int score = 0;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (c->list[middle].position < start)
-            low = middle + 1;
-        else
-            high = middle;
-    }
     for (; low < c->n && c->list[low].position + e->fs->block_size <= start + n_bytes;
          low++) {
         const uint8_t *block = e->o->cluster + (c->list[low].position - start);
@@ -66,15 +61,9 @@ static int score_ends(const struct evidence *e, uint64_t start, size_t n_bytes)
 static int score_starts(const struct evidence *e, uint64_t start, size_t n_bytes)
 {
     const struct q2_ext_files *f = &e->files;
-    size_t low = 0, high = f->n_starts;
+    size_t low = q2_search_from(f->starts, f->n_starts, sizeof(*f->starts),
+                                offsetof(struct q2_ext_start, position), start);
     int score = 0;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (f->starts[middle].position < start)
-            low = middle + 1;
-        else
-            high = middle;
-    }
     for (; low < f->n_starts && f->starts[low].position < start + n_bytes; low++)
         score += q2_ext_begins(e->o->cluster + (f->starts[low].position - start),
                                f->starts[low].inode)
