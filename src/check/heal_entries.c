@@ -17,8 +17,9 @@ static int fill_entries(struct q2_plan *p, uint64_t offset, uint64_t first, uint
                         struct q2_l2_words w, bool wide, struct q2_error *err)
 {
     uint8_t bytes[65536];
+    size_t used = (size_t)q2_min_u64(end - first, sizeof(bytes)); // mostly one entry
     int ret = 0;
-    for (size_t i = 0; i < sizeof(bytes); i += 16) {
+    for (size_t i = 0; i < used; i += 16) {
         q2_store_be64(bytes + i, w.entry);
         q2_store_be64(bytes + i + 8, wide ? w.bitmap : w.entry);
     }

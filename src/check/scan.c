@@ -87,26 +87,34 @@ static void end_with_disk(const struct q2_scan *s, struct q2_finding *f)
         f->guest_bytes = size - f->guest_offset;
 }
 
+static bool keep_finding(struct q2_scan *s, struct q2_findings *to,
+                         const struct q2_finding *f)
+{
+    struct q2_error ignored = Q2_ERROR_INIT; // large: not made for those that are counted
+    void *list = to->list;
+    if (q2_scan_grow(&list, &to->max, to->n, sizeof(*to->list), &ignored) < 0)
+        return false;
+    to->list = list;
+    to->list[to->n] = *f;
+    end_with_disk(s, &to->list[to->n++]);
+    return true;
+}
+
 size_t q2_scan_report(struct q2_scan *s, struct q2_findings *to,
                       const struct q2_finding *f)
 {
-    struct q2_error ignored = Q2_ERROR_INIT;
     uint64_t n = f->has & Q2_HAS_CLUSTER ? f->count : 1;
     if (q2_problem_info(f->problem)->severity == Q2_SEVERITY_LEAK)
         s->leaks += n;
     else
         s->corruptions += n;
-    void *list = to->list;
     if (to->n >= Q2_MAX_FINDINGS)
         return SIZE_MAX;
-    if (q2_scan_grow(&list, &to->max, to->n, sizeof(*to->list), &ignored) < 0) {
+    if (!keep_finding(s, to, f)) {
         s->check_errors++; // it is counted, but cannot be told
         return SIZE_MAX;
     }
-    to->list = list;
-    to->list[to->n] = *f;
-    end_with_disk(s, &to->list[to->n]);
-    return to->n++;
+    return to->n - 1;
 }
 
 int q2_scan_suspect(struct q2_scan *s, const struct q2_suspect *suspect,

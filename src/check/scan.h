@@ -222,6 +222,12 @@ static inline bool q2_scan_clean(const struct q2_scan *s)
 size_t q2_scan_report(struct q2_scan *s, struct q2_findings *to,
                       const struct q2_finding *f);
 
+// Are as many kept as there may be, of findings and of suspects?
+static inline bool q2_scan_is_full(const struct q2_scan *s)
+{
+    return s->findings.n >= Q2_MAX_FINDINGS && s->n_suspects >= Q2_MAX_FINDINGS;
+}
+
 // So many clusters behind twice the file a cut-off entry may lead.
 #define Q2_NEAR_CLUSTERS 65536U
 // The value of an entry whose target was cut off, as a repair leaves it for a moment.

@@ -67,6 +67,10 @@ static int report_entry(struct q2_scan *s, const struct q2_scan_l1 *l1, uint32_t
 {
     uint64_t entry = l1->entries[index];
     uint64_t span = UINT64_C(1) << (s->l2_bits + s->cluster_bits);
+    if (q2_scan_is_full(s) && problem != Q2_PROBLEM_REFERENCE_OUTSIDE) {
+        s->corruptions++; // all that would become of it
+        return 0;
+    }
     struct q2_finding f = {
         .problem = problem,
         .has = Q2_HAS_OFFSET | Q2_HAS_SIZE | Q2_HAS_INDEX | Q2_HAS_ENTRY |
@@ -188,13 +192,22 @@ static int by_place(const void *a, const void *b)
     return (x->index > y->index) - (x->index < y->index);
 }
 
+// Mostly they are in order, or nearly, and there may be millions.
+static void sort(struct links *k, int (*order)(const void *, const void *))
+{
+    size_t i = 1;
+    while (i < k->n && order(&k->list[i - 1], &k->list[i]) <= 0)
+        i++;
+    if (i < k->n)
+        qsort(k->list, k->n, sizeof(*k->list), order);
+}
+
 // Keeps one link for each table, the first, and claims the table's cluster.
 static int merge(struct q2_scan *s, struct links *k, struct q2_error *err)
 {
     size_t n = 0;
     int ret = 0;
-    if (k->n > 0)
-        qsort(k->list, k->n, sizeof(*k->list), by_offset_then_place);
+    sort(k, by_offset_then_place);
     for (size_t i = 0; i < k->n && ret == 0; n++) {
         size_t same = 1;
         while (i + same < k->n && k->list[i + same].l2_offset == k->list[i].l2_offset)
@@ -212,8 +225,7 @@ static int merge(struct q2_scan *s, struct links *k, struct q2_error *err)
         i += same;
     }
     k->n = n;
-    if (n > 0)
-        qsort(k->list, n, sizeof(*k->list), by_place);
+    sort(k, by_place);
     return ret;
 }
 
