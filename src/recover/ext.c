@@ -16,6 +16,7 @@
 #define RO_COMPAT_CHECKSUMS 0x400U
 #define JOURNAL_MAGIC 0xc03b3998U
 #define MAX_GROUPS ((uint64_t)1 << 20)
+#define PIECE_BYTES 4096U // or more is each piece of a volume, and a multiple of that
 
 void q2_ext_clear(struct q2_ext *fs)
 {
@@ -58,9 +59,46 @@ static bool take_superblock(struct q2_ext *fs, const uint8_t *s)
     return fs->n_groups <= MAX_GROUPS;
 }
 
-static uint64_t group_start(const struct q2_ext *fs, uint64_t group)
+// UINT64_MAX: it is not known.
+static uint64_t find_place(const struct q2_ext *fs, uint64_t position)
 {
-    return fs->start + ((group * fs->group_blocks + fs->first_block) << fs->block_bits);
+    uint64_t at;
+    return position <= INT64_MAX && q2_marks_locate(fs->marks, fs->volume, position, &at)
+               ? at
+               : UINT64_MAX;
+}
+
+uint64_t q2_ext_block_place(const struct q2_ext *fs, uint64_t n)
+{
+    return n <= (uint64_t)INT64_MAX >> fs->block_bits
+               ? find_place(fs, n << fs->block_bits)
+               : UINT64_MAX;
+}
+
+static int read_at(const struct q2_ext *fs, uint64_t position, void *buf, size_t n_bytes,
+                   bool *has, struct q2_error *err)
+{
+    uint8_t *out = buf;
+    int ret = 0;
+    *has = true;
+    for (size_t n; n_bytes > 0 && *has && ret == 0;
+         n_bytes -= n, position += n, out += n) {
+        uint64_t at = find_place(fs, position);
+        n = (size_t)q2_min_u64(n_bytes, PIECE_BYTES - position % PIECE_BYTES);
+        *has = at != UINT64_MAX;
+        if (*has)
+            ret = q2_work_read_guest(fs->w, at, out, n, has, err);
+    }
+    return ret;
+}
+
+int q2_ext_read(const struct q2_ext *fs, uint64_t n, void *buf, size_t n_bytes, bool *has,
+                struct q2_error *err)
+{
+    *has = false;
+    return n <= (uint64_t)INT64_MAX >> fs->block_bits
+               ? read_at(fs, n << fs->block_bits, buf, n_bytes, has, err)
+               : 0;
 }
 
 // The copy of the descriptors behind the superblock of this group.
@@ -74,8 +112,8 @@ static int read_groups(struct q2_ext *fs, uint64_t group, bool *ok, struct q2_er
     fs->groups = malloc(n_bytes);
     if (!fs->groups)
         return q2_fail_memory(err, n_bytes);
-    return q2_work_read_guest(fs->w, group_start(fs, group) + fs->block_size, fs->groups,
-                              n_bytes, ok, err);
+    return q2_ext_read(fs, group * fs->group_blocks + fs->first_block + 1, fs->groups,
+                       n_bytes, ok, err);
 }
 
 static bool is_power_of(uint64_t n, uint64_t base)
@@ -91,14 +129,19 @@ static bool has_copy(uint64_t group)
     return is_power_of(group, 3) || is_power_of(group, 5) || is_power_of(group, 7);
 }
 
-int q2_ext_open(struct q2_work *w, uint64_t start, struct q2_ext *fs, bool *ok,
-                struct q2_error *err)
+int q2_ext_open(struct q2_work *w, const struct q2_marks *m, size_t volume,
+                struct q2_ext *fs, bool *ok, struct q2_error *err)
 {
+    const struct q2_volume *v = &m->volumes[volume];
     uint8_t s[1024];
     bool has;
     *ok = false;
-    *fs = (struct q2_ext){.w = w, .start = start};
-    int ret = q2_work_read_guest(w, start + 1024, s, sizeof(s), &has, err);
+    *fs = (struct q2_ext){.w = w,
+                          .marks = m,
+                          .volume = volume,
+                          .straight = v->device == 0,
+                          .start = v->start};
+    int ret = read_at(fs, 1024, s, sizeof(s), &has, err);
     if (ret == 0 && has && take_superblock(fs, s))
         ret = read_groups(fs, 0, ok, err);
     // Copies lie where a group starts: of blocks of 4 KiB, or of 1 KiB.
@@ -107,8 +150,8 @@ int q2_ext_open(struct q2_work *w, uint64_t start, struct q2_ext *fs, bool *ok,
         for (uint64_t group = 1; group < 2048 && ret == 0 && !*ok; group++) {
             if (!has_copy(group))
                 continue;
-            ret = q2_work_read_guest(w, start + group * per + (log == 0 ? 1024 : 0), s,
-                                     sizeof(s), &has, err);
+            ret =
+                read_at(fs, group * per + (log == 0 ? 1024 : 0), s, sizeof(s), &has, err);
             if (ret == 0 && has && take_superblock(fs, s) && fs->block_size == size)
                 ret = read_groups(fs, group, ok, err);
         }
@@ -132,8 +175,9 @@ static uint64_t place(const struct q2_ext *fs, uint64_t group, unsigned low,
     uint64_t n = q2_load_le32(d + low);
     if (fs->desc_bytes >= 64)
         n |= (uint64_t)q2_load_le32(d + high) << 32;
-    return n > fs->first_block && n < fs->n_blocks ? fs->start + (n << fs->block_bits)
-                                                   : 0;
+    uint64_t at =
+        n > fs->first_block && n < fs->n_blocks ? q2_ext_block_place(fs, n) : UINT64_MAX;
+    return at == UINT64_MAX ? 0 : at;
 }
 
 uint64_t q2_ext_inode_table(const struct q2_ext *fs, uint64_t group)

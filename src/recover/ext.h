@@ -10,7 +10,10 @@
 
 struct q2_ext {
     struct q2_work *w;
-    uint64_t start; // on the disk
+    const struct q2_marks *marks;
+    size_t volume; // of these
+    bool straight; // all in one piece from start on
+    uint64_t start;
     unsigned block_bits;
     uint32_t block_size, group_blocks, group_inodes, inode_bytes, desc_bytes, first_block;
     uint64_t n_blocks, n_groups;
@@ -36,11 +39,17 @@ struct q2_ext_files {
     struct q2_clues ends; // of files, on the disk
 };
 
-// The file system that starts there, if its superblock and its group descriptors, or
-// copies of them, can be read. On *ok the caller clears it.
-int q2_ext_open(struct q2_work *w, uint64_t start, struct q2_ext *fs, bool *ok,
-                struct q2_error *err);
+// The file system of a volume, if its superblock and its group descriptors, or copies of
+// them, can be read. On *ok the caller clears it. m must outlive it.
+int q2_ext_open(struct q2_work *w, const struct q2_marks *m, size_t volume,
+                struct q2_ext *fs, bool *ok, struct q2_error *err);
 void q2_ext_clear(struct q2_ext *fs);
+
+// Where its n-th block is on the disk. UINT64_MAX: that is not known.
+uint64_t q2_ext_block_place(const struct q2_ext *fs, uint64_t n);
+// Reads blocks from the n-th on. *has: they are there.
+int q2_ext_read(const struct q2_ext *fs, uint64_t n, void *buf, size_t n_bytes, bool *has,
+                struct q2_error *err);
 
 // Where the inode table and the block bitmap of a group are, on the disk. 0: nowhere.
 uint64_t q2_ext_inode_table(const struct q2_ext *fs, uint64_t group);

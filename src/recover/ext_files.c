@@ -64,8 +64,7 @@ static int find_block(const struct q2_ext *fs, const uint8_t *inode, uint64_t n,
         uint64_t child = q2_load_le32(e + 4) | (uint64_t)q2_load_le16(e + 8) << 32;
         bool has = false;
         if (child < fs->n_blocks)
-            ret = q2_work_read_guest(fs->w, fs->start + (child << fs->block_bits), node,
-                                     fs->block_size, &has, err);
+            ret = q2_ext_read(fs, child, node, fs->block_size, &has, err);
         has = has && q2_load_le16(node + 6) == depth - 1;
         e = ret == 0 && has ? find_entry(node, fs->block_size, n) : NULL;
     }
@@ -103,9 +102,9 @@ static int look_at_inode(const struct q2_ext *fs, const uint8_t *inode, uint32_t
         return 0;
     int ret =
         find_block(fs, inode, starts ? 0 : (size - 1) >> fs->block_bits, &block, err);
-    uint64_t at = fs->start + (block << fs->block_bits);
-    if (ret < 0 || block <= fs->first_block || block >= fs->n_blocks ||
-        !q2_work_lacks(fs->w, at >> q2_work_span_bits(fs->w)))
+    uint64_t at = q2_ext_block_place(fs, block);
+    if (ret < 0 || at == UINT64_MAX || block <= fs->first_block ||
+        block >= fs->n_blocks || !q2_work_lacks(fs->w, at >> q2_work_span_bits(fs->w)))
         return ret;
     return starts ? add_start(f, at, number, err)
                   : q2_clues_add_end(&f->ends, 0, at, size, fs->block_bits, err);

@@ -13,9 +13,12 @@ libqcow2_a_SOURCES += \
 	src/recover/l1_frame.c \
 	src/recover/layout.c src/recover/layout.h \
 	src/recover/marks.c src/recover/marks.h \
+	src/recover/marks_btrfs.c \
 	src/recover/marks_ext.c \
+	src/recover/marks_lvm.c \
 	src/recover/marks_ntfs.c \
 	src/recover/marks_others.c \
+	src/recover/marks_settle.c \
 	src/recover/marks_xfs.c \
 	src/recover/orphans.c src/recover/orphans.h \
 	src/recover/orphans_ends.c \
@@ -26,6 +29,7 @@ libqcow2_a_SOURCES += \
 	src/recover/place_ext.c \
 	src/recover/place_marks.c \
 	src/recover/place_use.c \
+	src/recover/place_votes.c \
 	src/recover/read_marks.c \
 	src/recover/recover.c src/recover/recover.h \
 	src/recover/snapshots.c \

@@ -19,19 +19,43 @@ struct q2_volume {
     uint64_t size;  // in bytes, as it says; 0: not known
     uint64_t start; // on the disk, once known
     bool placed;
-    bool is_ext; // ext2, ext3, ext4
+    bool is_ext;      // ext2, ext3, ext4
+    bool is_physical; // a physical volume of LVM
+    uint32_t
+        device; // LVM: it is the logical volume of that number; 0: it is in one piece
     // XFS: log2 of bytes of a block, of blocks of an allocation group, of inodes of a
     // block, of bytes of an inode; blocks of an allocation group.
     unsigned block_log, ag_log, inodes_log, inode_log;
     uint32_t ag_blocks;
+    // btrfs, beside log2 of bytes of a block: bytes of a block of its trees (else 0), the
+    // number of this disk, whether its checksums are CRC-32C.
+    uint32_t node_bytes;
+    uint64_t disk_number;
+    bool has_crc32c;
 };
 
-// This sector is at that place of the volume.
+// This sector is at that place of the volume, or at the other.
 struct q2_mark {
     size_t table;      // number of the L2 table that maps it
     uint64_t in_table; // offset in the range that the table maps
     size_t volume;
-    uint64_t position; // in the volume
+    uint64_t position, other; // in the volume; the same: there is but one
+};
+
+// btrfs: n_bytes of its addresses lie there in the volume, twice if there are two copies.
+struct q2_chunk {
+    size_t volume;
+    uint64_t logical, n_bytes, physical[2];
+    unsigned n_copies;
+    uint64_t generation; // of what says so
+};
+
+// LVM: n_bytes from from on of the logical volume lie at at of the physical one.
+struct q2_lvm_piece {
+    uint8_t group[16], physical[16]; // ids
+    uint32_t device, seqno;
+    size_t volume; // the physical one, once they are settled; 0: not seen
+    uint64_t from, at, n_bytes;
 };
 
 // A partition, by a partition table; in bytes.
@@ -47,6 +71,10 @@ struct q2_marks {
     struct q2_partition *partitions;
     size_t n_partitions, max_partitions;
     struct q2_clues clues;
+    struct q2_chunk *chunks; // by volume and address
+    size_t n_chunks, max_chunks;
+    struct q2_lvm_piece *pieces; // of a logical volume side by side, in its order
+    size_t n_pieces, max_pieces;
     size_t n_unknown; // marks of volumes that were not known yet
 };
 
@@ -61,6 +89,10 @@ int q2_marks_look(struct q2_marks *m, size_t table, uint64_t in_table, const uin
 // Finds out where the volumes start: span bytes are mapped by a table. Returns by placed
 // and start in each.
 void q2_marks_settle(struct q2_marks *m, uint64_t span);
+
+// Where on the disk that place of a volume is. False: it is not known.
+bool q2_marks_locate(const struct q2_marks *m, size_t volume, uint64_t position,
+                     uint64_t *at);
 
 // How large the disk is: as its partition table says, or the file system that it is. 0:
 // not known.
@@ -81,6 +113,8 @@ int q2_marks_volume(struct q2_marks *m, const uint8_t id[16], size_t *volume,
                     struct q2_error *err);
 int q2_marks_add(struct q2_marks *m, const struct q2_mark_place *p, size_t volume,
                  uint64_t position, struct q2_error *err);
+int q2_marks_add_either(struct q2_marks *m, const struct q2_mark_place *p, size_t volume,
+                        uint64_t position, uint64_t other, struct q2_error *err);
 int q2_marks_add_partition(struct q2_marks *m, uint64_t start, uint64_t size,
                            struct q2_error *err);
 
@@ -88,10 +122,14 @@ int q2_marks_look_ext(struct q2_marks *m, const struct q2_mark_place *p,
                       struct q2_error *err);
 int q2_marks_look_xfs(struct q2_marks *m, const struct q2_mark_place *p,
                       struct q2_error *err);
+int q2_marks_look_btrfs(struct q2_marks *m, const struct q2_mark_place *p,
+                        struct q2_error *err);
+int q2_marks_look_lvm(struct q2_marks *m, const struct q2_mark_place *p,
+                      struct q2_error *err);
 int q2_marks_look_ntfs(struct q2_marks *m, const struct q2_mark_place *p,
                        struct q2_error *err);
-int q2_marks_look_others(struct q2_marks *m, const struct q2_mark_place *p,
-                         struct q2_error *err);
+int q2_marks_look_swap(struct q2_marks *m, const struct q2_mark_place *p,
+                       struct q2_error *err);
 int q2_marks_look_partitions(struct q2_marks *m, const struct q2_mark_place *p,
                              struct q2_error *err);
 

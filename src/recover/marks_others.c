@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Partition tables; and file systems with few marks.
+// Partition tables; and swap spaces.
 #include <string.h>
 
 #include "base/endian.h"
@@ -81,28 +81,17 @@ int q2_marks_look_partitions(struct q2_marks *m, const struct q2_mark_place *p,
     return memcmp(p->sector, "EFI PART", 8) == 0 ? look_gpt(m, p, err) : 0;
 }
 
-// btrfs: the copies of its superblock have their own places. The first page of a swap
-// space, and the label of an LVM volume, are where their volumes begin.
-int q2_marks_look_others(struct q2_marks *m, const struct q2_mark_place *p,
-                         struct q2_error *err)
+// The first page of a swap space is where its volume begins.
+int q2_marks_look_swap(struct q2_marks *m, const struct q2_mark_place *p,
+                       struct q2_error *err)
 {
     const uint8_t *s = p->sector;
     size_t v;
-    if (memcmp(s + 64, "_BHRfS_M", 8) == 0) {
-        int ret = q2_marks_volume(m, s + 32, &v, err);
-        if (ret < 0 || v == 0)
-            return ret;
-        m->volumes[v].size = q2_load_le64(s + 112);
-        return q2_marks_add(m, p, v, q2_load_le64(s + 48), err);
-    }
-    if (memcmp(s, "LABELONE", 8) == 0 && q2_load_le64(s + 8) < 4) {
-        int ret = q2_marks_volume(m, s + 32, &v, err);
-        return ret < 0 || v == 0 ? ret
-                                 : q2_marks_add(m, p, v, q2_load_le64(s + 8) * 512, err);
-    }
-    if (p->n_bytes >= 4096 && memcmp(s + 4086, "SWAPSPACE2", 10) == 0) {
-        int ret = q2_marks_volume(m, s + 1036, &v, err);
-        return ret < 0 || v == 0 ? ret : q2_marks_add(m, p, v, 0, err);
-    }
-    return 0;
+    if (p->n_bytes < 4096 || memcmp(s + 4086, "SWAPSPACE2", 10) != 0)
+        return 0;
+    int ret = q2_marks_volume(m, s + 1036, &v, err);
+    if (ret < 0 || v == 0)
+        return ret;
+    m->volumes[v].size = ((uint64_t)q2_load_le32(s + 1028) + 1) * 4096;
+    return q2_marks_add(m, p, v, 0, err);
 }

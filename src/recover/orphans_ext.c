@@ -210,7 +210,7 @@ static int is_used(const struct evidence *e, uint64_t guest, bool *used, bool *k
     uint64_t zero = fs->start + ((uint64_t)fs->first_block << fs->block_bits);
     int ret = 0;
     *used = false;
-    *known = at >= zero;
+    *known = fs->straight && at >= zero;
     for (uint64_t end = at + cluster_size; at < end && *known && !*used && ret == 0;
          at += fs->block_size) {
         uint64_t n = (at - zero) >> fs->block_bits, in_group = n % fs->group_blocks;

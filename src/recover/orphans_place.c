@@ -24,7 +24,7 @@ static int open_systems(struct q2_work *w, const struct q2_marks *m, struct syst
     for (size_t v = 1; v < m->n_volumes && s->n < MAX_FILE_SYSTEMS && ret == 0; v++) {
         bool ok = false;
         if (m->volumes[v].placed && m->volumes[v].is_ext)
-            ret = q2_ext_open(w, m->volumes[v].start, &s->list[s->n], &ok, err);
+            ret = q2_ext_open(w, m, v, &s->list[s->n], &ok, err);
         s->n += ok;
     }
     return ret;
@@ -53,9 +53,13 @@ static int ask(struct q2_orphans *o, struct q2_orphan *x, struct q2_marks *m,
     if (ret == 0)
         ret = q2_marks_look(m, 0, n_bytes, o->cluster, n_bytes, err);
     for (size_t i = 0; i < m->n && ret == 0; i++) {
-        const struct q2_volume *v = &m->volumes[m->list[i].volume];
-        if (v->placed)
-            vote(o, x, v->start + m->list[i].position, m->list[i].in_table - n_bytes);
+        const struct q2_mark *k = &m->list[i];
+        uint64_t at;
+        bool has = q2_marks_locate(m, k->volume, k->position, &at);
+        if (has && !q2_orphans_is_open(o, at / n_bytes))
+            has = q2_marks_locate(m, k->volume, k->other, &at);
+        if (has)
+            vote(o, x, at, k->in_table - n_bytes);
     }
     for (size_t i = 0; i < s->n && ret == 0; i++) {
         const struct q2_ext *fs = &s->list[i];

@@ -25,13 +25,15 @@ int q2_place_put(struct q2_work *w, struct q2_recovery *r, uint64_t index, uint6
 // Each places what it can of the list, and sets index there.
 int q2_place_marked(struct q2_work *w, struct q2_recovery *r, struct q2_lost *list,
                     size_t n, struct q2_error *err);
+// By the marks alone, of the volumes that have a place.
+int q2_place_by_votes(struct q2_work *w, struct q2_recovery *r, struct q2_lost *list,
+                      size_t n, const struct q2_marks *m, struct q2_error *err);
 // By the marks' clues, of the volumes that have a place.
 int q2_place_by_clues(struct q2_work *w, struct q2_recovery *r, struct q2_lost *list,
                       size_t n, const struct q2_marks *m, struct q2_error *err);
-// By the ext file system that starts there on the disk. Its clues go into m, in place of
-// others.
+// By the ext file system of that volume. Its clues go into m, in place of others.
 int q2_place_by_ext(struct q2_work *w, struct q2_recovery *r, struct q2_lost *list,
-                    size_t n, uint64_t start, struct q2_marks *m, struct q2_error *err);
+                    size_t n, size_t volume, struct q2_marks *m, struct q2_error *err);
 
 // The same by what it uses.
 int q2_place_by_use(struct q2_ext *fs, struct q2_recovery *r, struct q2_lost *list,

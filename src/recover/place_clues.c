@@ -15,11 +15,11 @@
 // A clue, by its place in the range of a table.
 struct item {
     uint64_t index, in_table;
-    uint32_t n_of_range; // items of the index
+    uint32_t n_of_range; // blocks of the index
     const struct q2_clue *clue;
 };
 
-// So many clues of an index fit to a table.
+// So many blocks of a table are as the clues of an index say.
 struct claim {
     size_t table;
     uint64_t index;
@@ -44,17 +44,18 @@ struct trial {
     size_t n_claims, max_claims;
 };
 
-static int by_index(const void *a, const void *b)
-{
-    const struct item *x = a, *y = b;
-    if (x->index != y->index)
-        return x->index < y->index ? -1 : 1;
-    return x->in_table < y->in_table ? -1 : x->in_table > y->in_table;
-}
-
 static int compare(uint64_t x, uint64_t y)
 {
     return x < y ? -1 : x > y;
+}
+
+static int by_index(const void *a, const void *b)
+{
+    const struct item *x = a, *y = b;
+    int order = compare(x->index, y->index);
+    if (order == 0)
+        order = compare(x->in_table, y->in_table);
+    return order ? order : compare(x->clue->value, y->clue->value);
 }
 
 // 0: of one run.
@@ -81,32 +82,65 @@ static int by_value(const void *a, const void *b)
     return x->clue->value < y->clue->value ? -1 : x->clue->value > y->clue->value;
 }
 
-// The clues of indexes that are open, not too many of each.
-static void take_items(struct trial *t, const struct q2_marks *m)
+// The clues of indexes that are open.
+static size_t find_items(struct trial *t, const struct q2_marks *m)
 {
     unsigned bits = q2_work_span_bits(t->w);
     uint64_t span = UINT64_C(1) << bits;
     size_t n = 0;
     for (size_t i = 0; i < m->clues.n; i++) {
         const struct q2_clue *c = &m->clues.list[i];
-        const struct q2_volume *v = &m->volumes[c->volume];
-        uint64_t at = v->start + c->position;
-        if (v->placed && at >> bits < Q2_MAX_L1_BYTES / 8 &&
+        uint64_t at;
+        if (q2_marks_locate(m, c->volume, c->position, &at) &&
+            at >> bits < Q2_MAX_L1_BYTES / 8 &&
             at % span + (UINT64_C(1) << c->block_bits) <= span &&
             q2_work_is_open_index(t->w, at >> bits))
             t->items[n++] =
                 (struct item){.index = at >> bits, .in_table = at % span, .clue = c};
     }
+    return n;
+}
+
+static bool is_same_block(const struct item *x, const struct item *y)
+{
+    return x->index == y->index && x->in_table == y->in_table;
+}
+
+static size_t count_blocks(const struct item *items, size_t n)
+{
+    size_t n_blocks = 0;
+    for (size_t i = 0; i < n; i++)
+        n_blocks += i == 0 || !is_same_block(&items[i], &items[i - 1]);
+    return n_blocks;
+}
+
+// Not too many blocks of the n items of an index; of each what several clues say, some of
+// which may be old, but nothing twice.
+static void take_some(struct trial *t, const struct item *items, size_t n)
+{
+    size_t n_blocks = count_blocks(items, n), block = 0;
+    size_t step = (n_blocks + MAX_OF_RANGE - 1) / MAX_OF_RANGE;
+    for (size_t i = 0; i < n; i++) {
+        bool same = i > 0 && is_same_block(&items[i], &items[i - 1]);
+        block += i > 0 && !same;
+        if (block % step != 0 ||
+            (same && items[i].clue->value == items[i - 1].clue->value))
+            continue;
+        struct item x = items[i];
+        x.n_of_range = (uint32_t)((n_blocks + step - 1) / step);
+        t->items[t->n_items++] = x;
+    }
+}
+
+static void take_items(struct trial *t, const struct q2_marks *m)
+{
+    size_t n = find_items(t, m);
     if (n > 0)
         qsort(t->items, n, sizeof(*t->items), by_index);
     for (size_t i = 0, end; i < n; i = end) {
         for (end = i; end < n && t->items[end].index == t->items[i].index;)
             end++;
-        size_t step = (end - i + MAX_OF_RANGE - 1) / MAX_OF_RANGE;
-        for (size_t k = i; k < end; k += step) {
-            t->items[t->n_items] = t->items[k];
-            t->items[t->n_items++].n_of_range = (uint32_t)((end - i + step - 1) / step);
-        }
+        take_some(t, t->items + i, end - i);
     }
 }
 
@@ -147,10 +181,10 @@ static int add_claims(struct trial *t, size_t table, size_t n, struct q2_error *
     return 0;
 }
 
-// The items of a run that fit to this value.
+// Of the items of a run those that fit to this value, of each index one.
 static size_t find_fits(struct trial *t, const struct run *run, uint32_t value, size_t n)
 {
-    size_t low = run->first, high = run->first + run->n;
+    size_t low = run->first, high = run->first + run->n, from = n;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
         if (t->items[middle].clue->value < value)
@@ -158,8 +192,13 @@ static size_t find_fits(struct trial *t, const struct run *run, uint32_t value, 
         else
             high = middle;
     }
-    for (; low < run->first + run->n && q2_clue_fits(t->items[low].clue, value); low++)
-        t->fits[n++] = &t->items[low];
+    for (; low < run->first + run->n && q2_clue_fits(t->items[low].clue, value); low++) {
+        size_t k = from;
+        while (k < n && t->fits[k]->index != t->items[low].index)
+            k++;
+        if (k == n)
+            t->fits[n++] = &t->items[low];
+    }
     return n;
 }
 

@@ -197,11 +197,11 @@ static int place_round(struct trial *t, struct q2_recovery *r, struct q2_lost *l
 }
 
 int q2_place_by_ext(struct q2_work *w, struct q2_recovery *r, struct q2_lost *list,
-                    size_t n, uint64_t start, struct q2_marks *m, struct q2_error *err)
+                    size_t n, size_t volume, struct q2_marks *m, struct q2_error *err)
 {
     struct q2_ext fs;
     bool ok;
-    int ret = q2_ext_open(w, start, &fs, &ok, err);
+    int ret = q2_ext_open(w, m, volume, &fs, &ok, err);
     if (ret < 0 || !ok)
         return ret;
     struct trial t = {.fs = &fs, .span = UINT64_C(1) << q2_work_span_bits(w)};

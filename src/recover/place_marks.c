@@ -20,25 +20,6 @@ int q2_place_put(struct q2_work *w, struct q2_recovery *r, uint64_t index, uint6
     return q2_work_set_l1(w, index, table, err);
 }
 
-// The index that most marks in a table say; false: none do.
-static bool ask_marks(const struct q2_marks *m, size_t table, uint64_t span,
-                      uint64_t *index)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < m->n; i++) {
-        const struct q2_mark *k = &m->list[i];
-        const struct q2_volume *v = &m->volumes[k->volume];
-        uint64_t at = v->start + k->position;
-        if (k->table != table || !v->placed || at % span != k->in_table)
-            continue;
-        // The majority.
-        if (n == 0)
-            *index = at / span;
-        n = *index == at / span ? n + 1 : n - 1;
-    }
-    return n > 0;
-}
-
 static int read_all_marks(struct q2_work *w, struct q2_marks *m,
                           const struct q2_lost *list, size_t n, struct q2_error *err)
 {
@@ -64,7 +45,7 @@ static int place_by_systems(struct q2_work *w, struct q2_recovery *r,
     int ret = 0;
     for (size_t v = 1; v < m->n_volumes && ret == 0; v++) {
         if (m->volumes[v].placed && m->volumes[v].is_ext)
-            ret = q2_place_by_ext(w, r, list, n, m->volumes[v].start, m, err);
+            ret = q2_place_by_ext(w, r, list, n, v, m, err);
     }
     return ret;
 }
@@ -72,7 +53,7 @@ static int place_by_systems(struct q2_work *w, struct q2_recovery *r,
 int q2_place_marked(struct q2_work *w, struct q2_recovery *r, struct q2_lost *list,
                     size_t n, struct q2_error *err)
 {
-    uint64_t span = UINT64_C(1) << q2_work_span_bits(w), index = 0;
+    uint64_t span = UINT64_C(1) << q2_work_span_bits(w);
     struct q2_marks m;
     int ret = q2_marks_init(&m, err);
     if (ret == 0)
@@ -81,14 +62,8 @@ int q2_place_marked(struct q2_work *w, struct q2_recovery *r, struct q2_lost *li
         q2_marks_settle(&m, span);
         w->disk_size = q2_marks_disk_size(&m);
     }
-    for (size_t i = 0; i < n && ret == 0; i++) {
-        if (list[i].index != UINT64_MAX || list[i].table->stale ||
-            !ask_marks(&m, i, span, &index) || index >= Q2_MAX_L1_BYTES / 8 ||
-            !q2_work_is_open_index(w, index))
-            continue;
-        list[i].index = index;
-        ret = q2_place_put(w, r, index, list[i].table->offset, Q2_PLACED_SURELY, err);
-    }
+    if (ret == 0)
+        ret = q2_place_by_votes(w, r, list, n, &m, err);
     if (ret == 0)
         ret = q2_place_by_clues(w, r, list, n, &m, err);
     if (ret == 0)

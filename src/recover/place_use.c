@@ -268,7 +268,7 @@ int q2_place_by_use(struct q2_ext *fs, struct q2_recovery *r, struct q2_lost *li
     u.first = fs->start / u.span;
     u.n = end - u.first;
     u.n_bytes = q2_layout_entries(&fs->w->found.layout) / 8 + 1;
-    if (n == 0 || u.n > MAX_PAIRS / n)
+    if (n == 0 || !fs->straight || u.n > MAX_PAIRS / n)
         return 0;
     u.maps = calloc(n, u.n_bytes);
     u.used = calloc(2, u.n_bytes);

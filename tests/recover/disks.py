@@ -5,6 +5,7 @@ machine in it. Where the kernel can mount the file system (as root, through a lo
 its own allocator puts them there, with files deleted in between; else the tools of the file
 system do."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -12,6 +13,8 @@ import random
 import re
 import shutil
 import subprocess
+
+import lvm
 
 MIB = 1 << 20
 NO_MOUNT = bool(os.environ.get("RECOVER_NO_MOUNT"))  # the tools alone, as any user can
@@ -86,8 +89,28 @@ def extents(path):
             at = to
 
 
-def debugfs(disk, offset, commands, *options):
-    return subprocess.run(["debugfs", *options, "-f", "-", "%s?offset=%d" % (disk, offset)],
+def copy_pieces(source, pieces, target, to):
+    """Pairs of an offset and a length, in both; one of the two lists has one alone."""
+    many = pieces if len(pieces) > 1 else to
+    done = 0
+    for start, n in many:
+        here, there = (start, to[0][0] + done) if many is pieces else (pieces[0][0] + done, start)
+        copy_data(source, here, n, target, there)
+        done += n
+
+
+def copy_data(source, here, n, target, there):
+    with open(source, "rb") as f, open(target, "r+b") as t:
+        for first, length in extents(source):
+            at, end = max(first, here), min(first + length, here + n)
+            f.seek(at)
+            t.seek(there + at - here)
+            for k in range(at, end, MIB):
+                t.write(f.read(min(MIB, end - k)))
+
+
+def debugfs(name, commands, *options):
+    return subprocess.run(["debugfs", *options, "-f", "-", name],
                           input="\n".join(commands).encode(), stdout=subprocess.PIPE,
                           stderr=subprocess.DEVNULL).stdout.decode(errors="replace")
 
@@ -119,18 +142,19 @@ class Disk:
         self.name = kind + ("-lvm" if lvm else "") + "-" + label
         self.work, self.kind, self.mib, self.label = work, kind, mib, label
         self.sources, self.n_bytes, self.lvm = sources, n_bytes, lvm
-        self.path = os.path.join(work, self.name + ".raw")
+        self.path = self.fs = os.path.join(work, self.name + ".raw")
+        self.pieces = []  # of a logical volume on the disk; else the file system is at offset
         self.files = {}  # path in the file system: (inode, SHA-256)
         self.how = "mounted"
 
     def load(self):
         """One that was made before."""
         with open(self.path + ".json") as f:
-            self.offset, self.size, self.how, self.files = json.load(f)
+            (self.offset, self.size, self.pieces, self.how, self.files) = json.load(f)
 
     def save(self):
         with open(self.path + ".json", "w") as f:
-            json.dump([self.offset, self.size, self.how, self.files], f)
+            json.dump([self.offset, self.size, self.pieces, self.how, self.files], f)
 
     def make(self):
         with open(self.path, "wb") as f:
@@ -149,6 +173,9 @@ class Disk:
         if self.lvm:
             self.put_lvm()
         self.fill()
+        if self.lvm:
+            copy_pieces(self.fs, [(0, self.size)], self.path, self.pieces)
+            os.remove(self.fs)
         self.save()
 
     def put_swap(self, offset, size):
@@ -159,41 +186,39 @@ class Disk:
         self.put_part(part, offset)
 
     def put_part(self, part, offset):
-        with open(part, "rb") as source, open(self.path, "r+b") as target:
-            for start, n in extents(part):
-                source.seek(start)
-                target.seek(offset + start)
-                for at in range(0, n, MIB):
-                    target.write(source.read(min(MIB, n - at)))
+        n = os.path.getsize(part)
+        copy_pieces(part, [(0, n)], self.fs, [(offset, n)])
         os.remove(part)
 
     def put_lvm(self):
-        """A physical volume with two logical ones; the file system goes into the second."""
-        part = self.path + ".part"
-        with open(part, "wb") as f:
+        """A physical volume with two logical ones; the file system's one is in two pieces,
+        one before and one behind the other. By hand: LVM makes none without its driver."""
+        extents = lvm.extents(self.size)
+        share = extents * 3 // 10
+        begin = lvm.physical_volume(self.size, [
+            ("root", [(0, share), (2 * share, share)]), ("home", [(share, share)])])
+        with open(self.path, "r+b") as f:
+            f.seek(self.offset)
+            f.write(begin)
+        first = self.offset + lvm.START
+        n = share * lvm.EXTENT
+        self.pieces = [(first, n), (first + 2 * n, n)]
+        self.offset, self.size, self.fs = 0, 2 * n, self.path + ".lv"
+        with open(self.fs, "wb") as f:
             f.truncate(self.size)
-        device = subprocess.run(["losetup", "-f", "--show", part], check=True,
-                                stdout=subprocess.PIPE).stdout.decode().strip()
-        config = 'devices { filter=["a|^%s$|", "r|.*|"] }' % device
-        try:
-            call("pvcreate", "-q", "--config", config, device)
-            call("vgcreate", "-q", "--config", config, "guest", device)
-            for name, share in (("home", "30%VG"), ("root", "60%VG")):
-                call("lvcreate", "-q", "-an", "-Zn", "-Wn", "--config", config, "-l", share,
-                     "-n", name, "guest")
-            text = subprocess.run(
-                ["pvs", "--config", config, "--units", "b", "--nosuffix", "--noheadings",
-                 "--segments", "-o", "pe_start,vg_extent_size,pvseg_start,pvseg_size,lv_name"],
-                check=True, stdout=subprocess.PIPE).stdout.decode()
-        finally:
-            call("losetup", "-d", device)
-        self.put_part(part, self.offset)
-        for line in text.splitlines():
-            words = line.split()
-            if words[-1] == "root":
-                start, extent, first, n = map(int, words[:4])
-                self.offset += start + first * extent
-                self.size = n * extent
+
+    @contextlib.contextmanager
+    def view(self, raw):
+        """The file system of that copy of the disk, as the tools of ext name it."""
+        if not self.pieces:
+            yield "%s?offset=%d" % (raw, self.offset)
+            return
+        path = raw + ".fs"
+        with open(path, "wb") as f:
+            f.truncate(self.size)
+        copy_pieces(raw, self.pieces, path, [(0, self.size)])
+        yield path
+        os.remove(path)
 
     def fill(self):
         if self.sources:
@@ -215,7 +240,7 @@ class Disk:
 
     def fill_mounted(self, first, rest):
         """A third of what was there first is deleted before the rest comes."""
-        with Mounted(self.path, self.offset, self.size, self.kind,
+        with Mounted(self.fs, self.offset, self.size, self.kind,
                      os.path.join(self.work, "mnt")) as m:
             if not m.ok:
                 return False
@@ -268,7 +293,7 @@ class Disk:
         self.format("mke2fs", "-q", "-F", "-b", "4096", "-t", "ext4", "-d", stage)
         shutil.rmtree(stage)
         names = list(self.files)
-        text = debugfs(self.path, self.offset, ["stat \"/%s\"" % n for n in names])
+        text = debugfs("%s?offset=%d" % (self.fs, self.offset), ["stat \"/%s\"" % n for n in names])
         inodes = [int(word) for word in re.findall(r"^Inode: (\d+)", text, re.M)]
         assert len(inodes) == len(names)
         self.files = {n: (i, self.files[n][1]) for n, i in zip(names, inodes)}
@@ -314,7 +339,7 @@ class Disk:
             self.copy_ntfs(first + rest)
             return
         self.format("mkntfs", "-q", "-F", "-f")
-        mnt, part = os.path.join(self.work, "mnt"), self.path
+        mnt, part = os.path.join(self.work, "mnt"), self.fs
         os.makedirs(mnt, exist_ok=True)
         device = subprocess.run(
             ["losetup", "-f", "--show", "-o", str(self.offset), "--sizelimit",
