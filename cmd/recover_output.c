@@ -24,7 +24,6 @@ static const char *const left_texts[Q2_LEFT_KINDS] = {
     "L2 tables without a place",
     "older copies of L2 tables",
     "L1 tables",
-    "refcount tables and blocks",
     "clusters that were not in use",
 };
 
@@ -71,6 +70,7 @@ static json_t *l1_json(const struct q2_l1_found *l, bool chosen)
     json_object_set_new(o, "copied", json_integer((json_int_t)l->n_copied));
     json_object_set_new(o, "snapshot", json_boolean(l->in_snapshot));
     json_object_set_new(o, "chosen", json_boolean(chosen));
+    json_object_set_new(o, "begin-is-a-guess", json_boolean(l->guessed));
     return o;
 }
 
@@ -127,7 +127,9 @@ static void print_l1s(const struct q2_recovery *r)
         const struct q2_l1_found *l = &r->l1s[i];
         printf("L1 table %zu: at 0x%" PRIx64 ", %" PRIu64 " L2 tables%s%s\n", i + 1,
                l->offset, l->n_links, l->in_snapshot ? ", of a snapshot" : "",
-               i == r->chosen ? " (taken)" : "");
+               i != r->chosen ? ""
+               : l->guessed   ? " (taken; where it begins is GUESSED)"
+                              : " (taken)");
     }
     if (r->chosen < r->n_l1s)
         return;

@@ -89,6 +89,66 @@ END
     [ "$(cat left/* | sha256sum)" = "$sum" ]
 }
 
+# Overwrites clusters of broken.qcow2: junk CLUSTER_SIZE [FIRST [COUNT]]
+junk() {
+    dd if=/dev/urandom of=broken.qcow2 bs="$1" seek="${2:-0}" count="${3:-1}" conv=notrunc \
+        status=none
+}
+
+@test "nothing is left over of an image that has lost its first cluster alone" {
+    for what in '65536 8M 7M' '4096 8M 7M' '512 1G 700M'; do
+        read -r cluster size last <<<"$what"
+        must oracle create -q -f qcow2 -o "cluster_size=$cluster" image.qcow2 "$size"
+        must qemu-io -f qcow2 -c 'write -P 1 0 64k' -c "write -P 2 $last 200k" image.qcow2
+        must qcow2 snapshot -c one image.qcow2
+        must qemu-io -f qcow2 -c 'write -P 3 32k 64k' image.qcow2
+        cp image.qcow2 broken.qcow2
+        junk "$cluster"
+        qcow2 recover --leftovers left broken.qcow2 new.qcow2 >out
+        ! grep 'left over:' out
+        [ -z "$(ls left)" ]
+        whole new.qcow2
+        rm -r left new.qcow2
+    done
+}
+
+@test "an L1 table whose first entries name nothing begins where it did" {
+    must oracle create -q -f qcow2 -o cluster_size=4k image.qcow2 16G
+    must qcow2 snapshot -c empty image.qcow2
+    must qemu-io -f qcow2 -c 'write -P 1 12G 1M' image.qcow2
+    must qcow2 snapshot -c far image.qcow2
+    must qemu-io -f qcow2 -c 'write -P 2 15G 1M' image.qcow2
+    for damage in '4096 0 1' '4096 0 3' '4 0 1' '8 5 1' '8 8 1'; do
+        cp image.qcow2 broken.qcow2
+        # shellcheck disable=SC2086
+        junk $damage
+        qcow2 recover --output=json broken.qcow2 new.qcow2 >json
+        whole new.qcow2
+        [ "$(jq '."l1-tables"[] | select(.chosen) | ."begin-is-a-guess"' json)" = false ]
+        [ "$(qcow2 snapshot -l new.qcow2 | grep -c -w -e empty -e far)" -eq 2 ]
+        for state in empty far; do
+            for file in image new; do
+                must oracle convert -l "$state" -f qcow2 -O qcow2 $file.qcow2 $file-state.qcow2
+            done
+            must oracle compare image-state.qcow2 new-state.qcow2
+        done
+        rm new.qcow2
+    done
+}
+
+@test "the header's own word on size counts where it says what is found" {
+    must oracle create -q -f qcow2 -o cluster_size=4k image.qcow2 4G
+    must qemu-io -f qcow2 -c 'write -P 1 0 1M' image.qcow2
+    cp image.qcow2 broken.qcow2
+    junk 8 5 # the place of the L1 table
+    must qcow2 recover -q broken.qcow2 new.qcow2
+    must oracle compare -s image.qcow2 new.qcow2
+    cp image.qcow2 broken.qcow2
+    junk 8 3 # the size: the L1 table was made for 4 GiB
+    must qcow2 recover -q --force broken.qcow2 new.qcow2
+    must oracle compare -s image.qcow2 new.qcow2
+}
+
 @test "--data-file: each table says where it belongs" {
     must oracle create -q -f qcow2 -o data_file=disk.raw,data_file_raw=on image.qcow2 3G
     must qemu-io -f qcow2 -c 'write -P 1 0 1M' -c 'write -P 2 700M 2M' \

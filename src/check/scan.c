@@ -417,11 +417,16 @@ static struct cost cost_of(const struct q2_scan *s)
     return c;
 }
 
+static bool loses_less(const struct cost *a, const struct cost *b)
+{
+    return a->active != b->active ? a->active < b->active : a->all < b->all;
+}
+
 static bool is_cheaper(const struct cost *a, const struct cost *b)
 {
-    if (a->active != b->active)
-        return a->active < b->active;
-    return a->all != b->all ? a->all < b->all : a->wrong < b->wrong;
+    if (a->active == b->active && a->all == b->all)
+        return a->wrong < b->wrong;
+    return loses_less(a, b);
 }
 
 // An active L1 entry and a snapshot claim one place: the view that loses less is right.
@@ -463,7 +468,8 @@ static unsigned list_doubtful(const struct q2_scan *s, unsigned out[MAX_DOUBTED]
     return n;
 }
 
-// Would less be lost if a snapshot's L1 table, as it is named, were none?
+// Would less be lost if a snapshot's L1 table, as it is named, were none? What is wrong
+// beside that is no reason: without a snapshot fewer refcounts are too low.
 static int doubt_snapshots(struct q2_scan *s, struct q2_error *err)
 {
     unsigned list[MAX_DOUBTED], n = list_doubtful(s, list), best = 0;
@@ -479,7 +485,7 @@ static int doubt_snapshots(struct q2_scan *s, struct q2_error *err)
         restart(s);
         ret = scan_all(s, err);
         struct cost c = cost_of(s);
-        if (i < n && is_cheaper(&c, &least)) {
+        if (i < n && loses_less(&c, &least)) {
             least = c;
             best = list[i];
         }

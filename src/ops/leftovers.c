@@ -22,13 +22,12 @@
 #define MAX_MARKS 16U
 
 const char *const q2_leftover_names[Q2_LEFT_KINDS] = {
-    "data", "l2-tables", "old-l2-tables", "l1-tables", "refcounts", "free"};
+    "data", "l2-tables", "old-l2-tables", "l1-tables", "free"};
 static const char *const meanings[Q2_LEFT_KINDS] = {
     "guest data, perhaps compressed, or something that has overwritten a table",
     "an L2 table that got no place",
     "an L2 table, an older copy of another one",
     "an L1 table",
-    "a refcount table, or a block of one",
     "not in use, by the refcounts that were found",
 };
 
@@ -179,18 +178,13 @@ static int judge(const struct search *s, uint64_t offset, enum q2_leftover *kind
     const struct q2_found_table *t = q2_found_at(&s->r->found, offset);
     uint64_t count = UINT64_MAX;
     int ret = 0;
-    if (t) {
-        *kind = t->is_l1    ? Q2_LEFT_L1
-                : t->counts ? Q2_LEFT_COUNTS
-                : t->stale  ? Q2_LEFT_OLD_L2
-                            : Q2_LEFT_L2;
+    if (t && !t->is_l1) {
+        *kind = t->stale ? Q2_LEFT_OLD_L2 : Q2_LEFT_L2;
         return 0;
     }
     if (s->r->counts.table != 0)
         ret = q2_counts_read(s->io, &s->r->counts, offset, &count, err);
-    *kind = q2_counters_get(s->blocks, offset / s->cluster_size) > 0 ? Q2_LEFT_COUNTS
-            : count == 0                                             ? Q2_LEFT_FREE
-                                                                     : Q2_LEFT_DATA;
+    *kind = count == 0 ? Q2_LEFT_FREE : t ? Q2_LEFT_L1 : Q2_LEFT_DATA;
     return ret;
 }
 
@@ -212,11 +206,14 @@ static int look_at(struct search *s, uint64_t offset, struct q2_error *err)
     return ret;
 }
 
-// The L1 table that the new one was made of has served.
-static bool is_taken(const struct search *s, uint64_t offset)
+// The L1 table that the new one was made of has served, and so have the refcounts.
+static bool is_served(const struct search *s, uint64_t offset)
 {
     const struct q2_recovery *r = s->r;
     const struct q2_l1_found *l = r->chosen < r->n_l1s ? &r->l1s[r->chosen] : NULL;
+    const struct q2_found_table *t = q2_found_at(&r->found, offset);
+    if ((t && t->counts) || q2_counters_get(s->blocks, offset / s->cluster_size) > 0)
+        return true;
     return l && offset >= l->offset &&
            offset - l->offset < q2_align_up(l->n_entries * 8, s->cluster_size);
 }
@@ -242,7 +239,7 @@ static int look_at_all(struct search *s, const struct q2_monitor *mon,
             data_end = data ? at + n : end;
         if (q2_counters_get(s->references, at / s->cluster_size) > 0)
             s->out->mapped += end - at;
-        else if (!is_taken(s, at))
+        else if (!is_served(s, at))
             ret = look_at(s, at, err);
         at = end;
         if (ret == 0 && q2_monitor_cancelled(mon))
@@ -251,16 +248,23 @@ static int look_at_all(struct search *s, const struct q2_monitor *mon,
     return ret == 0 ? end_run(s, err) : ret;
 }
 
+// Blocks that count themselves.
 static int note_blocks(struct search *s, struct q2_error *err)
 {
-    int ret = s->r->counts.table != 0 ? q2_io_read(s->io, s->r->counts.table, s->buf,
-                                                   (size_t)s->cluster_size, err)
-                                      : 0;
-    for (size_t i = 0; i < s->cluster_size && s->r->counts.table != 0 && ret == 0;
-         i += 8) {
-        uint64_t block = q2_load_be64(s->buf + i);
-        if (block != 0)
-            ret = q2_counters_add(s->blocks, block / s->cluster_size, 1, 1, err);
+    const struct q2_counts_place *p = &s->r->counts;
+    uint64_t end = p->table + p->n_clusters * s->cluster_size, block, count;
+    int ret = 0;
+    for (uint64_t at = p->table, n; at < end && ret == 0; at += n) {
+        n = q2_min_u64(end - at, s->cluster_size);
+        ret = q2_io_read(s->io, at, s->buf, (size_t)n, err);
+        for (size_t i = 0; i < n && ret == 0; i += 8) {
+            block = q2_load_be64(s->buf + i);
+            if (block == 0 || block >= s->file_size)
+                continue;
+            ret = q2_counts_read(s->io, p, block, &count, err);
+            if (ret == 0 && count == 1)
+                ret = q2_counters_add(s->blocks, block / s->cluster_size, 1, 1, err);
+        }
     }
     return ret;
 }

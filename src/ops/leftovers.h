@@ -15,8 +15,7 @@ enum q2_leftover {
     Q2_LEFT_L2,     // an L2 table that got no place
     Q2_LEFT_OLD_L2, // an older copy of another one
     Q2_LEFT_L1,
-    Q2_LEFT_COUNTS, // refcount tables and blocks
-    Q2_LEFT_FREE,   // not in use, by the refcounts that were found
+    Q2_LEFT_FREE, // not in use, by the refcounts that were found
     Q2_LEFT_KINDS
 };
 extern const char *const q2_leftover_names[Q2_LEFT_KINDS]; // for programs

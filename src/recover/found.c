@@ -14,11 +14,17 @@ void q2_found_clear(struct q2_found *f)
     *f = (struct q2_found){0};
 }
 
-struct q2_found_table *q2_found_at(const struct q2_found *f, uint64_t offset)
+struct q2_found_table *q2_found_from(const struct q2_found *f, uint64_t offset)
 {
     size_t low = q2_search_from(f->list, f->n, sizeof(*f->list),
                                 offsetof(struct q2_found_table, offset), offset);
-    return low < f->n && f->list[low].offset == offset ? &f->list[low] : NULL;
+    return low < f->n ? &f->list[low] : NULL;
+}
+
+struct q2_found_table *q2_found_at(const struct q2_found *f, uint64_t offset)
+{
+    struct q2_found_table *t = q2_found_from(f, offset);
+    return t && t->offset == offset ? t : NULL;
 }
 
 static int read_table(const struct q2_survey *s, const struct q2_found *f,
@@ -180,23 +186,79 @@ static int note_named(const struct q2_survey *s, struct q2_found *f, uint64_t *t
     return ret;
 }
 
-// A refcount table that leads to blocks like that has no flags at all.
+// A refcount table has no flags at all.
+static bool could_count(const struct q2_found_table *t)
+{
+    return t->plain && !t->is_l1 && !t->named && t->n_copied == 0;
+}
+
+// Behind the last of those that lie side by side from table i on.
+static size_t run_end(const struct q2_found *f, size_t i)
+{
+    uint64_t cluster_size = UINT64_C(1) << f->layout.cluster_bits;
+    for (i++; i < f->n && could_count(&f->list[i]); i++) {
+        if (f->list[i].offset != f->list[i - 1].offset + cluster_size)
+            break;
+    }
+    return i;
+}
+
+// Marks the clusters that go on with the table which begins as table i: the first block
+// that each leads to counts itself.
+static int mark_counts(const struct q2_survey *s, struct q2_found *f, size_t i,
+                       struct q2_counts_place *p, uint64_t *table, struct q2_error *err)
+{
+    uint32_t n = 1;
+    int ret = 0;
+    for (; n < p->n_clusters && ret == 0; n++) {
+        size_t k = 0;
+        uint64_t value = 0;
+        ret = read_table(s, f, f->list[i + n].offset, table, err);
+        while (k + 1 < ((size_t)1 << p->cluster_bits) / 8 && table[k] == 0)
+            k++;
+        if (ret == 0 && table[k] < s->file_size)
+            ret = q2_counts_read(s->io, p, table[k], &value, err);
+        if (value != 1)
+            break;
+    }
+    for (uint32_t k = 0; k < n; k++) {
+        f->list[i + k].counts = true;
+        f->list[i + k].order = p->order;
+    }
+    f->list[i].n_clusters = n;
+    return ret;
+}
+
+static int try_counts(const struct q2_survey *s, struct q2_found *f, size_t i, size_t end,
+                      uint64_t *table, struct q2_error *err)
+{
+    struct q2_counts_place p = {f->list[i].offset, 1, 0, f->layout.cluster_bits,
+                                s->file_size};
+    size_t max = Q2_MAX_REFCOUNT_TABLE_BYTES >> p.cluster_bits;
+    bool yes = false;
+    int ret = read_table(s, f, p.table, table, err);
+    uint64_t block = table[0];
+    if (ret < 0 || block == 0 || block >= s->file_size)
+        return ret;
+    p.n_clusters = (uint32_t)(end - i < max ? end - i : max);
+    for (; p.order <= Q2_MAX_REFCOUNT_ORDER && ret == 0 && !yes; p.order++) {
+        ret = counts_itself(s, &p, block, &yes, err);
+        if (yes)
+            return mark_counts(s, f, i, &p, table, err);
+    }
+    return ret;
+}
+
 static int find_counts(const struct q2_survey *s, struct q2_found *f, uint64_t *table,
                        struct q2_error *err)
 {
+    size_t end = 0;
     int ret = note_named(s, f, table, err);
     for (size_t i = 0; i < f->n && ret == 0; i++) {
-        struct q2_found_table *t = &f->list[i];
-        struct q2_counts_place p = {t->offset, 0, f->layout.cluster_bits, s->file_size};
-        if (!t->plain || t->is_l1 || t->named || t->n_copied > 0)
+        if (!could_count(&f->list[i]) || f->list[i].counts)
             continue;
-        ret = read_table(s, f, t->offset, table, err);
-        if (ret < 0 || table[0] == 0 || table[0] >= s->file_size)
-            continue;
-        for (; p.order <= Q2_MAX_REFCOUNT_ORDER && ret == 0 && !t->counts; p.order++) {
-            ret = counts_itself(s, &p, table[0], &t->counts, err);
-            t->order = p.order;
-        }
+        end = i < end ? end : run_end(f, i);
+        ret = try_counts(s, f, i, end, table, err);
     }
     return ret;
 }
@@ -219,6 +281,8 @@ int q2_found_collect(const struct q2_survey *s, const struct q2_layout *layout,
     if (ret == 0 && layout->data_size == 0)
         ret = find_counts(s, out, table, err);
     free(table);
+    for (size_t i = 0; i < out->n; i++)
+        out->any_copied |= !out->list[i].is_l1 && out->list[i].n_copied > 0;
     if (ret < 0)
         q2_found_clear(out);
     return ret;

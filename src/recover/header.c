@@ -7,7 +7,6 @@
 
 #include "base/checked.h"
 #include "base/endian.h"
-#include "disk/luks.h"
 #include "disk/snapshot.h"
 #include "recover/work.h"
 
@@ -37,13 +36,26 @@ static int mapped_end(struct q2_work *w, uint64_t *end, struct q2_error *err)
     return 0;
 }
 
+// Does the rest of the header say what is found?
+static bool header_agrees(const struct q2_work *w, const struct q2_recovery *r)
+{
+    const struct q2_hints *h = &w->hints;
+    const struct q2_found_table *t = q2_found_counts(&w->found, h);
+    return h->has_magic && h->has_cluster_bits &&
+           h->cluster_bits == w->found.layout.cluster_bits &&
+           ((h->has_l1 && r->chosen < r->n_l1s &&
+             h->l1_table_offset == r->l1s[r->chosen].offset) ||
+            (t && h->has_refcounts && h->refcount_table_offset == t->offset));
+}
+
 // Could a disk of this size have an L1 table with these entries?
-static bool is_believable(const struct q2_work *w, uint64_t size, uint64_t end)
+static bool is_believable(const struct q2_work *w, const struct q2_recovery *r,
+                          uint64_t size, uint64_t end)
 {
     uint64_t n = l1_entries(w, size), per = q2_work_cluster_size(w) / 8;
     return size >= end && n <= Q2_MAX_L1_BYTES / 8 &&
-           (n <= q2_align_up(q2_max_u64(w->n_l1, 1), per) ||
-            (w->hints.has_l1 && w->hints.l1_size == n));
+           (n <= q2_align_up(q2_max_u64(w->n_l1, 1), per) || w->hints.l1_size == n ||
+            header_agrees(w, r));
 }
 
 // As the partition table says, or the file system. 0: nothing does.
@@ -75,6 +87,19 @@ static int guest_size(struct q2_work *w, uint64_t *size, struct q2_error *err)
     return ret;
 }
 
+// Where the header still knows how long the L1 table is that was taken, the disk is no
+// smaller than its last entry needs.
+static uint64_t l1_reach(const struct q2_work *w, const struct q2_recovery *r,
+                         uint64_t size)
+{
+    const struct q2_hints *h = &w->hints;
+    bool known = h->has_l1 && r->chosen < r->n_l1s &&
+                 r->l1s[r->chosen].offset == h->l1_table_offset;
+    return known && h->l1_size > l1_entries(w, size)
+               ? (uint64_t)h->l1_size << q2_work_span_bits(w)
+               : 0;
+}
+
 static int settle_size(struct q2_work *w, struct q2_recovery *r, uint64_t *size,
                        struct q2_error *err)
 {
@@ -96,12 +121,12 @@ static int settle_size(struct q2_work *w, struct q2_recovery *r, uint64_t *size,
     r->from.size = Q2_FROM_HEADER;
     uint64_t least = end > 0 ? end - q2_work_cluster_size(w) + 1 : 0;
     *size = w->hints.size;
-    if (w->hints.has_size && is_believable(w, *size, least))
+    if (w->hints.has_size && is_believable(w, r, *size, least))
         return 0;
     r->from.size = Q2_FROM_SNAPSHOT;
     for (unsigned i = w->n_snapshots; i-- > 0;) {
         *size = w->snapshots[i].disk_size;
-        if (w->snapshots[i].has_disk_size && is_believable(w, *size, least))
+        if (w->snapshots[i].has_disk_size && is_believable(w, r, *size, least))
             return 0;
     }
     ret = guest_size(w, size, err);
@@ -109,6 +134,8 @@ static int settle_size(struct q2_work *w, struct q2_recovery *r, uint64_t *size,
                    : w->found.layout.data_size > 0 ? Q2_FROM_DATA
                                                    : Q2_FROM_GUEST;
     *size = q2_max_u64(*size, q2_max_u64(end, Q2_SURVEY_BLOCK));
+    if (r->from.size == Q2_FROM_REACH)
+        *size = q2_max_u64(*size, l1_reach(w, r, *size));
     return ret;
 }
 
@@ -172,39 +199,56 @@ static bool is_path(const char *name)
     return true;
 }
 
+// The old header without what cannot be used of it.
+enum {
+    NO_BACKING = 1,
+    NO_AUTOCLEAR = 2,
+    NOTHING_ELSE = 4, // of what lies behind the fields of its version, too
+};
+
+static void strip(uint8_t *buf, size_t n, uint32_t version, unsigned what)
+{
+    unsigned length = version >= 3 ? Q2_HEADER_V3_BYTES : Q2_HEADER_V2_BYTES;
+    if (what & NO_BACKING)
+        memset(buf + 8, 0, 12);
+    if ((what & NO_AUTOCLEAR) && version >= 3)
+        q2_store_be64(buf + 88, 0);
+    if (!(what & NOTHING_ELSE))
+        return;
+    memset(buf + length, 0, n - length);
+    if (version >= 3) {
+        q2_store_be64(buf + 80, 0);
+        q2_store_be32(buf + 100, length);
+        memset(buf + 105, 0, 7);
+    }
+}
+
 // Less and less of the old header, until the rest makes sense.
 static int decode_old(struct q2_work *w, uint32_t version, uint64_t size,
                       struct q2_header *out, struct q2_error *err)
 {
+    static const unsigned without[] = {0, NO_BACKING, NO_AUTOCLEAR,
+                                       NO_BACKING | NO_AUTOCLEAR,
+                                       NO_BACKING | NO_AUTOCLEAR | NOTHING_ELSE};
     size_t n = (size_t)q2_work_cluster_size(w);
     struct q2_error why = Q2_ERROR_INIT;
     uint8_t *buf = (uint8_t *)w->table;
-    int ret = q2_io_read(w->io, 0, buf, n, err);
-    if (ret < 0)
-        return ret;
-    patch(w, version, size, buf);
-    for (unsigned step = 0; step < 4; step++) {
-        if (step == 1 && version >= 3)
-            q2_store_be64(buf + 88, 0);
-        if (step == 2)
-            memset(buf + 8, 0, 12);
-        if (step == 3) { // nothing of it
-            unsigned length = version >= 3 ? Q2_HEADER_V3_BYTES : Q2_HEADER_V2_BYTES;
-            memset(buf + length, 0, n - length);
-            if (version >= 3) {
-                q2_store_be64(buf + 80, 0);
-                q2_store_be32(buf + 100, length);
-                memset(buf + 105, 0, 7);
-            }
-        }
+    int ret = 0;
+    for (size_t i = 0; i < sizeof(without) / sizeof(without[0]) && ret == 0; i++) {
+        ret = q2_io_read(w->io, 0, buf, n, err);
+        if (ret < 0)
+            break;
+        patch(w, version, size, buf);
+        strip(buf, n, version, without[i]);
         if (q2_header_decode(buf, n, out, &why) < 0)
             continue;
         if (is_path(out->backing_file) && is_path(out->backing_format))
             return 0;
         q2_header_clear(out);
     }
-    return q2_fail(err, -EINVAL, "No header can be made for '%s': %s", w->io->name,
-                   why.message);
+    return ret < 0 ? ret
+                   : q2_fail(err, -EINVAL, "No header can be made for '%s': %s",
+                             w->io->name, why.message);
 }
 
 static int set_text(char **field, const char *text, struct q2_error *err)
@@ -217,49 +261,6 @@ static int set_text(char **field, const char *text, struct q2_error *err)
     free(*field);
     *field = copy;
     return 0;
-}
-
-// Where the mapping leads, no LUKS header of the image lies: it would be the guest's own.
-static int is_mapped(struct q2_work *w, uint64_t offset, bool *yes, struct q2_error *err)
-{
-    const struct q2_layout *l = &w->found.layout;
-    uint64_t cluster = q2_align_down(offset, q2_work_cluster_size(w));
-    int ret = 0;
-    *yes = false;
-    for (size_t i = 0; i < w->found.n && ret == 0 && !*yes; i++) {
-        const struct q2_found_table *t = &w->found.list[i];
-        if (t->is_l1 || t->counts || t->stale)
-            continue;
-        ret = q2_work_read(w, t->offset, err);
-        for (size_t k = 0; k < q2_layout_entries(l) && ret == 0 && !*yes; k++) {
-            struct q2_reading e = q2_layout_judge(l, w->survey.file_size, w->table, k);
-            *yes = e.kind == Q2_READS_PLACE && e.offset == cluster;
-        }
-    }
-    return ret;
-}
-
-static int find_luks(struct q2_work *w, struct q2_error *err)
-{
-    uint8_t buf[Q2_LUKS_HEADER_BYTES];
-    int ret = 0;
-    for (size_t i = 0; i < w->survey.luks.n && w->luks_offset == 0 && ret == 0; i++) {
-        uint64_t offset = w->survey.luks.list[i];
-        struct q2_error why = Q2_ERROR_INIT;
-        struct q2_luks_header luks;
-        bool mapped;
-        if (!q2_is_aligned(offset, q2_work_cluster_size(w)) || offset == 0)
-            continue;
-        ret = q2_io_read(w->io, offset, buf, sizeof(buf), err);
-        if (ret < 0 || q2_luks_decode(buf, sizeof(buf), &luks, &why) < 0)
-            continue;
-        ret = is_mapped(w, offset, &mapped, err);
-        if (ret == 0 && !mapped) {
-            w->luks_offset = offset;
-            w->luks_bytes = (uint64_t)luks.payload_offset_sectors * Q2_LUKS_SECTOR;
-        }
-    }
-    return ret;
 }
 
 static void set_crypto(const struct q2_work *w, struct q2_header *h)
@@ -281,7 +282,7 @@ static void set_refcounts(const struct q2_work *w, struct q2_header *h)
     uint32_t n = w->hints.refcount_table_clusters;
     bool named =
         t && w->hints.has_refcounts && t->offset == w->hints.refcount_table_offset;
-    h->refcount_table_clusters = named && n <= max ? n : 1;
+    h->refcount_table_clusters = named && n <= max ? n : t ? t->n_clusters : 1;
     h->refcount_table_offset = t ? t->offset : 0;
 }
 
@@ -359,9 +360,7 @@ static void name_sources(const struct q2_work *w, struct q2_recovery *r)
 
 int q2_work_write(struct q2_work *w, struct q2_recovery *r, struct q2_error *err)
 {
-    int ret = find_luks(w, err);
-    if (ret == 0)
-        ret = make_header(w, r, err);
+    int ret = make_header(w, r, err);
     if (ret == 0)
         ret = write_all(w, r, err);
     r->has_luks = w->luks_offset != 0;

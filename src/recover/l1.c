@@ -9,9 +9,6 @@
 #include "disk/snapshot.h"
 #include "recover/work.h"
 
-// So many clusters of zeros may lie within an L1 table.
-#define MAX_GAP 64U
-
 int q2_work_read(struct q2_work *w, uint64_t offset, struct q2_error *err)
 {
     size_t n_bytes = (size_t)q2_work_cluster_size(w);
@@ -33,13 +30,27 @@ static bool begins_at(const struct q2_work *w, uint64_t offset)
     return false;
 }
 
-// Only zeros in the file between the two? Then no stretch of the survey lies there.
-static bool is_gap(const struct q2_work *w, uint64_t from, uint64_t to)
+uint64_t q2_work_zeros_before(const struct q2_work *w, uint64_t offset)
 {
     const struct q2_survey *s = &w->survey;
     size_t low = q2_search_from(s->list, s->n, sizeof(*s->list),
-                                offsetof(struct q2_stretch, start), to);
-    return low < s->n && s->list[low].start == to && s->list[low].zero_from <= from;
+                                offsetof(struct q2_stretch, start), offset);
+    return low < s->n ? q2_min_u64(s->list[low].zero_from, offset) : offset;
+}
+
+// Parts of an L1 table that name nothing may lie between the two: zeros, and in use.
+static int is_gap(struct q2_work *w, uint64_t from, uint64_t to, bool *yes,
+                  struct q2_error *err)
+{
+    uint64_t first = 0, last = 0;
+    *yes = q2_work_zeros_before(w, to) <= from;
+    if (!*yes || from == to)
+        return 0;
+    int ret = q2_work_refcount(w, from, &first, err);
+    if (ret == 0)
+        ret = q2_work_refcount(w, to - q2_work_cluster_size(w), &last, err);
+    *yes = ret == 0 && first != 0 && last != 0;
+    return ret;
 }
 
 // Reads the cluster of an L1 table at offset: counts for *l, and the L2 tables that it
@@ -76,7 +87,7 @@ static int follow(struct q2_work *w, size_t *i, struct q2_l1_found *l,
     const struct q2_found *f = &w->found;
     struct q2_counters *seen = q2_counters_new_scattered();
     uint64_t cluster_size = q2_work_cluster_size(w);
-    bool twice;
+    bool twice, gap;
     int ret = seen ? 0 : q2_fail_memory(err, sizeof(*l));
     *l = (struct q2_l1_found){.offset = f->list[*i].offset};
     l->in_header = w->hints.has_l1 && l->offset >= w->hints.l1_table_offset &&
@@ -84,8 +95,10 @@ static int follow(struct q2_work *w, size_t *i, struct q2_l1_found *l,
     for (uint64_t end = l->offset; ret == 0 && *i < f->n;) {
         uint64_t at = f->list[*i].offset;
         if (!f->list[*i].is_l1 || at - l->offset >= Q2_MAX_L1_BYTES ||
-            at - end > MAX_GAP * cluster_size || (at > l->offset && begins_at(w, at)) ||
-            (at > end && !is_gap(w, end, at)))
+            (at > l->offset && begins_at(w, at)))
+            break;
+        ret = is_gap(w, end, at, &gap, err);
+        if (ret < 0 || !gap)
             break;
         ret = look_at(w, at, l, seen, &twice, err);
         if (twice)
@@ -93,8 +106,11 @@ static int follow(struct q2_work *w, size_t *i, struct q2_l1_found *l,
         end = at + cluster_size;
         (*i)++;
     }
-    for (unsigned k = 0; k < w->n_snapshots; k++)
-        l->in_snapshot |= w->snapshots[k].l1_table_offset == l->offset;
+    for (unsigned k = 0; k < w->n_snapshots; k++) {
+        const struct q2_snapshot *sn = &w->snapshots[k];
+        l->in_snapshot |= l->offset >= sn->l1_table_offset &&
+                          l->offset - sn->l1_table_offset < (uint64_t)sn->l1_size * 8;
+    }
     q2_counters_free(seen);
     return ret;
 }
@@ -194,7 +210,7 @@ int q2_work_take_l1(struct q2_work *w, struct q2_recovery *r, struct q2_error *e
     w->l1_gone = r->chosen == r->n_l1s;
     if (ret < 0 || w->l1_gone)
         return ret;
-    const struct q2_l1_found *l = &r->l1s[r->chosen];
+    struct q2_l1_found *l = &r->l1s[r->chosen];
     ret = q2_work_grow_l1(w, l->n_entries, err);
     if (ret == 0)
         ret = mark_links(w, l->offset, l->n_entries, w->l1, err);

@@ -17,10 +17,11 @@
 
 struct frame {
     struct q2_work *w;
-    const struct q2_l1_found *l;
+    struct q2_l1_found *l;
     struct q2_counters *used; // host clusters that linked tables lead to
     uint64_t start, end;      // offsets in the file
     bool hinted;              // by the header
+    bool missed;              // L2 tables are
 };
 
 static int note_used(struct frame *f, const struct q2_found_table *t,
@@ -59,11 +60,14 @@ static int is_missed(struct frame *f, const struct q2_found_table *t, bool *yes,
     const struct q2_layout *l = &f->w->found.layout;
     size_t n = 0, n_shared = 0;
     uint64_t count;
+    bool doubtful = false;
     *yes = false;
     if (t->linked || !is_l2(t))
         return 0;
     int ret = q2_work_refcount(f->w, t->offset, &count, err);
-    if (ret < 0 || count == 0)
+    if (ret == 0)
+        ret = q2_work_is_doubtful(f->w, t, &doubtful, err);
+    if (ret < 0 || count == 0 || doubtful)
         return ret;
     ret = q2_work_read(f->w, t->offset, err);
     for (size_t i = 0; i < q2_layout_entries(l) && ret == 0; i++) {
@@ -77,12 +81,11 @@ static int is_missed(struct frame *f, const struct q2_found_table *t, bool *yes,
     return ret;
 }
 
-static int any_missed(struct frame *f, bool *yes, struct q2_error *err)
+static int any_missed(struct frame *f, struct q2_error *err)
 {
     int ret = 0;
-    *yes = false;
-    for (size_t i = 0; i < f->w->found.n && !*yes && ret == 0; i++)
-        ret = is_missed(f, &f->w->found.list[i], yes, err);
+    for (size_t i = 0; i < f->w->found.n && !f->missed && ret == 0; i++)
+        ret = is_missed(f, &f->w->found.list[i], &f->missed, err);
     return ret;
 }
 
@@ -132,20 +135,56 @@ static int ask_snapshots(struct frame *f, bool *told, struct q2_error *err)
     return ret;
 }
 
-// From the front of the file up to the table all is overwritten: it began where it does
-// in every new image.
+// What lies before the first L1 table of an image.
+static uint64_t least_start(const struct q2_work *w)
+{
+    uint64_t cluster_size = q2_work_cluster_size(w);
+    uint64_t least = FIRST_L1_CLUSTER * cluster_size;
+    if (w->luks_offset == least)
+        least = q2_align_up(least + w->luks_bytes, cluster_size);
+    return least;
+}
+
+// Nothing that is known lies there, and the cluster is not free. *counted: a refcount
+// says so.
+static int is_unknown(struct frame *f, uint64_t offset, bool *yes, bool *counted,
+                      struct q2_error *err)
+{
+    uint64_t count;
+    *yes = *counted = false;
+    if (q2_found_at(&f->w->found, offset) ||
+        q2_counters_get(f->used, offset >> f->w->found.layout.cluster_bits) > 0)
+        return 0;
+    int ret = q2_work_refcount(f->w, offset, &count, err);
+    *yes = ret == 0 && count != 0;
+    *counted = ret == 0 && count == 1;
+    return ret;
+}
+
+// What is overwritten, or names nothing, from where the L1 table of a new image begins:
+// that is it. And zeros alone that are in use, with nothing that leads to them, are its
+// beginning wherever they are; without refcounts that is a guess.
 static int ask_layout(struct frame *f, struct q2_error *err)
 {
-    uint64_t cluster_size = q2_work_cluster_size(f->w);
-    uint64_t first = FIRST_L1_CLUSTER * cluster_size;
-    bool junk = f->start > first && f->start - first <= MAX_LOST * cluster_size;
+    uint64_t cluster_size = q2_work_cluster_size(f->w), first = least_start(f->w);
+    uint64_t zeros = q2_work_zeros_before(f->w, f->start), zero_start = f->start;
+    bool unknown = true, counted, all_counted = true;
     int ret = 0;
-    for (uint64_t at = cluster_size; at < f->start && junk && ret == 0;
-         at += cluster_size)
-        ret = is_junk(f, at, &junk, err);
-    if (ret == 0 && junk)
-        f->start = first;
-    return ret;
+    uint64_t at = f->start;
+    while (at > first && f->start - at < Q2_MAX_L1_BYTES && ret == 0) {
+        bool zero = at - cluster_size >= zeros;
+        ret = is_unknown(f, at - cluster_size, &unknown, &counted, err);
+        if (!unknown || (!zero && at - first > MAX_LOST * cluster_size))
+            break;
+        at -= cluster_size;
+        all_counted &= counted || !zero;
+        zero_start = zero ? at : zero_start;
+    }
+    if (ret < 0)
+        return ret;
+    f->l->guessed = at != first && zero_start < f->start && !all_counted;
+    f->start = at == first ? first : zero_start;
+    return 0;
 }
 
 static int find_start(struct frame *f, struct q2_error *err)
@@ -168,6 +207,8 @@ static int find_end(struct frame *f, struct q2_error *err)
     uint64_t cluster_size = q2_work_cluster_size(w), n_lost = 0;
     uint64_t at = f->l->offset + q2_align_up(f->l->n_entries * 8, cluster_size);
     f->end = at;
+    if (!f->missed)
+        return 0;
     if (f->hinted) {
         f->end = f->start + q2_align_up((uint64_t)w->hints.l1_size * 8, cluster_size);
         return 0;
@@ -199,7 +240,7 @@ static int take_cluster(struct frame *f, uint64_t offset, uint64_t *l1, bool *lo
     if (!t || !t->is_l1) {
         ret = is_junk(f, offset, lost, err);
         // Zeros where the header says that entries are: who knows?
-        *lost |= f->hinted && !t &&
+        *lost |= f->hinted && f->missed && !t &&
                  q2_counters_get(f->used, offset >> w->found.layout.cluster_bits) == 0;
         return ret;
     }
@@ -246,21 +287,23 @@ static bool is_in_header(const struct q2_work *w, const struct q2_l1_found *l)
            l->offset - h->l1_table_offset < (uint64_t)h->l1_size * 8;
 }
 
-int q2_work_complete_l1(struct q2_work *w, const struct q2_l1_found *l,
-                        struct q2_error *err)
+int q2_work_complete_l1(struct q2_work *w, struct q2_l1_found *l, struct q2_error *err)
 {
     struct frame f = {.w = w, .l = l, .hinted = is_in_header(w, l)};
-    bool missed = false;
     f.used = q2_counters_new();
     int ret = f.used ? note_all_used(&f, err) : q2_fail_memory(err, sizeof(f));
     if (ret == 0)
-        ret = any_missed(&f, &missed, err);
-    if (ret == 0 && missed)
+        ret = any_missed(&f, err);
+    if (ret == 0)
         ret = find_start(&f, err);
-    if (ret == 0 && missed)
+    if (ret == 0)
         ret = find_end(&f, err);
-    if (ret == 0 && missed && f.end - f.start <= Q2_MAX_L1_BYTES)
+    if (ret == 0 && (f.missed || f.start < l->offset) &&
+        f.end - f.start <= Q2_MAX_L1_BYTES) {
         ret = take_all(&f, err);
+        l->n_entries += (l->offset - f.start) / 8;
+        l->offset = f.start;
+    }
     q2_counters_free(f.used);
     return ret;
 }

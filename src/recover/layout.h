@@ -43,19 +43,21 @@ struct q2_found_table {
     uint32_t n_used, n_bad; // entries
     uint32_t n_tables;      // that lead to other tables
     uint32_t n_copied;
-    bool plain;     // no entry has flags but COPIED
-    bool is_l1;     // part of an L1 table: its entries lead to L2 tables
-    bool counts;    // a refcount table
-    unsigned order; // counts: log2 of the width of its counts
-    bool named;     // by something that looks like an L1 table
-    bool linked;    // by an L1 table that is used
-    bool stale;     // most of what it leads to, other tables lead to
+    bool plain;          // no entry has flags but COPIED
+    bool is_l1;          // part of an L1 table: its entries lead to L2 tables
+    bool counts;         // a refcount table
+    unsigned order;      // counts: log2 of the width of its counts
+    uint32_t n_clusters; // counts: of the table that begins here; 0: it goes on here
+    bool named;          // by something that looks like an L1 table
+    bool linked;         // by an L1 table that is used
+    bool stale;          // most of what it leads to, other tables lead to
 };
 
 struct q2_found {
     struct q2_layout layout;
     struct q2_found_table *list; // by offset
     size_t n, max;
+    bool any_copied; // the flag is there in any of the L2 tables
 };
 
 void q2_hints_read(const uint8_t header[Q2_HEADER_V3_BYTES], uint64_t file_size,
@@ -78,6 +80,8 @@ int q2_layout_find(const struct q2_survey *s, const struct q2_hints *hints,
 int q2_found_collect(const struct q2_survey *s, const struct q2_layout *layout,
                      struct q2_found *out, struct q2_error *err);
 void q2_found_clear(struct q2_found *f);
+// The table there; NULL: there is none. q2_found_from: the first one there or behind it.
+struct q2_found_table *q2_found_from(const struct q2_found *f, uint64_t offset);
 struct q2_found_table *q2_found_at(const struct q2_found *f, uint64_t offset);
 
 // counts.c: the refcount table, if there is one; of several, the one that the header
@@ -87,9 +91,13 @@ const struct q2_found_table *q2_found_counts(const struct q2_found *f,
 // Where a refcount table lies, and how wide its counts are.
 struct q2_counts_place {
     uint64_t table;
+    uint32_t n_clusters;
     unsigned order, cluster_bits;
     uint64_t file_size;
 };
+struct q2_counts_place q2_found_counts_place(const struct q2_found *f,
+                                             const struct q2_found_table *t,
+                                             uint64_t file_size);
 // The refcount of the host cluster at offset; UINT64_MAX: it has none there.
 int q2_counts_read(struct q2_io *io, const struct q2_counts_place *p, uint64_t offset,
                    uint64_t *value, struct q2_error *err);

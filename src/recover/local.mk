@@ -12,6 +12,7 @@ libqcow2_a_SOURCES += \
 	src/recover/l1.c \
 	src/recover/l1_frame.c \
 	src/recover/layout.c src/recover/layout.h \
+	src/recover/luks.c \
 	src/recover/marks.c src/recover/marks.h \
 	src/recover/marks_btrfs.c \
 	src/recover/marks_ext.c \

@@ -265,6 +265,23 @@ static int place_group(struct q2_work *w, struct q2_recovery *r, struct q2_lost 
     return ret;
 }
 
+// Nothing is guessed of what may be no L2 table: takes these out of the list.
+static int drop_doubtful(struct q2_work *w, struct q2_lost *list, size_t *n,
+                         struct q2_error *err)
+{
+    size_t kept = 0;
+    int ret = 0;
+    for (size_t i = 0; i < *n && ret == 0; i++) {
+        bool doubtful = false;
+        if (q2_place_is_open(&list[i]))
+            ret = q2_work_is_doubtful(w, list[i].table, &doubtful, err);
+        if (!doubtful)
+            list[kept++] = list[i];
+    }
+    *n = kept;
+    return ret;
+}
+
 // What is left, behind the table that lies before it in the file: programs that write a
 // disk from its start to its end allocate tables in this order.
 static int place_in_order(struct q2_work *w, struct q2_recovery *r, struct q2_lost *list,
@@ -374,6 +391,8 @@ static int place(struct q2_work *w, struct q2_recovery *r, struct q2_lost *list,
         ret = drop_stale(w, list, n, &k, err);
     if (ret == 0 && q2_work_has_lost(w))
         ret = q2_place_marked(w, r, list, n, err);
+    if (ret == 0 && q2_work_has_lost(w))
+        ret = drop_doubtful(w, list, &n, err);
     if (ret == 0 && q2_work_has_lost(w))
         ret = place_in_order(w, r, list, n, err);
     if (ret == 0)

@@ -71,6 +71,8 @@ static int assemble(struct q2_work *w, struct q2_recovery *r, struct q2_error *e
     if (ret == 0)
         ret = q2_work_find_snapshots(w, err);
     if (ret == 0)
+        ret = q2_work_find_luks(w, err);
+    if (ret == 0)
         ret = q2_work_find_l1s(w, r, err);
     if (ret == 0)
         ret = q2_work_take_l1(w, r, err);
@@ -98,8 +100,7 @@ int q2_recover_make(struct q2_io *io, const struct q2_recover_options *options,
     }
     const struct q2_found_table *t = q2_found_counts(&w.found, &w.hints);
     if (t)
-        out->counts = (struct q2_counts_place){
-            t->offset, t->order, w.found.layout.cluster_bits, w.survey.file_size};
+        out->counts = q2_found_counts_place(&w.found, t, w.survey.file_size);
     out->found = w.found;
     clear_work(&w);
     if (ret < 0)

@@ -23,6 +23,7 @@ struct q2_l1_found {
     uint64_t n_links, n_copied;
     bool in_snapshot; // the snapshot table names it
     bool in_header;   // what is left of the header names it
+    bool guessed;     // where it begins
 };
 
 // Where an L2 table that no L1 table names was put.

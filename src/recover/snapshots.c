@@ -87,31 +87,60 @@ static int read_entries(struct q2_work *w, uint64_t offset, unsigned max,
     return ret;
 }
 
-// L1 tables that the entries name, and that are there.
-static unsigned count_tables(const struct q2_work *w, const struct q2_snapshot *list,
-                             unsigned n)
+// Is its L1 table there? The first clusters of it may name nothing, or all.
+enum { TABLE_MISSING, TABLE_EMPTY, TABLE_THERE };
+
+static int look_for_table(struct q2_work *w, const struct q2_snapshot *sn, int *found,
+                          struct q2_error *err)
 {
-    unsigned sum = 0;
-    for (unsigned i = 0; i < n; i++) {
-        const struct q2_found_table *t = q2_found_at(&w->found, list[i].l1_table_offset);
-        sum += t && t->is_l1;
+    uint64_t cluster_size = q2_work_cluster_size(w), start = sn->l1_table_offset, count;
+    uint64_t end = q2_align_up(start + (uint64_t)sn->l1_size * 8, cluster_size);
+    const struct q2_found_table *t = q2_found_from(&w->found, start);
+    *found = TABLE_MISSING;
+    if (t && t->is_l1 && t->offset < end && q2_work_zeros_before(w, t->offset) <= start) {
+        *found = TABLE_THERE;
+        return 0;
     }
-    return sum;
+    if (end > w->survey.file_size || q2_work_zeros_before(w, end) > start)
+        return 0;
+    int ret = q2_work_refcount(w, start, &count, err);
+    if (ret == 0 && count != 0)
+        *found = TABLE_EMPTY;
+    return ret;
+}
+
+// How well the list agrees with the tables that are there; 0: not at all.
+static int judge_list(struct q2_work *w, uint64_t offset, const struct q2_snapshot *list,
+                      unsigned n, unsigned *score, struct q2_error *err)
+{
+    const struct q2_hints *h = &w->hints;
+    bool hinted = h->has_snapshots && offset == h->snapshots_offset;
+    unsigned n_there = 0, n_empty = 0;
+    int ret = 0;
+    for (unsigned i = 0; i < n && ret == 0; i++) {
+        int found;
+        ret = look_for_table(w, &list[i], &found, err);
+        n_there += found == TABLE_THERE;
+        n_empty += found == TABLE_EMPTY;
+    }
+    // Of empty disks nothing is there but what names them.
+    bool believed = n_there > 0 || (n_empty == n && n > 0 && hinted);
+    *score = believed ? 2 * (n_there + n_empty) + hinted : 0;
+    return ret;
 }
 
 static int try_place(struct q2_work *w, uint64_t offset, unsigned max, unsigned *best,
                      struct q2_error *err)
 {
     struct q2_snapshot *list;
-    unsigned n;
+    unsigned n, score;
     int ret = read_entries(w, offset, max, &list, &n, err);
     if (ret < 0)
         return ret;
-    unsigned score = 2 * count_tables(w, list, n);
-    score += score > 0 && w->hints.has_snapshots && offset == w->hints.snapshots_offset;
-    if (score <= *best) {
+    ret = judge_list(w, offset, list, n, &score, err);
+    if (ret < 0 || score <= *best) {
         clear_list(list, n);
-        return 0;
+        return ret;
     }
     clear_list(w->snapshots, w->n_snapshots);
     *best = score;

@@ -79,6 +79,11 @@ int q2_work_read(struct q2_work *w, uint64_t offset, struct q2_error *err); // t
 int q2_work_refcount(struct q2_work *w, uint64_t offset, uint64_t *value,
                      struct q2_error *err);
 
+// counts.c: a table that no entry says to be its own, of clusters that are in use just
+// once: no L2 table of a sound image, but perhaps one of a bitmap.
+int q2_work_is_doubtful(struct q2_work *w, const struct q2_found_table *t, bool *yes,
+                        struct q2_error *err);
+
 // snapshots.c: finds the snapshot table.
 int q2_work_find_snapshots(struct q2_work *w, struct q2_error *err);
 // l1.c: the L1 tables, best first, and of the chosen one the entries.
@@ -86,9 +91,11 @@ int q2_work_find_l1s(struct q2_work *w, struct q2_recovery *r, struct q2_error *
 int q2_work_take_l1(struct q2_work *w, struct q2_recovery *r, struct q2_error *err);
 // The new L1 table gets n entries at least.
 int q2_work_grow_l1(struct q2_work *w, uint64_t n, struct q2_error *err);
-// l1_frame.c: the same for clusters of it that were not found, if L2 tables miss them.
-int q2_work_complete_l1(struct q2_work *w, const struct q2_l1_found *l,
-                        struct q2_error *err);
+// The zeros of the file that end at offset: where they begin; offset: there are none.
+uint64_t q2_work_zeros_before(const struct q2_work *w, uint64_t offset);
+// l1_frame.c: where the table begins, whose first clusters may name nothing; and clusters
+// of it that were not found, if L2 tables miss them.
+int q2_work_complete_l1(struct q2_work *w, struct q2_l1_found *l, struct q2_error *err);
 // place.c: L2 tables that no L1 table names, where the L1 table is lost.
 int q2_work_place(struct q2_work *w, struct q2_recovery *r, struct q2_error *err);
 // read_marks.c: what the guest's data in the range of an L2 table tell, its first n_bytes
@@ -103,6 +110,8 @@ int q2_work_read_in_table(struct q2_work *w, uint64_t table_offset, uint64_t in_
 // The same at an offset of the guest's disk, by the L1 table as far as it is known.
 int q2_work_read_guest(struct q2_work *w, uint64_t guest_offset, void *buf,
                        size_t n_bytes, bool *has, struct q2_error *err);
+// luks.c: the image's own LUKS header.
+int q2_work_find_luks(struct q2_work *w, struct q2_error *err);
 // header.c: the new header, and all that was made, over the file.
 int q2_work_write(struct q2_work *w, struct q2_recovery *r, struct q2_error *err);
 
