@@ -192,13 +192,16 @@ static int drop_stale(struct q2_work *w, struct q2_lost *list, size_t n, struct 
 static uint64_t end_of_disk(const struct q2_work *w)
 {
     const struct q2_hints *h = &w->hints;
-    uint64_t size = w->options->size;
-    if (size == 0 && h->has_size && h->has_magic && h->has_cluster_bits &&
-        h->cluster_bits == w->found.layout.cluster_bits)
+    uint64_t size = w->options->size, span = UINT64_C(1) << q2_work_span_bits(w);
+    bool same_size = h->has_magic && h->has_cluster_bits &&
+                     h->cluster_bits == w->found.layout.cluster_bits;
+    // Two fields that say the same are right, too.
+    if (size == 0 && h->has_size &&
+        (same_size || q2_div_round_up(h->size, span) == h->l1_size))
         size = h->size;
     if (size == 0)
         size = w->disk_size;
-    uint64_t n = q2_div_round_up(size, UINT64_C(1) << q2_work_span_bits(w));
+    uint64_t n = q2_div_round_up(size, span);
     return size > 0 ? q2_min_u64(n, Q2_MAX_L1_BYTES / 8) : Q2_MAX_L1_BYTES / 8;
 }
 
