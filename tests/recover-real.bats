@@ -26,6 +26,23 @@ real() {
     [ "$(grep -c ' can be read at best' <<<"$output")" -eq 2 ]
 }
 
+# The swap partition's own tables are told by nothing.
+@test "ext4 behind what was overwritten: every file is as it was, and e2fsck finds nothing" {
+    real --disks ext4-far --orders guest --start 256 --least 60 --files 100
+    [ "$(grep -c ' none; .* e2fsck: 0, ' <<<"$output")" -eq 1 ]
+}
+
+@test "ext4 in a logical volume in two pieces: LVM's text says where these are" {
+    real --disks ext4-lvm --start 256 --least 100 --files 95
+    [ "$(grep -c '^| ext4-lvm-gpt | 4096 |' <<<"$output")" -eq 2 ]
+}
+
+@test "btrfs: tables are placed by its trees and its checksums of data" {
+    command -v mkfs.btrfs || skip "without mkfs.btrfs"
+    real --disks btrfs --least 100
+    [ "$(grep -c '^| btrfs-gpt | 4096 |' <<<"$output")" -eq 2 ]
+}
+
 @test "XFS: tables are placed by its blocks and its files" {
     real --disks xfs
     [ "$(grep -c '^| xfs-dos | 4096 |' <<<"$output")" -eq 2 ]

@@ -55,6 +55,19 @@ int q2_ext_read(const struct q2_ext *fs, uint64_t n, void *buf, size_t n_bytes, 
 uint64_t q2_ext_inode_table(const struct q2_ext *fs, uint64_t group);
 uint64_t q2_ext_block_bitmap(const struct q2_ext *fs, uint64_t group);
 
+// A bitmap that the group's descriptor has a checksum of: of blocks, or of inodes.
+struct q2_ext_bitmap {
+    uint64_t place; // on the disk
+    uint32_t n_bytes, sum;
+};
+#define Q2_EXT_GROUP_BITMAPS 2U // of a group
+// False: it was never written, or has no checksum.
+bool q2_ext_find_bitmap(const struct q2_ext *fs, uint64_t group, unsigned which,
+                        struct q2_ext_bitmap *out);
+// block: NULL: zeros.
+bool q2_ext_is_bitmap(const struct q2_ext *fs, const struct q2_ext_bitmap *b,
+                      const uint8_t *block);
+
 // Has this block of the group's inode table, the n-th, an inode whose checksum says that
 // it is there? *n_good, *n_bad: inodes in use that are right, and that are not.
 void q2_ext_check_inodes(const struct q2_ext *fs, uint64_t group, uint64_t n,

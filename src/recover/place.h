@@ -25,6 +25,10 @@ int q2_place_put(struct q2_work *w, struct q2_recovery *r, uint64_t index, uint6
 // Each places what it can of the list, and sets index there.
 int q2_place_marked(struct q2_work *w, struct q2_recovery *r, struct q2_lost *list,
                     size_t n, struct q2_error *err);
+// Has the guest the same in the ranges of the two tables?
+int q2_place_are_alike(struct q2_work *w, uint64_t x, uint64_t y, bool *alike,
+                       struct q2_error *err);
+
 // By the marks alone, of the volumes that have a place.
 int q2_place_by_votes(struct q2_work *w, struct q2_recovery *r, struct q2_lost *list,
                       size_t n, const struct q2_marks *m, struct q2_error *err);

@@ -26,7 +26,8 @@ struct trial {
     struct q2_ext *fs;
     struct q2_ext_files files;
     uint64_t span;
-    uint64_t left; // bytes to read
+    uint64_t left;  // bytes to read
+    uint64_t index; // that is tried
 };
 
 // What tells something of the range of an index: the n-th group, or start.
@@ -88,6 +89,46 @@ static int try_start(struct trial *t, const struct q2_lost *x, size_t n, struct 
     return ret;
 }
 
+// Are the group's bitmaps in x? What is not there reads as zeros, and proves nothing.
+static int try_bitmaps(struct trial *t, const struct q2_lost *x, size_t group,
+                       struct claim *c, struct q2_error *err)
+{
+    struct q2_ext *fs = t->fs;
+    int ret = 0;
+    for (unsigned i = 0; i < Q2_EXT_GROUP_BITMAPS && t->left > 0 && ret == 0; i++) {
+        struct q2_ext_bitmap b;
+        bool has;
+        if (!q2_ext_find_bitmap(fs, group, i, &b) || b.place / t->span != t->index)
+            continue;
+        ret = q2_work_read_in_table(fs->w, x->table->offset, b.place % t->span, fs->block,
+                                    fs->block_size, &has, err);
+        t->left -= q2_min_u64(t->left, ret == 0 && has ? fs->block_size : TRY_BYTES);
+        if (ret < 0)
+            break;
+        bool good = q2_ext_is_bitmap(fs, &b, has ? fs->block : NULL);
+        c->good += good && has;
+        c->bad += !good;
+    }
+    return ret;
+}
+
+static int find_bitmaps(const struct trial *t, struct spots *s, struct q2_error *err)
+{
+    int ret = 0;
+    for (uint64_t g = 0; g < t->fs->n_groups && ret == 0; g++) {
+        struct q2_ext_bitmap b[Q2_EXT_GROUP_BITMAPS];
+        bool has[Q2_EXT_GROUP_BITMAPS];
+        for (unsigned i = 0; i < Q2_EXT_GROUP_BITMAPS; i++)
+            has[i] = q2_ext_find_bitmap(t->fs, g, i, &b[i]);
+        if (has[0])
+            ret = add_spot(s, b[0].place / t->span, (size_t)g, err);
+        if (ret == 0 && has[1] &&
+            (!has[0] || b[0].place / t->span != b[1].place / t->span))
+            ret = add_spot(s, b[1].place / t->span, (size_t)g, err);
+    }
+    return ret;
+}
+
 static int find_groups(const struct trial *t, struct spots *s, struct q2_error *err)
 {
     int ret = 0;
@@ -122,25 +163,41 @@ static int by_index(const void *a, const void *b)
 typedef int try_spot(struct trial *t, const struct q2_lost *x, size_t n, struct claim *c,
                      struct q2_error *err);
 
-// Which of the tables has most of what these spots, all of one index, tell?
+static bool is_worse(const struct claim *x, const struct claim *y)
+{
+    return x->good != y->good ? x->good < y->good : x->bad > y->bad;
+}
+
+// Which of the tables has most of what these spots, all of one index, tell? None if two
+// have, unless these hold the same.
 static int find_best(struct trial *t, struct q2_lost *list, size_t n,
                      const struct spot *spots, size_t n_spots, try_spot *try,
                      struct q2_lost **found, struct q2_error *err)
 {
     struct claim best = {0};
+    bool clear = true;
     int ret = 0;
     *found = NULL;
+    t->index = spots->index;
     for (size_t i = 0; i < n && ret == 0; i++) {
         struct claim c = {0};
         if (!q2_place_is_open(&list[i]))
             continue;
         for (size_t k = 0; k < n_spots && ret == 0; k++)
             ret = try(t, &list[i], spots[k].n, &c, err);
-        if (c.good > best.good && c.good > c.bad) {
-            best = c;
+        if (ret < 0 || c.good <= c.bad || is_worse(&c, &best))
+            continue;
+        bool alike = false;
+        if (*found && !is_worse(&best, &c))
+            ret = q2_place_are_alike(t->fs->w, (*found)->table->offset,
+                                     list[i].table->offset, &alike, err);
+        clear = is_worse(&best, &c) || (clear && alike);
+        if (is_worse(&best, &c) || list[i].table->offset < (*found)->table->offset)
             *found = &list[i];
-        }
+        best = c;
     }
+    if (!clear)
+        *found = NULL;
     return ret;
 }
 
@@ -188,6 +245,10 @@ static int place_round(struct trial *t, struct q2_recovery *r, struct q2_lost *l
     ret = find_starts(t, &s, err);
     if (ret == 0)
         ret = settle(t, r, list, n, &s, try_start, err);
+    if (ret == 0)
+        ret = find_bitmaps(t, &s, err);
+    if (ret == 0)
+        ret = settle(t, r, list, n, &s, try_bitmaps, err);
     free(s.list);
     q2_clues_clear(&m->clues);
     m->clues = t->files.ends;

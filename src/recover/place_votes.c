@@ -133,9 +133,8 @@ static int place_clear(const struct poll *p, struct q2_error *err)
     return ret;
 }
 
-// Has the guest the same in the ranges of the two tables?
-static int are_alike(struct q2_work *w, uint64_t x, uint64_t y, bool *alike,
-                     struct q2_error *err)
+int q2_place_are_alike(struct q2_work *w, uint64_t x, uint64_t y, bool *alike,
+                       struct q2_error *err)
 {
     uint64_t end = UINT64_C(1) << q2_work_span_bits(w), cluster = q2_work_cluster_size(w);
     size_t n = cluster < COMPARE_BYTES ? (size_t)cluster : COMPARE_BYTES;
@@ -193,7 +192,7 @@ static int place_pair(const struct poll *p, const struct twin *pair, struct q2_e
     bool alike;
     if (!is_open(p, pair->low) || !is_open(p, pair->high))
         return 0;
-    int ret = are_alike(p->w, pair[0].offset, pair[1].offset, &alike, err);
+    int ret = q2_place_are_alike(p->w, pair[0].offset, pair[1].offset, &alike, err);
     enum q2_certainty how = alike ? Q2_PLACED_SURELY : Q2_PLACED_IN_ORDER;
     if (ret == 0)
         ret = put(p, pair[0].i, pair->low, how, err);

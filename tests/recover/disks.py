@@ -136,12 +136,14 @@ class Mounted:
 
 
 class Disk:
-    """kind: the file system. label: gpt or dos. gap: MiB before its partition's data."""
+    """kind: the file system. label: gpt or dos. variant: lvm, it is in a logical volume; far,
+    there is much in the swap partition before it."""
 
-    def __init__(self, work, kind, mib, sources, n_bytes, label="gpt", lvm=False):
-        self.name = kind + ("-lvm" if lvm else "") + "-" + label
+    def __init__(self, work, kind, mib, sources, n_bytes, label="gpt", variant=""):
+        self.name = "-".join(filter(None, (kind, variant, label)))
         self.work, self.kind, self.mib, self.label = work, kind, mib, label
-        self.sources, self.n_bytes, self.lvm = sources, n_bytes, lvm
+        self.sources, self.n_bytes = sources, n_bytes
+        self.lvm, self.far = variant == "lvm", variant == "far"
         self.path = self.fs = os.path.join(work, self.name + ".raw")
         self.pieces = []  # of a logical volume on the disk; else the file system is at offset
         self.files = {}  # path in the file system: (inode, SHA-256)
@@ -183,6 +185,10 @@ class Disk:
         with open(part, "wb") as f:
             f.truncate(size)
         call("mkswap", part)
+        if self.far:
+            with open(part, "r+b") as f:
+                f.seek(MIB // 16)
+                f.write(random.Random("swap").randbytes(size // 2 if size < 16 * MIB else 8 * MIB))
         self.put_part(part, offset)
 
     def put_part(self, part, offset):

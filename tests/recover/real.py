@@ -8,9 +8,12 @@ tables, and how sure it says that is, held against where they were.
 
 QCOW2 and ORACLE name the programs; RECOVER_NO_MOUNT=1: as if the kernel could mount nothing.
 Without sources files are made, the same each time. A line a case. Of ext4 the first 4 MiB of
-the image are overwritten as well, and it is told which of its files read back. The exit code
+the image are overwritten as well, and it is told which of its files read back. Disks: KIND, a
+file system in a partition; KIND-lvm, in a logical volume in two pieces; KIND-far, in a partition
+behind a swap partition that is in use, whose data the first MiB of the image have. The exit code
 is 1 when a table that was placed by evidence is at a wrong place, when less than that part of
-the data is placed by evidence, or when a file that could be read back cannot."""
+the data is placed by evidence, when a file that has nothing in what was overwritten cannot be
+read back, or when e2fsck objects to a disk that is far."""
 
 import argparse
 import json
@@ -23,6 +26,7 @@ import sys
 import time
 
 import disks
+import ext4
 
 QCOW2 = os.environ.get("QCOW2", "qcow2")
 QEMU_IMG = os.environ.get("ORACLE", "qemu-img")
@@ -192,32 +196,6 @@ def lose_l1(disk, image, how, order, options):
     return wrong + (evident < options.least)
 
 
-def read_back(disk, raw, folder, inodes):
-    """Inodes whose content is right; the superblock is a copy, as the first may be gone."""
-    out = os.path.join(folder, "files")
-    os.makedirs(out, exist_ok=True)
-    with disk.view(raw) as fs:
-        disks.debugfs(fs, ["dump <%d> %s/%d" % (i, out, i) for i in inodes],
-                      "-c", "-b", "4096", "-s", "32768")
-    right = set()
-    for i, sha in inodes.items():
-        path = os.path.join(out, str(i))
-        if os.path.exists(path):
-            if disks.sha256(path) == sha:
-                right.add(i)
-            os.remove(path)
-    return right
-
-
-def fsck(disk, raw):
-    """Lines that e2fsck has to say, besides its passes."""
-    with disk.view(raw) as fs:
-        out = subprocess.run(["e2fsck", "-fn", "-b", "32768", "-B", "4096", fs],
-                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                             stderr=subprocess.DEVNULL).stdout
-    return sum("?" in line for line in out.decode(errors="replace").splitlines())
-
-
 def lose_start(disk, image, order, options):
     """The first 4 MiB of the image. What could come back at best is the disk without the
     clusters that lay there."""
@@ -244,19 +222,31 @@ def lose_start(disk, image, order, options):
                 f.write(bytes(1 << truth.bits))
     chosen = sorted(disk.files.values())
     inodes = dict(chosen[::len(chosen) // MAX_FILES + 1])
-    best = read_back(disk, ideal, options.folder, inodes)
-    got = read_back(disk, raw, options.folder, inodes)
+    best = ext4.read_back(disk, ideal, options.folder, inodes)
+    got = ext4.read_back(disk, raw, options.folder, inodes)
     report = json.loads(report)
     wrong, evident, right, words = judge(truth, report, options.show)
+    lost = ext4.Losses(disk, truth, n)
+    hit, tableless, others = set(), set(), set()
+    for i, blocks in ext4.blocks(disk, set(inodes) - got).items():
+        (hit if any(map(lost.is_hit, blocks)) else
+         tableless if any(map(lost.has_no_table, blocks)) else others).add(i)
+    code, _ = ext4.fsck(disk, raw)
+    said, at_best = (ext4.fsck(disk, x, *ext4.COPY)[1] for x in (raw, ideal))
     print("%s, clusters of %d, in the order of %s, %s, first %d KiB lost: of %d files %d can be "
-          "read at best, %d are; made anew: %d clusters, left over: %d MiB; e2fsck objects "
-          "to %d things (at best %d); %.1f s" % (
-              disk.name, 1 << truth.bits, order, disk.how, n >> 10, len(inodes),
-              len(best), len(best & got), sum(t["clusters"] for t in report["remade"]),
-              report["left-over"]["data"] >> 20, fsck(disk, raw), fsck(disk, ideal), seconds), flush=True)
+          "read at best, %d are; of the %d others %d have a block in the lost clusters, %d one "
+          "whose L2 table is lost, %d none; made anew: %d clusters, left over: %d MiB; e2fsck: "
+          "%d, by a copy of the superblock it objects to %d things (at best %d); %.1f s" % (
+              disk.name, 1 << truth.bits, order, disk.how, n >> 10, len(inodes), len(best),
+              len(best & got), len(inodes) - len(got), len(hit), len(tableless), len(others),
+              sum(t["clusters"] for t in report["remade"]), report["left-over"]["data"] >> 20,
+              code, len(said), len(at_best), seconds), flush=True)
+    if options.show:
+        print("\n".join(said), hit, tableless, others)
     os.remove(raw)
     os.remove(ideal)
-    return wrong + (100 * len(best & got) < options.files * len(best))
+    return wrong + len(others) + (100 * len(best & got) < options.files * len(best)) + (
+        disk.far and (code != 0 or len(got) < len(inodes)))
 
 
 def images_of(disk, options):
@@ -279,7 +269,7 @@ def main():
     p.add_argument("--mib", type=int, default=20480)
     p.add_argument("--data", type=int, default=2000, help="MiB")
     p.add_argument("--sources", default="")
-    p.add_argument("--disks", default="ext4,xfs,btrfs,ntfs,ext4-lvm")
+    p.add_argument("--disks", default="ext4,xfs,btrfs,ntfs,ext4-lvm,ext4-far")
     p.add_argument("--clusters", default="65536")
     p.add_argument("--orders", default="guest,random")
     p.add_argument("--damages", default="zeros,random")
@@ -295,11 +285,11 @@ def main():
     print("| disk | clusters | written in the order of | L1 table | L2 tables | surely | likely "
           "| guessed | by evidence, % | right, % | s |\n" + "|---" * 11 + "|")
     for name in options.disks.split(","):
-        kind, _, lvm = name.partition("-")
+        kind, _, variant = name.partition("-")
         disk = disks.Disk(options.folder, kind, options.mib,
                           options.sources.split(",") if options.sources else [],
                           options.data << 20, "dos" if kind in ("xfs", "ntfs") else "gpt",
-                          bool(lvm))
+                          variant)
         if options.keep and os.path.exists(disk.path + ".json"):
             disk.load()
         else:
