@@ -114,6 +114,8 @@ int q2_output_recover_json(const struct q2_recover_request *request,
     json_object_set_new(o, "remade", remade);
     json_object_set_new(o, "problems-healed", json_integer((json_int_t)report->n_healed));
     json_object_set_new(o, "losses", json_integer((json_int_t)report->n_lossy));
+    set_integer(o, "cut-off-tables", r->n_cut_tables);
+    set_integer(o, "cut-off-clusters", r->n_cut_clusters);
     set_integer(o, "mapped-bytes", report->leftovers.mapped);
     json_object_set_new(o, "left-over", leftovers_json(&report->leftovers));
     if (request->target)
@@ -202,6 +204,10 @@ void q2_output_recover(const struct q2_recover_request *request,
            r->n_snapshots, r->n_snapshots > 0 ? " (" : "",
            r->n_snapshots > 0 ? sources[r->from.snapshots][1] : "",
            r->n_snapshots > 0 ? ")" : "", r->n_tables, r->n_linked, r->n_left);
+    if (r->n_cut_tables + r->n_cut_clusters > 0)
+        printf("The file was cut off: %" PRIu64 " L2 tables and %" PRIu64
+               " clusters of the disk lay behind its end, and read as zeros now\n",
+               r->n_cut_tables, r->n_cut_clusters);
     if (report->n_lossy > 0)
         printf("Ranges that could not be brought back: %" PRIu64 "\n", report->n_lossy);
     print_leftovers(request, &report->leftovers);

@@ -136,6 +136,18 @@ junk() {
     done
 }
 
+@test "a file that was cut off as well: what is there comes back, what is not is told" {
+    must oracle create -q -f qcow2 image.qcow2 1G
+    must qemu-io -f qcow2 -c 'write -P 1 1M 3M' -c 'write -P 2 600M 1M' image.qcow2
+    cp image.qcow2 broken.qcow2
+    truncate -s $((4 * 65536 + 65536 + 2 * 1048576)) broken.qcow2
+    junk 65536
+    qcow2 recover --size 1G broken.qcow2 new.qcow2 >out
+    grep -qx 'The file was cut off: 1 L2 tables and 16 clusters of the disk lay behind its end,.*' out
+    clean new.qcow2
+    must qemu-io -r -f qcow2 -c 'read -P 0 0 1M' -c 'read -P 1 1M 2M' -c 'read -P 0 3M 1021M' new.qcow2
+}
+
 @test "the header's own word on size counts where it says what is found" {
     must oracle create -q -f qcow2 -o cluster_size=4k image.qcow2 4G
     must qemu-io -f qcow2 -c 'write -P 1 0 1M' image.qcow2

@@ -70,6 +70,8 @@ static int collect(const struct q2_survey *s, struct q2_found *f, unsigned class
     for (; q2_survey_next(s, l.cluster_bits, class, &index, &offset);
          offset += UINT64_C(1) << l.cluster_bits) {
         struct q2_found_table t = {.offset = offset, .plain = class == Q2_BLOCK_PLAIN};
+        uint32_t n_beyond = 0;
+        uint64_t end = 0;
         ret = read_table(s, f, offset, table, err);
         if (ret < 0)
             return ret;
@@ -77,14 +79,19 @@ static int collect(const struct q2_survey *s, struct q2_found *f, unsigned class
             struct q2_reading r = q2_layout_judge(&l, s->file_size, table, i);
             t.n_used += r.kind != Q2_READS_EMPTY;
             t.n_bad += r.kind == Q2_READS_BAD;
+            n_beyond += r.kind == Q2_READS_BEYOND;
+            if (r.kind == Q2_READS_BEYOND)
+                end = q2_max_u64(end, r.offset + r.n_bytes);
             t.n_copied += r.kind == Q2_READS_PLACE && r.copied;
             t.plain &= r.plain || table[i] == 0;
             f->layout.has_zero_flags |=
                 !l.extended && r.kind != Q2_READS_BAD &&
                 (table[i] & (Q2_FLAG_COMPRESSED | Q2_FLAG_ZERO)) == Q2_FLAG_ZERO;
         }
-        if (t.n_bad * 16 <= t.n_used)
-            ret = add_table(f, &t, err);
+        if (t.n_bad * 16 > t.n_used || n_beyond == t.n_used)
+            continue;
+        ret = add_table(f, &t, err);
+        f->beyond_end = q2_max_u64(f->beyond_end, end);
         if (ret < 0)
             return ret;
     }
@@ -122,7 +129,7 @@ static int count_links(const struct q2_survey *s, struct q2_found *f,
         struct q2_reading r = q2_layout_judge(&l, s->file_size, table, i);
         const struct q2_found_table *to =
             r.kind == Q2_READS_PLACE ? q2_found_at(f, r.offset) : NULL;
-        t->n_used += r.kind != Q2_READS_EMPTY;
+        t->n_used += r.kind != Q2_READS_EMPTY && r.kind != Q2_READS_BEYOND;
         t->n_copied += r.kind == Q2_READS_PLACE && r.copied;
         t->n_tables += to && to != t && !to->is_l1;
     }

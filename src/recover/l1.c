@@ -216,3 +216,27 @@ int q2_work_take_l1(struct q2_work *w, struct q2_recovery *r, struct q2_error *e
         ret = mark_links(w, l->offset, l->n_entries, w->l1, err);
     return ret < 0 ? ret : q2_work_complete_l1(w, l, err);
 }
+
+static int count_cut_entries(struct q2_work *w, uint64_t table, uint64_t *n,
+                             struct q2_error *err)
+{
+    const struct q2_layout *l = &w->found.layout;
+    int ret = q2_work_read(w, table, err);
+    for (size_t i = 0; i < q2_layout_entries(l) && ret == 0; i++)
+        *n +=
+            q2_layout_judge(l, w->survey.file_size, w->table, i).kind == Q2_READS_BEYOND;
+    return ret;
+}
+
+int q2_work_count_cut(struct q2_work *w, struct q2_recovery *r, struct q2_error *err)
+{
+    int ret = 0;
+    for (uint64_t i = 0; i < w->n_l1 && w->found.beyond_end > 0 && ret == 0; i++) {
+        uint64_t table = w->l1[i] & Q2_OFFSET_MASK;
+        if (table >= w->survey.file_size)
+            r->n_cut_tables += table < w->made;
+        else if (table != 0)
+            ret = count_cut_entries(w, table, &r->n_cut_clusters, err);
+    }
+    return ret;
+}

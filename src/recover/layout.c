@@ -75,6 +75,7 @@ struct q2_reading q2_layout_judge(const struct q2_layout *l, uint64_t file_size,
                                   const uint64_t *table, size_t index)
 {
     uint64_t cluster_size = UINT64_C(1) << l->cluster_bits;
+    uint64_t beyond = q2_beyond_limit(file_size);
     uint64_t raw = table[l->extended ? 2 * index : index];
     uint64_t bitmap = l->extended ? table[2 * index + 1] : 0;
     struct q2_reading r = {.kind = Q2_READS_EMPTY};
@@ -90,9 +91,10 @@ struct q2_reading q2_layout_judge(const struct q2_layout *l, uint64_t file_size,
         r.offset = e.host_offset;
         r.n_bytes = e.n_bytes;
         // Its last sector may be one that the file does not have whole.
-        bool fits = r.offset >= cluster_size && r.offset < file_size &&
+        bool fits = r.offset >= cluster_size && r.offset < beyond &&
                     r.n_bytes <= 2 * cluster_size && !e.copied && bitmap == 0;
-        r.kind = fits ? Q2_READS_PACKED : Q2_READS_BAD;
+        if (fits)
+            r.kind = r.offset < file_size ? Q2_READS_PACKED : Q2_READS_BEYOND;
         return r;
     }
     if ((raw & Q2_L2_RESERVED) || e.kind == Q2_CLUSTER_INVALID)
@@ -101,8 +103,10 @@ struct q2_reading q2_layout_judge(const struct q2_layout *l, uint64_t file_size,
     if (l->data_size > 0)
         return judge_guest_offset(l, index, raw, r);
     r.n_bytes = r.offset ? cluster_size : 0;
-    if (q2_is_aligned(r.offset, cluster_size) && r.offset < file_size)
-        r.kind = r.offset ? Q2_READS_PLACE : Q2_READS_EMPTY;
+    if (q2_is_aligned(r.offset, cluster_size) && r.offset < beyond)
+        r.kind = r.offset == 0          ? Q2_READS_EMPTY
+                 : r.offset < file_size ? Q2_READS_PLACE
+                                        : Q2_READS_BEYOND;
     return r;
 }
 

@@ -32,7 +32,14 @@ struct q2_layout {
 
 // What one entry says, under a layout.
 struct q2_reading {
-    enum { Q2_READS_EMPTY, Q2_READS_BAD, Q2_READS_PLACE, Q2_READS_PACKED } kind;
+    // Q2_READS_BEYOND: to a place behind the end of the file, which may have been cut off
+    enum {
+        Q2_READS_EMPTY,
+        Q2_READS_BAD,
+        Q2_READS_BEYOND,
+        Q2_READS_PLACE,
+        Q2_READS_PACKED
+    } kind;
     uint64_t offset, n_bytes;
     bool copied;
     bool plain; // no flags but COPIED: an L1 entry could be so
@@ -57,7 +64,8 @@ struct q2_found {
     struct q2_layout layout;
     struct q2_found_table *list; // by offset
     size_t n, max;
-    bool any_copied; // the flag is there in any of the L2 tables
+    bool any_copied;     // the flag is there in any of the L2 tables
+    uint64_t beyond_end; // of what entries lead to behind the end of the file; 0: nothing
 };
 
 void q2_hints_read(const uint8_t header[Q2_HEADER_V3_BYTES], uint64_t file_size,

@@ -67,7 +67,8 @@ static int assemble(struct q2_work *w, struct q2_recovery *r, struct q2_error *e
     if (ret < 0)
         return ret;
     w->io = r->image;
-    w->end = q2_align_up(w->survey.file_size, n_bytes);
+    w->made = q2_max_u64(w->survey.file_size, w->found.beyond_end);
+    w->made = w->end = q2_align_up(w->made, n_bytes);
     if (ret == 0)
         ret = q2_work_find_snapshots(w, err);
     if (ret == 0)
@@ -78,6 +79,8 @@ static int assemble(struct q2_work *w, struct q2_recovery *r, struct q2_error *e
         ret = q2_work_take_l1(w, r, err);
     if (ret == 0)
         ret = q2_work_place(w, r, err);
+    if (ret == 0)
+        ret = q2_work_count_cut(w, r, err);
     if (ret == 0)
         ret = q2_work_write(w, r, err);
     return ret;

@@ -72,6 +72,9 @@ struct q2_recovery {
     struct q2_remade_table *remade; // in the order of their indexes
     size_t n_remade;
     uint64_t n_linked, n_left; // L2 tables that are mapped, and that are not
+    // Of the active state, behind the end of the file, which was cut off: these read as
+    // zeros.
+    uint64_t n_cut_tables, n_cut_clusters;
     unsigned n_snapshots;
     struct q2_sources from;
     bool has_luks;

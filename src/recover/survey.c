@@ -185,7 +185,8 @@ int q2_survey_make(struct q2_survey *s, struct q2_io *io, uint64_t limit,
     int ret = buf ? q2_io_get_size(io, &s->file_size, err)
                   : q2_fail_memory(err, READ_BYTES + Q2_SURVEY_BLOCK);
     if (ret == 0)
-        ret = look_at_all(s, q2_max_u64(limit, s->file_size), buf, mon, err);
+        ret = look_at_all(s, q2_max_u64(limit, q2_beyond_limit(s->file_size)), buf, mon,
+                          err);
     free(buf);
     if (ret < 0)
         q2_survey_clear(s);

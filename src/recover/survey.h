@@ -9,6 +9,8 @@
 
 // The unit of the survey: the smallest cluster.
 #define Q2_SURVEY_BLOCK 512U
+// Entries may lead so many times as far as the file is long: it may have been cut off.
+#define Q2_SURVEY_CUT 4U
 
 // What a block could be part of; bits.
 enum q2_block_class {
@@ -27,6 +29,11 @@ struct q2_places_found {
     uint64_t *list;
     size_t n, max;
 };
+
+static inline uint64_t q2_beyond_limit(uint64_t file_size)
+{
+    return file_size < INT64_MAX / Q2_SURVEY_CUT ? file_size * Q2_SURVEY_CUT : INT64_MAX;
+}
 
 struct q2_survey {
     struct q2_io *io;

@@ -9,7 +9,8 @@
 
 struct q2_work {
     struct q2_io *io; // the file; once it has been surveyed, the overlay over it
-    uint64_t end;     // of what was put behind the file in the overlay
+    uint64_t made;    // what is put into the overlay lies behind that
+    uint64_t end;     // of it
     const struct q2_recover_options *options;
     struct q2_survey survey;
     struct q2_found found;
@@ -67,7 +68,7 @@ static inline bool q2_work_has_lost(const struct q2_work *w)
 static inline bool q2_work_lacks(const struct q2_work *w, uint64_t index)
 {
     return q2_work_is_open_index(w, index) ||
-           (index < w->n_l1 && (w->l1[index] & Q2_OFFSET_MASK) >= w->survey.file_size);
+           (index < w->n_l1 && (w->l1[index] & Q2_OFFSET_MASK) >= w->made);
 }
 
 int q2_work_set_l1(struct q2_work *w, uint64_t index, uint64_t table,
@@ -110,6 +111,8 @@ int q2_work_read_in_table(struct q2_work *w, uint64_t table_offset, uint64_t in_
 // The same at an offset of the guest's disk, by the L1 table as far as it is known.
 int q2_work_read_guest(struct q2_work *w, uint64_t guest_offset, void *buf,
                        size_t n_bytes, bool *has, struct q2_error *err);
+// l1.c: what the active state has behind the end of the file.
+int q2_work_count_cut(struct q2_work *w, struct q2_recovery *r, struct q2_error *err);
 // luks.c: the image's own LUKS header.
 int q2_work_find_luks(struct q2_work *w, struct q2_error *err);
 // header.c: the new header, and all that was made, over the file.
