@@ -14,8 +14,6 @@
 #define INCOMPAT_64BIT 0x80U
 #define INCOMPAT_SEED 0x2000U
 #define RO_COMPAT_CHECKSUMS 0x400U
-#define GROUP_INODES_UNUSED 1U
-#define GROUP_BLOCKS_UNUSED 2U
 #define JOURNAL_MAGIC 0xc03b3998U
 #define MAX_GROUPS ((uint64_t)1 << 20)
 #define PIECE_BYTES 4096U // or more is each piece of a volume, and a multiple of that
@@ -23,6 +21,7 @@
 void q2_ext_clear(struct q2_ext *fs)
 {
     free(fs->groups);
+    free(fs->bitmaps);
     free(fs->block);
     free(fs->node);
     *fs = (struct q2_ext){0};
@@ -170,8 +169,8 @@ int q2_ext_open(struct q2_work *w, const struct q2_marks *m, size_t volume,
 }
 
 // A block number of a descriptor, as a place on the disk.
-static uint64_t place(const struct q2_ext *fs, uint64_t group, unsigned low,
-                      unsigned high)
+uint64_t q2_ext_place_of(const struct q2_ext *fs, uint64_t group, unsigned low,
+                         unsigned high)
 {
     const uint8_t *d = fs->groups + group * fs->desc_bytes;
     uint64_t n = q2_load_le32(d + low);
@@ -184,42 +183,12 @@ static uint64_t place(const struct q2_ext *fs, uint64_t group, unsigned low,
 
 uint64_t q2_ext_inode_table(const struct q2_ext *fs, uint64_t group)
 {
-    return place(fs, group, 8, 40);
+    return q2_ext_place_of(fs, group, 8, 40);
 }
 
 uint64_t q2_ext_block_bitmap(const struct q2_ext *fs, uint64_t group)
 {
-    return place(fs, group, 0, 32);
-}
-
-// Of blocks: the descriptor's first number and its first flag, and so on.
-bool q2_ext_find_bitmap(const struct q2_ext *fs, uint64_t group, unsigned which,
-                        struct q2_ext_bitmap *out)
-{
-    const uint8_t *d = fs->groups + group * fs->desc_bytes;
-    unsigned uninit = which == 0 ? GROUP_BLOCKS_UNUSED : GROUP_INODES_UNUSED;
-    out->n_bytes = (which == 0 ? fs->group_blocks : fs->group_inodes) / 8;
-    out->place = place(fs, group, 4 * which, 32 + 4 * which);
-    if (!fs->checks_inodes || (q2_load_le16(d + 18) & uninit) || fs->desc_bytes < 64 ||
-        out->place == 0)
-        return false;
-    out->sum = q2_load_le16(d + 24 + 2 * which) |
-               (uint32_t)q2_load_le16(d + 56 + 2 * which) << 16;
-    return true;
-}
-
-bool q2_ext_is_bitmap(const struct q2_ext *fs, const struct q2_ext_bitmap *b,
-                      const uint8_t *block)
-{
-    static const uint8_t zeros[256] = {0};
-    uint32_t crc = fs->seed;
-    if (block)
-        return q2_crc32c(crc, block, b->n_bytes) == b->sum;
-    for (size_t n, left = b->n_bytes; left > 0; left -= n) {
-        n = q2_min_size(left, sizeof(zeros));
-        crc = q2_crc32c(crc, zeros, n);
-    }
-    return crc == b->sum;
+    return q2_ext_place_of(fs, group, 0, 32);
 }
 
 static bool is_wide(const struct q2_ext *fs, const uint8_t *inode)

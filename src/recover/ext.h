@@ -8,6 +8,14 @@
 
 #define Q2_EXT_MAX_BLOCK 65536U
 
+// A bitmap that the group's descriptor has a checksum of: of blocks, or of inodes.
+struct q2_ext_bitmap {
+    uint64_t place; // on the disk; 0: nowhere
+    bool unused;    // nothing of the group is in use
+    uint64_t sum;
+    uint32_t n_bytes;
+};
+
 struct q2_ext {
     struct q2_work *w;
     const struct q2_marks *marks;
@@ -17,11 +25,13 @@ struct q2_ext {
     unsigned block_bits;
     uint32_t block_size, group_blocks, group_inodes, inode_bytes, desc_bytes, first_block;
     uint64_t n_blocks, n_groups;
-    bool checks_inodes; // they have checksums
-    uint32_t seed;      // of all checksums
-    uint8_t *groups;    // their descriptors
-    uint8_t *block;     // room for one
-    uint8_t *node;      // of extents, for who looks for a block
+    bool checks_inodes;            // they have checksums
+    uint32_t seed;                 // of all checksums
+    uint8_t *groups;               // their descriptors
+    struct q2_ext_bitmap *bitmaps; // by sum; NULL: not listed yet
+    size_t n_bitmaps;
+    uint8_t *block; // room for one
+    uint8_t *node;  // of extents, for who looks for a block
 };
 
 #define Q2_EXT_JOURNAL 8U // its inode
@@ -51,15 +61,13 @@ uint64_t q2_ext_block_place(const struct q2_ext *fs, uint64_t n);
 int q2_ext_read(const struct q2_ext *fs, uint64_t n, void *buf, size_t n_bytes, bool *has,
                 struct q2_error *err);
 
+// A block number of a group's descriptor, in two parts, as a place on the disk; 0: none.
+uint64_t q2_ext_place_of(const struct q2_ext *fs, uint64_t group, unsigned low,
+                         unsigned high);
 // Where the inode table and the block bitmap of a group are, on the disk. 0: nowhere.
 uint64_t q2_ext_inode_table(const struct q2_ext *fs, uint64_t group);
 uint64_t q2_ext_block_bitmap(const struct q2_ext *fs, uint64_t group);
 
-// A bitmap that the group's descriptor has a checksum of: of blocks, or of inodes.
-struct q2_ext_bitmap {
-    uint64_t place; // on the disk
-    uint32_t n_bytes, sum;
-};
 #define Q2_EXT_GROUP_BITMAPS 2U // of a group
 // False: it was never written, or has no checksum.
 bool q2_ext_find_bitmap(const struct q2_ext *fs, uint64_t group, unsigned which,
@@ -67,6 +75,11 @@ bool q2_ext_find_bitmap(const struct q2_ext *fs, uint64_t group, unsigned which,
 // block: NULL: zeros.
 bool q2_ext_is_bitmap(const struct q2_ext *fs, const struct q2_ext_bitmap *b,
                       const uint8_t *block);
+
+// Where on the disk the bitmap is that this block is, if there is but one such. 0: it is
+// none. They must have been listed.
+uint64_t q2_ext_find_bitmap_like(const struct q2_ext *fs, const uint8_t *block);
+int q2_ext_list_bitmaps(struct q2_ext *fs, struct q2_error *err);
 
 // Has this block of the group's inode table, the n-th, an inode whose checksum says that
 // it is there? *n_good, *n_bad: inodes in use that are right, and that are not.

@@ -5,6 +5,7 @@ libqcow2_a_SOURCES += \
 	src/recover/clues.c src/recover/clues.h \
 	src/recover/counts.c \
 	src/recover/ext.c src/recover/ext.h \
+	src/recover/ext_bitmaps.c \
 	src/recover/ext_files.c \
 	src/recover/found.c \
 	src/recover/glance.c src/recover/glance.h \
@@ -26,6 +27,7 @@ libqcow2_a_SOURCES += \
 	src/recover/orphans_ext.c \
 	src/recover/orphans_place.c \
 	src/recover/place.c src/recover/place.h \
+	src/recover/place_align.c \
 	src/recover/place_clues.c \
 	src/recover/place_ext.c \
 	src/recover/place_marks.c \
@@ -35,4 +37,5 @@ libqcow2_a_SOURCES += \
 	src/recover/recover.c src/recover/recover.h \
 	src/recover/snapshots.c \
 	src/recover/survey.c src/recover/survey.h \
+	src/recover/uses.h \
 	src/recover/work.h

@@ -36,7 +36,7 @@ struct q2_volume {
 
 // This sector is at that place of the volume, or at the other.
 struct q2_mark {
-    size_t table;      // number of the L2 table that maps it
+    uint64_t table;    // number of the L2 table that maps it
     uint64_t in_table; // offset in the range that the table maps
     size_t volume;
     uint64_t position, other; // in the volume; the same: there is but one

@@ -25,6 +25,8 @@ static int open_systems(struct q2_work *w, const struct q2_marks *m, struct syst
         bool ok = false;
         if (m->volumes[v].placed && m->volumes[v].is_ext)
             ret = q2_ext_open(w, m, v, &s->list[s->n], &ok, err);
+        if (ret == 0 && ok)
+            ret = q2_ext_list_bitmaps(&s->list[s->n], err);
         s->n += ok;
     }
     return ret;
@@ -65,6 +67,8 @@ static int ask(struct q2_orphans *o, struct q2_orphan *x, struct q2_marks *m,
         const struct q2_ext *fs = &s->list[i];
         for (size_t at = 0; at + fs->block_size <= n_bytes; at += fs->block_size) {
             uint64_t place = q2_ext_find_inodes(fs, o->cluster + at);
+            if (place == 0)
+                place = q2_ext_find_bitmap_like(fs, o->cluster + at);
             if (place > 0)
                 vote(o, x, place, at);
         }

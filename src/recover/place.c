@@ -293,6 +293,7 @@ static int place_in_order(struct q2_work *w, struct q2_recovery *r, struct q2_lo
     uint64_t index = 0;
     int ret = 0;
     qsort(list, n, sizeof(*list), by_place);
+    bool ordered = q2_place_is_ordered(list, n);
     for (size_t i = 0; i < n && ret == 0;) {
         if (list[i].table->stale) {
             i++;
@@ -312,7 +313,7 @@ static int place_in_order(struct q2_work *w, struct q2_recovery *r, struct q2_lo
                 list[end] = x;
             }
         }
-        uint64_t next = end < n ? list[end].table->offset : 0;
+        uint64_t next = ordered && end < n ? list[end].table->offset : 0;
         ret = place_group(w, r, list + i, n_group, &index, next, err);
         i = end;
     }

@@ -22,6 +22,19 @@ static inline bool q2_place_is_open(const struct q2_lost *x)
 int q2_place_put(struct q2_work *w, struct q2_recovery *r, uint64_t index, uint64_t table,
                  enum q2_certainty certainty, struct q2_error *err);
 
+// The same for a table of the list.
+static inline int q2_place_take(struct q2_work *w, struct q2_recovery *r,
+                                struct q2_lost *x, uint64_t index,
+                                enum q2_certainty certainty, struct q2_error *err)
+{
+    x->index = index;
+    return q2_place_put(w, r, index, x->table->offset, certainty, err);
+}
+
+// Do tables that have a place follow each other in the file, in the order of which the
+// list is, as they do on the disk?
+bool q2_place_is_ordered(const struct q2_lost *list, size_t n);
+
 // Each places what it can of the list, and sets index there.
 int q2_place_marked(struct q2_work *w, struct q2_recovery *r, struct q2_lost *list,
                     size_t n, struct q2_error *err);

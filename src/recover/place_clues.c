@@ -242,10 +242,9 @@ static int settle(struct trial *t, struct q2_recovery *r, struct q2_error *err)
         if (!q2_place_is_open(x) || !q2_work_is_open_index(t->w, c->index) ||
             !is_clear(t, c))
             continue;
-        x->index = c->index;
-        ret = q2_place_put(t->w, r, c->index, x->table->offset,
-                           c->n_values >= MIN_SURE ? Q2_PLACED_SURELY : Q2_PLACED_LIKELY,
-                           err);
+        ret = q2_place_take(t->w, r, x, c->index,
+                            c->n_values >= MIN_SURE ? Q2_PLACED_SURELY : Q2_PLACED_LIKELY,
+                            err);
     }
     return ret;
 }

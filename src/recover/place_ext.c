@@ -217,11 +217,8 @@ static int settle(struct trial *t, struct q2_recovery *r, struct q2_lost *list, 
         if (index >= Q2_MAX_L1_BYTES / 8 || !q2_work_is_open_index(t->fs->w, index))
             continue;
         ret = find_best(t, list, n, s->list + i, end - i, try, &found, err);
-        if (ret == 0 && found) {
-            found->index = index;
-            ret = q2_place_put(t->fs->w, r, index, found->table->offset, Q2_PLACED_SURELY,
-                               err);
-        }
+        if (ret == 0 && found)
+            ret = q2_place_take(t->fs->w, r, found, index, Q2_PLACED_SURELY, err);
     }
     free(s->list);
     *s = (struct spots){0};

@@ -20,6 +20,20 @@ int q2_place_put(struct q2_work *w, struct q2_recovery *r, uint64_t index, uint6
     return q2_work_set_l1(w, index, table, err);
 }
 
+bool q2_place_is_ordered(const struct q2_lost *list, size_t n)
+{
+    const struct q2_lost *last = NULL;
+    size_t n_back = 0, n_pairs = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (list[i].index == UINT64_MAX || list[i].table->stale)
+            continue;
+        n_pairs += last != NULL;
+        n_back += last && list[i].index < last->index;
+        last = &list[i];
+    }
+    return n_back * 8 <= n_pairs;
+}
+
 static int read_all_marks(struct q2_work *w, struct q2_marks *m,
                           const struct q2_lost *list, size_t n, struct q2_error *err)
 {

@@ -5,30 +5,15 @@
 #include <string.h>
 
 #include "base/checked.h"
-#include "recover/place.h"
+#include "check/scan.h"
+#include "recover/uses.h"
 
-// So many pairs of a table and an index are compared.
-#define MAX_PAIRS ((uint64_t)1 << 18)
+// So many pairs of a table and an index are compared, and so many of them with bitmaps
+// that depend on the pair.
+#define MAX_PAIRS ((uint64_t)1 << 21)
+#define MAX_LOADS ((uint64_t)1 << 18)
 // With fewer clusters in use many ranges look alike.
 #define MIN_EVIDENCE 64U
-
-struct uses {
-    struct q2_ext *fs;
-    uint64_t span, first, n; // indexes
-    size_t n_bytes;          // of a map: a bit for each cluster of a table's range
-    uint8_t *maps;           // of the tables, one behind the other
-    uint8_t *used;           // by the file system, in the range of one index
-    uint8_t *unsure;         // inode tables there: in use, but perhaps never written
-    struct fit *fits;        // by table and index
-};
-
-// How a table and the range of an index differ.
-struct fit {
-    bool known;
-    uint32_t n_used, n_mapped;
-    uint32_t missing; // in use, and not mapped
-    uint32_t surplus; // mapped, and not in use
-};
 
 static void set_bits(uint8_t *bits, uint64_t from, uint64_t to, unsigned cluster_bits)
 {
@@ -37,7 +22,7 @@ static void set_bits(uint8_t *bits, uint64_t from, uint64_t to, unsigned cluster
 }
 
 // The part of a run on the disk that lies in the range that begins at base.
-static void set_run(const struct uses *u, uint8_t *bits, uint64_t base, uint64_t start,
+static void set_run(const struct q2_uses *u, uint8_t *bits, uint64_t base, uint64_t start,
                     uint64_t n_bytes)
 {
     uint64_t from = q2_max_u64(start, base);
@@ -46,45 +31,70 @@ static void set_run(const struct uses *u, uint8_t *bits, uint64_t base, uint64_t
         set_bits(bits, from - base, to - base, u->fs->w->found.layout.cluster_bits);
 }
 
-// Bitmaps may lie in the range itself: then as table x would have them.
-static int load_group(const struct uses *u, const struct q2_lost *x, uint64_t index,
-                      uint64_t group, bool *has, struct q2_error *err)
+// The blocks of a group that are in the range that begins at base.
+static void set_group(const struct q2_uses *u, uint64_t base, uint64_t group)
+{
+    const struct q2_ext *fs = u->fs;
+    uint64_t bits = fs->block_bits, at = group * fs->group_blocks + fs->first_block;
+    uint64_t start = fs->start + (at << bits), i = 0;
+    uint64_t n = q2_min_u64(fs->group_blocks, ((base + u->span - start) >> bits) + 1);
+    if (base > start)
+        i = (base - start) >> bits;
+    for (; i < n; i++) {
+        if (fs->block[i / 8] >> (i % 8) & 1)
+            set_run(u, u->used, base, start + (i << bits), fs->block_size);
+    }
+}
+
+enum answer { UNKNOWN, KNOWN, DEPENDS };
+
+// A bitmap may lie in the range itself: then it depends on the table, x. NULL: none.
+static int load_group(struct q2_uses *u, const struct q2_lost *x, uint64_t index,
+                      uint64_t group, enum answer *answer, struct q2_error *err)
 {
     struct q2_ext *fs = u->fs;
-    uint64_t bitmap = q2_ext_block_bitmap(fs, group);
-    uint64_t first = group * fs->group_blocks + fs->first_block;
+    struct q2_ext_bitmap b;
+    bool has = false;
     int ret = 0;
-    *has = false;
-    if (bitmap != 0 && bitmap / u->span == index)
-        ret = q2_work_read_in_table(fs->w, x->table->offset, bitmap % u->span, fs->block,
-                                    fs->block_size, has, err);
-    else if (bitmap != 0)
-        ret = q2_work_read_guest(fs->w, bitmap, fs->block, fs->block_size, has, err);
-    for (uint64_t i = 0; i < fs->group_blocks && *has && ret == 0; i++) {
-        if (fs->block[i / 8] >> (i % 8) & 1)
-            set_run(u, u->used, index * u->span,
-                    fs->start + ((first + i) << fs->block_bits), fs->block_size);
+    // Nothing of it was ever used.
+    if (!q2_ext_find_bitmap(fs, group, 0, &b) && b.place != 0 && b.unused)
+        return 0;
+    bool own = b.place != 0 && b.place / u->span == index;
+    if (own && (!x || u->n_loads == 0)) {
+        *answer = x ? UNKNOWN : DEPENDS;
+        return 0;
     }
+    u->n_loads -= own;
+    if (own)
+        ret = q2_work_read_in_table(fs->w, x->table->offset, b.place % u->span, fs->block,
+                                    fs->block_size, &has, err);
+    else if (b.place != 0)
+        ret = q2_work_read_guest(fs->w, b.place, fs->block, fs->block_size, &has, err);
+    if (ret == 0 && has)
+        set_group(u, index * u->span, group);
+    else
+        *answer = UNKNOWN;
     return ret;
 }
 
-static int load_use(const struct uses *u, const struct q2_lost *x, uint64_t index,
-                    bool *known, struct q2_error *err)
+static int load_use(struct q2_uses *u, const struct q2_lost *x, uint64_t index,
+                    enum answer *answer, struct q2_error *err)
 {
     const struct q2_ext *fs = u->fs;
     uint64_t base = index * u->span, bytes = (uint64_t)fs->group_blocks << fs->block_bits;
     uint64_t zero = fs->start + ((uint64_t)fs->first_block << fs->block_bits);
     uint64_t first = base > zero ? (base - zero) / bytes : 0;
     int ret = 0;
-    *known = true;
+    *answer = KNOWN;
     memset(u->used, 0, u->n_bytes);
-    for (uint64_t g = first;
-         g < fs->n_groups && zero + g * bytes < base + u->span && ret == 0 && *known; g++)
-        ret = load_group(u, x, index, g, known, err);
+    for (uint64_t g = first; g < fs->n_groups && zero + g * bytes < base + u->span &&
+                             ret == 0 && *answer == KNOWN;
+         g++)
+        ret = load_group(u, x, index, g, answer, err);
     return ret;
 }
 
-static void load_unsure(const struct uses *u, uint64_t index)
+static void load_unsure(const struct q2_uses *u, uint64_t index)
 {
     const struct q2_ext *fs = u->fs;
     uint64_t n_bytes = (uint64_t)fs->group_inodes * fs->inode_bytes;
@@ -96,7 +106,7 @@ static void load_unsure(const struct uses *u, uint64_t index)
     }
 }
 
-static int load_map(const struct uses *u, const struct q2_lost *x, uint8_t *bits,
+static int load_map(const struct q2_uses *u, const struct q2_lost *x, uint8_t *bits,
                     struct q2_error *err)
 {
     struct q2_work *w = u->fs->w;
@@ -111,9 +121,9 @@ static int load_map(const struct uses *u, const struct q2_lost *x, uint8_t *bits
     return ret;
 }
 
-static struct fit compare(const struct uses *u, const uint8_t *map)
+static struct q2_fit compare(const struct q2_uses *u, const uint8_t *map)
 {
-    struct fit f = {.known = true};
+    struct q2_fit f = {.known = true};
     for (size_t i = 0; i < u->n_bytes; i++) {
         unsigned sure = 0xffU & ~(unsigned)u->unsure[i];
         unsigned used = u->used[i] & sure, mapped = map[i] & sure;
@@ -125,109 +135,44 @@ static struct fit compare(const struct uses *u, const uint8_t *map)
     return f;
 }
 
-static struct fit *fit_of(const struct uses *u, size_t i, uint64_t index)
-{
-    return &u->fits[i * u->n + (index - u->first)];
-}
-
-static int take(const struct uses *u, struct q2_recovery *r, struct q2_lost *x,
-                uint64_t index, enum q2_certainty certainty, struct q2_error *err)
-{
-    x->index = index;
-    return q2_place_put(u->fs->w, r, index, x->table->offset, certainty, err);
-}
-
 // Does the table fit to another index nearly as well as with this distance?
-static bool fits_elsewhere(const struct uses *u, size_t i, uint64_t index, uint64_t best)
+static bool fits_elsewhere(const struct q2_uses *u, size_t i, size_t without,
+                           uint64_t best)
 {
-    for (uint64_t k = u->first; k < u->first + u->n; k++) {
-        const struct fit *f = fit_of(u, i, k);
-        uint64_t d = (uint64_t)f->missing + f->surplus;
-        if (k != index && f->known && q2_work_is_open_index(u->fs->w, k) &&
-            d < best * 4 + 8)
+    for (size_t k = 0; k < u->n_indexes; k++) {
+        const struct q2_fit *f = q2_uses_fit(u, i, k);
+        if (k != without && f->known && q2_uses_is_open(u, k) &&
+            q2_fit_distance(f) < best * 4 + 8)
             return true;
     }
     return false;
 }
 
 // The table that differs least from what the index uses, where no other comes near.
-static int place_nearest(const struct uses *u, struct q2_recovery *r,
-                         struct q2_lost *list, size_t n, struct q2_error *err)
+static int place_nearest(const struct q2_uses *u, struct q2_recovery *r, size_t k,
+                         struct q2_error *err)
 {
-    int ret = 0;
-    for (uint64_t index = u->first; index < u->first + u->n && ret == 0; index++) {
-        uint64_t first = UINT64_MAX, second = UINT64_MAX, n_used = 0;
-        size_t found = n;
-        for (size_t i = 0; i < n && q2_work_is_open_index(u->fs->w, index); i++) {
-            const struct fit *f = fit_of(u, i, index);
-            if (!q2_place_is_open(&list[i]) || !f->known)
-                continue;
-            uint64_t d = (uint64_t)f->missing + f->surplus;
-            if (d < first) {
-                second = first;
-                first = d;
-                found = i;
-                n_used = f->n_used;
-            } else if (d < second) {
-                second = d;
-            }
-        }
-        if (found < n && n_used >= MIN_EVIDENCE && first * 8 <= n_used &&
-            first * 4 + 8 <= second && !fits_elsewhere(u, found, index, first))
-            ret = take(u, r, &list[found], index, Q2_PLACED_LIKELY, err);
-    }
-    return ret;
-}
-
-// Is nearly all that the table maps in use there, and the other way round?
-static bool is_possible(const struct uses *u, size_t i, uint64_t index)
-{
-    const struct fit *f = fit_of(u, i, index);
-    return q2_work_is_open_index(u->fs->w, index) && f->known &&
-           f->surplus * 16 <= f->n_mapped && f->missing * 16 <= f->n_used + 16;
-}
-
-// Between the two indexes (not included) the one that fits best, the first of several.
-static uint64_t best_between(const struct uses *u, size_t i, uint64_t from, uint64_t to)
-{
-    uint64_t best = UINT64_MAX, choice = UINT64_MAX;
-    for (uint64_t index = u->first; index < u->first + u->n; index++) {
-        const struct fit *f = fit_of(u, i, index);
-        uint64_t d = (uint64_t)f->missing + f->surplus;
-        if (is_possible(u, i, index) && index + 1 > from && index < to && d < best) {
-            best = d;
-            choice = index;
-        }
-    }
-    return choice;
-}
-
-// In the order of the file, each where it fits best between those that have places. The
-// list is in that order.
-static int place_possible(const struct uses *u, struct q2_recovery *r,
-                          struct q2_lost *list, size_t n, struct q2_error *err)
-{
-    uint64_t from = 0;
-    int ret = 0;
-    for (size_t i = 0; i < n && ret == 0; i++) {
-        if (list[i].index != UINT64_MAX)
-            from = list[i].index + 1;
-        if (!q2_place_is_open(&list[i]))
+    uint64_t first = UINT64_MAX, second = UINT64_MAX, n_used = 0;
+    size_t found = u->n;
+    for (size_t i = 0; i < u->n && q2_uses_is_open(u, k); i++) {
+        const struct q2_fit *f =
+            q2_place_is_open(&u->list[i]) ? q2_uses_fit(u, i, k) : NULL;
+        if (!f || !f->known)
             continue;
-        uint64_t to = UINT64_MAX;
-        for (size_t k = i + 1; k < n && to == UINT64_MAX; k++) {
-            if (list[k].index != UINT64_MAX && list[k].index > from)
-                to = list[k].index;
+        if (q2_fit_distance(f) < first) {
+            second = first;
+            first = q2_fit_distance(f);
+            found = i;
+            n_used = f->n_used;
+        } else if (q2_fit_distance(f) < second) {
+            second = q2_fit_distance(f);
         }
-        uint64_t index = best_between(u, i, from, to);
-        if (index == UINT64_MAX)
-            index = best_between(u, i, 0, UINT64_MAX);
-        if (index == UINT64_MAX)
-            continue;
-        from = index + 1;
-        ret = take(u, r, &list[i], index, Q2_PLACED_IN_ORDER, err);
     }
-    return ret;
+    return found < u->n && n_used >= MIN_EVIDENCE && first * 8 <= n_used &&
+                   first * 4 + 8 <= second && !fits_elsewhere(u, found, k, first)
+               ? q2_place_take(u->fs->w, r, &u->list[found], u->indexes[k],
+                               Q2_PLACED_LIKELY, err)
+               : 0;
 }
 
 static int by_place(const void *a, const void *b)
@@ -236,51 +181,106 @@ static int by_place(const void *a, const void *b)
     return x->table->offset < y->table->offset ? -1 : 1;
 }
 
-static int load_all(struct uses *u, const struct q2_lost *list, size_t n,
-                    struct q2_error *err)
+static bool is_used(const struct q2_uses *u)
 {
+    for (size_t i = 0; i < u->n_bytes; i++) {
+        if (u->used[i])
+            return true;
+    }
+    return false;
+}
+
+// Ranges of which something may be in use.
+static int find_indexes(struct q2_uses *u, struct q2_error *err)
+{
+    const struct q2_ext *fs = u->fs;
+    uint64_t end = q2_div_round_up(fs->start + (fs->n_blocks << fs->block_bits), u->span);
     int ret = 0;
-    for (size_t i = 0; i < n && ret == 0; i++) {
-        if (q2_place_is_open(&list[i]))
-            ret = load_map(u, &list[i], u->maps + i * u->n_bytes, err);
-    }
-    for (uint64_t index = u->first; index < u->first + u->n && ret == 0; index++) {
-        if (!q2_work_is_open_index(u->fs->w, index))
+    end = q2_min_u64(end, Q2_MAX_L1_BYTES / 8);
+    for (uint64_t index = fs->start / u->span;
+         index < end && u->n_indexes <= MAX_PAIRS && ret == 0; index++) {
+        void *list = u->indexes;
+        enum answer answer = UNKNOWN;
+        if (!q2_work_is_open_index(fs->w, index))
             continue;
-        load_unsure(u, index);
-        for (size_t i = 0; i < n && ret == 0; i++) {
-            bool known;
-            if (!q2_place_is_open(&list[i]))
-                continue;
-            ret = load_use(u, &list[i], index, &known, err);
-            if (known)
-                *fit_of(u, i, index) = compare(u, u->maps + i * u->n_bytes);
-        }
+        ret = load_use(u, NULL, index, &answer, err);
+        if (ret < 0 || answer == UNKNOWN || (answer == KNOWN && !is_used(u)))
+            continue;
+        ret =
+            q2_scan_grow(&list, &u->max_indexes, u->n_indexes, sizeof(*u->indexes), err);
+        u->indexes = list;
+        if (ret == 0)
+            u->indexes[u->n_indexes++] = index;
     }
+    return ret;
+}
+
+static int compare_index(struct q2_uses *u, size_t k, struct q2_error *err)
+{
+    enum answer common, answer;
+    int ret = load_use(u, NULL, u->indexes[k], &common, err);
+    load_unsure(u, u->indexes[k]);
+    for (size_t i = 0; i < u->n && ret == 0; i++) {
+        if (!q2_place_is_open(&u->list[i]))
+            continue;
+        answer = common;
+        if (common == DEPENDS)
+            ret = load_use(u, &u->list[i], u->indexes[k], &answer, err);
+        if (ret == 0 && answer == KNOWN)
+            *q2_uses_fit(u, i, k) = compare(u, u->maps + u->row[i] * u->n_bytes);
+    }
+    return ret;
+}
+
+static int compare_all(struct q2_uses *u, struct q2_error *err)
+{
+    size_t n_open = 0;
+    int ret = find_indexes(u, err);
+    u->row = calloc(u->n, sizeof(*u->row));
+    for (size_t i = 0; i < u->n && u->row; i++) {
+        if (q2_place_is_open(&u->list[i]))
+            u->row[i] = n_open++;
+    }
+    if (ret < 0 || !u->row)
+        return ret < 0 ? ret : q2_fail_memory(err, u->n * sizeof(*u->row));
+    if (n_open == 0 || u->n_indexes > MAX_PAIRS / n_open)
+        u->n_indexes = 0;
+    if (u->n_indexes == 0)
+        return 0;
+    u->maps = calloc(n_open, u->n_bytes);
+    u->fits = calloc(n_open * u->n_indexes, sizeof(*u->fits));
+    if (!u->maps || !u->fits)
+        return q2_fail_memory(err, n_open * u->n_bytes);
+    for (size_t i = 0; i < u->n && ret == 0; i++) {
+        if (q2_place_is_open(&u->list[i]))
+            ret = load_map(u, &u->list[i], u->maps + u->row[i] * u->n_bytes, err);
+    }
+    for (size_t k = 0; k < u->n_indexes && ret == 0; k++)
+        ret = compare_index(u, k, err);
     return ret;
 }
 
 int q2_place_by_use(struct q2_ext *fs, struct q2_recovery *r, struct q2_lost *list,
                     size_t n, struct q2_error *err)
 {
-    struct uses u = {.fs = fs, .span = UINT64_C(1) << q2_work_span_bits(fs->w)};
-    uint64_t end = q2_div_round_up(fs->start + (fs->n_blocks << fs->block_bits), u.span);
-    u.first = fs->start / u.span;
-    u.n = end - u.first;
-    u.n_bytes = q2_layout_entries(&fs->w->found.layout) / 8 + 1;
-    if (n == 0 || !fs->straight || u.n > MAX_PAIRS / n)
+    struct q2_uses u = {.fs = fs,
+                        .span = UINT64_C(1) << q2_work_span_bits(fs->w),
+                        .list = list,
+                        .n = n,
+                        .n_loads = MAX_LOADS};
+    if (n == 0 || !fs->straight)
         return 0;
-    u.maps = calloc(n, u.n_bytes);
+    u.n_bytes = q2_layout_entries(&fs->w->found.layout) / 8 + 1;
     u.used = calloc(2, u.n_bytes);
     u.unsure = u.used ? u.used + u.n_bytes : NULL;
-    u.fits = calloc(n * (size_t)u.n, sizeof(*u.fits));
     qsort(list, n, sizeof(*list), by_place);
-    int ret = u.maps && u.used && u.fits ? load_all(&u, list, n, err)
-                                         : q2_fail_memory(err, n * u.n_bytes);
-    if (ret == 0)
-        ret = place_nearest(&u, r, list, n, err);
-    if (ret == 0)
-        ret = place_possible(&u, r, list, n, err);
+    int ret = u.used ? compare_all(&u, err) : q2_fail_memory(err, 2 * u.n_bytes);
+    for (size_t k = 0; k < u.n_indexes && ret == 0; k++)
+        ret = place_nearest(&u, r, k, err);
+    if (ret == 0 && u.n_indexes > 0)
+        ret = q2_place_aligned(&u, r, err);
+    free(u.row);
+    free(u.indexes);
     free(u.maps);
     free(u.used);
     free(u.fits);

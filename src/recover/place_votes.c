@@ -2,10 +2,12 @@
 // Which index the marks in an L2 table say. A file system that keeps two copies of
 // something may have both at the same place of the range of a table: then of two tables
 // each could be either, which does not matter if they hold the same.
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/search.h"
 #include "recover/place.h"
 
 #define MAX_INDEXES 32U
@@ -83,14 +85,8 @@ static void count_mark(const struct poll *p, const struct q2_mark *k, struct vot
 // The marks of table i; they are in the order of the tables.
 static void poll_table(const struct poll *p, size_t table, struct votes *v)
 {
-    size_t low = 0, high = p->m->n;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (p->m->list[middle].table < table)
-            low = middle + 1;
-        else
-            high = middle;
-    }
+    size_t low = q2_search_from(p->m->list, p->m->n, sizeof(*p->m->list),
+                                offsetof(struct q2_mark, table), table);
     v->n_indexes = 0;
     for (; low < p->m->n && p->m->list[low].table == table; low++)
         count_mark(p, &p->m->list[low], v);
@@ -114,8 +110,7 @@ static bool find_winner(const struct votes *v, uint64_t *index, uint64_t *other)
 static int put(const struct poll *p, size_t i, uint64_t index,
                enum q2_certainty certainty, struct q2_error *err)
 {
-    p->list[i].index = index;
-    return q2_place_put(p->w, p->r, index, p->list[i].table->offset, certainty, err);
+    return q2_place_take(p->w, p->r, &p->list[i], index, certainty, err);
 }
 
 static int place_clear(const struct poll *p, struct q2_error *err)
