@@ -39,7 +39,7 @@ static const struct q2_option recover_options[] = {
     {"data-file", "", "FILE", OPTION_DATA_FILE, "What is known",
      "the external data file"},
     {"candidate", "", "N", OPTION_CANDIDATE, "What is known",
-     "take the N-th L1 table of the report"},
+     "take the N-th L1 table of the report, or none"},
     Q2_ROW_OUTPUT,
     Q2_ROW_PROGRESS,
     Q2_ROW_QUIET,
@@ -99,6 +99,10 @@ static int take_option(struct q2_command_line *line, int code, const char *value
         o->version = rc ? 0 : (uint32_t)number;
         break;
     case OPTION_CANDIDATE:
+        o->no_l1 = strcmp(value, "none") == 0;
+        o->candidate = 0;
+        if (o->no_l1)
+            break;
         rc = take_number("candidate", value, 1, UINT32_MAX, &number, err);
         o->candidate = rc ? 0 : (unsigned)number;
         break;

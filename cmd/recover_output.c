@@ -208,6 +208,10 @@ void q2_output_recover(const struct q2_recover_request *request,
         printf("The file was cut off: %" PRIu64 " L2 tables and %" PRIu64
                " clusters of the disk lay behind its end, and read as zeros now\n",
                r->n_cut_tables, r->n_cut_clusters);
+    if (r->n_left > r->n_linked && r->chosen < r->n_l1s)
+        printf("Most L2 tables have no place: if another image was written over the "
+               "start of "
+               "this one, --candidate none leaves out what that has brought\n");
     if (report->n_lossy > 0)
         printf("Ranges that could not be brought back: %" PRIu64 "\n", report->n_lossy);
     print_leftovers(request, &report->leftovers);

@@ -131,6 +131,48 @@ static int by_likelihood(const void *a, const void *b)
     return x->offset > y->offset ? -1 : x->offset < y->offset;
 }
 
+// Clusters that L2 tables lead to: guest data.
+static int note_claimed(struct q2_work *w, struct q2_counters *claimed,
+                        uint64_t *n_tables, struct q2_error *err)
+{
+    const struct q2_layout *l = &w->found.layout;
+    int ret = 0;
+    *n_tables = 0;
+    for (size_t i = 0; i < w->found.n && ret == 0; i++) {
+        const struct q2_found_table *t = &w->found.list[i];
+        if (t->is_l1 || t->counts)
+            continue;
+        ++*n_tables;
+        ret = q2_work_read(w, t->offset, err);
+        for (size_t k = 0; k < q2_layout_entries(l) && ret == 0; k++) {
+            struct q2_reading e = q2_layout_judge(l, w->survey.file_size, w->table, k);
+            if (e.kind == Q2_READS_PLACE)
+                ret = q2_counters_add(claimed, e.offset >> l->cluster_bits, 1, 1, err);
+        }
+    }
+    return ret;
+}
+
+// An L1 table in the guest's data, that of an image within the image, names few of the
+// L2 tables that are there.
+static int drop_inner(struct q2_work *w, struct q2_recovery *r, struct q2_error *err)
+{
+    struct q2_counters *claimed = q2_counters_new();
+    uint64_t n_tables = 0;
+    size_t n = 0;
+    int ret = claimed ? note_claimed(w, claimed, &n_tables, err)
+                      : q2_fail_memory(err, sizeof(*r->l1s));
+    for (size_t i = 0; i < r->n_l1s && ret == 0; i++) {
+        const struct q2_l1_found *l = &r->l1s[i];
+        bool inner = q2_counters_get(claimed, l->offset >> w->found.layout.cluster_bits);
+        if (!inner || l->in_header || l->in_snapshot || l->n_links * 2 > n_tables)
+            r->l1s[n++] = *l;
+    }
+    r->n_l1s = ret < 0 ? r->n_l1s : n;
+    q2_counters_free(claimed);
+    return ret;
+}
+
 int q2_work_find_l1s(struct q2_work *w, struct q2_recovery *r, struct q2_error *err)
 {
     size_t max = 0;
@@ -152,6 +194,8 @@ int q2_work_find_l1s(struct q2_work *w, struct q2_recovery *r, struct q2_error *
         r->n_l1s += r->l1s[r->n_l1s].n_links > 0;
         i += i == before;
     }
+    if (ret == 0 && r->n_l1s > 0)
+        ret = drop_inner(w, r, err);
     if (ret == 0 && r->n_l1s > 1)
         qsort(r->l1s, r->n_l1s, sizeof(*r->l1s), by_likelihood);
     return ret;
@@ -190,6 +234,23 @@ static int mark_links(struct q2_work *w, uint64_t offset, uint64_t n, uint64_t *
     return ret;
 }
 
+// They belong to another image, which was written over this one.
+static int drop_l1s(struct q2_work *w, const struct q2_recovery *r, struct q2_error *err)
+{
+    int ret = 0;
+    for (size_t i = 0; i < r->n_l1s && ret == 0; i++) {
+        if (!r->l1s[i].in_snapshot)
+            ret = mark_links(w, r->l1s[i].offset, r->l1s[i].n_entries, NULL, err);
+    }
+    for (size_t i = 0; i < w->found.n; i++) {
+        struct q2_found_table *t = &w->found.list[i];
+        t->stale |= t->linked;
+        t->linked = false;
+        t->n_clusters = 0; // if these are refcounts, they are no longer known
+    }
+    return ret;
+}
+
 // An empty L1 table, or one whose L2 tables are all gone, is no candidate: then the table
 // counts as lost.
 int q2_work_take_l1(struct q2_work *w, struct q2_recovery *r, struct q2_error *err)
@@ -201,9 +262,9 @@ int q2_work_take_l1(struct q2_work *w, struct q2_recovery *r, struct q2_error *e
                        w->io->name, r->n_l1s);
     r->chosen = wanted > 0 ? wanted - 1 : 0;
     // A snapshot's table is the active one only when the user says so.
-    if (wanted == 0 && r->n_l1s > 0 && r->l1s[0].in_snapshot)
+    if (w->options->no_l1 || (wanted == 0 && r->n_l1s > 0 && r->l1s[0].in_snapshot))
         r->chosen = r->n_l1s;
-    int ret = 0;
+    int ret = w->options->no_l1 ? drop_l1s(w, r, err) : 0;
     for (unsigned i = 0; i < w->n_snapshots && ret == 0; i++)
         ret = mark_links(w, w->snapshots[i].l1_table_offset, w->snapshots[i].l1_size,
                          NULL, err);

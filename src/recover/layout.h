@@ -92,6 +92,11 @@ void q2_found_clear(struct q2_found *f);
 struct q2_found_table *q2_found_from(const struct q2_found *f, uint64_t offset);
 struct q2_found_table *q2_found_at(const struct q2_found *f, uint64_t offset);
 
+// within.c: the file is none, but holds an image that begins at *offset; 0: it does not.
+// f: what was found in it; NULL: nothing.
+int q2_found_within(const struct q2_survey *s, const struct q2_found *f, uint64_t *offset,
+                    struct q2_error *err);
+
 // counts.c: the refcount table, if there is one; of several, the one that the header
 // names.
 const struct q2_found_table *q2_found_counts(const struct q2_found *f,

@@ -29,6 +29,7 @@ libqcow2_a_SOURCES += \
 	src/recover/place.c src/recover/place.h \
 	src/recover/place_align.c \
 	src/recover/place_clues.c \
+	src/recover/place_data.c \
 	src/recover/place_ext.c \
 	src/recover/place_marks.c \
 	src/recover/place_use.c \
@@ -38,4 +39,5 @@ libqcow2_a_SOURCES += \
 	src/recover/snapshots.c \
 	src/recover/survey.c src/recover/survey.h \
 	src/recover/uses.h \
+	src/recover/within.c \
 	src/recover/work.h

@@ -205,28 +205,6 @@ static uint64_t end_of_disk(const struct q2_work *w)
     return size > 0 ? q2_min_u64(n, Q2_MAX_L1_BYTES / 8) : Q2_MAX_L1_BYTES / 8;
 }
 
-// Guest data may look like a table. A table that another one leads to, which has more
-// entries, is such.
-static int drop_data(struct q2_work *w, struct q2_error *err)
-{
-    const struct q2_layout *l = &w->found.layout;
-    int ret = 0;
-    for (size_t i = 0; i < w->found.n && ret == 0; i++) {
-        const struct q2_found_table *t = &w->found.list[i];
-        if (t->is_l1 || t->counts)
-            continue;
-        ret = q2_work_read(w, t->offset, err);
-        for (size_t k = 0; k < q2_layout_entries(l) && ret == 0; k++) {
-            struct q2_reading e = q2_layout_judge(l, w->survey.file_size, w->table, k);
-            struct q2_found_table *to =
-                e.kind == Q2_READS_PLACE ? q2_found_at(&w->found, e.offset) : NULL;
-            if (to && !to->linked && !to->is_l1 && to->n_used < t->n_used)
-                to->stale = true;
-        }
-    }
-    return ret;
-}
-
 // UINT64_MAX: there is none.
 static uint64_t next_gap(const struct q2_work *w, uint64_t index)
 {
@@ -386,7 +364,7 @@ static int place(struct q2_work *w, struct q2_recovery *r, struct q2_lost *list,
     if (ret == 0 && q2_work_has_lost(w))
         ret = begin_with_snapshot(w, err);
     if (ret == 0 && q2_work_has_lost(w))
-        ret = drop_data(w, err);
+        ret = q2_place_drop_data(w, err);
     if (ret == 0)
         ret = learn_all(w, &k, err);
     if (ret == 0)

@@ -35,6 +35,10 @@ static inline int q2_place_take(struct q2_work *w, struct q2_recovery *r,
 // list is, as they do on the disk?
 bool q2_place_is_ordered(const struct q2_lost *list, size_t n);
 
+// place_data.c: tables that are none, but guest data, or parts of another image that was
+// written over this one, become stale.
+int q2_place_drop_data(struct q2_work *w, struct q2_error *err);
+
 // Each places what it can of the list, and sets index there.
 int q2_place_marked(struct q2_work *w, struct q2_recovery *r, struct q2_lost *list,
                     size_t n, struct q2_error *err);

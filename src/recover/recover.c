@@ -33,6 +33,23 @@ static void clear_work(struct q2_work *w)
     q2_counters_free(w->looked);
 }
 
+// f: what was found; NULL: nothing.
+static int look_within(const struct q2_work *w, const struct q2_found *f,
+                       struct q2_error *err)
+{
+    uint64_t offset = 0;
+    if (w->hints.has_magic || w->options->cluster_bits > 0)
+        return 0;
+    int ret = q2_found_within(&w->survey, f, &offset, err);
+    if (ret == 0 && offset > 0)
+        ret = q2_fail(
+            err, -ENOTSUP,
+            "'%s' holds an image that begins at offset %llu, and must be copied "
+            "to a file of its own (as by tail -c +%llu)",
+            w->io->name, (unsigned long long)offset, (unsigned long long)offset + 1);
+    return ret;
+}
+
 static int look(struct q2_work *w, const struct q2_monitor *mon, struct q2_error *err)
 {
     struct q2_layout layout = {0};
@@ -54,7 +71,13 @@ static int look(struct q2_work *w, const struct q2_monitor *mon, struct q2_error
                          err);
     if (ret == 0)
         ret = q2_layout_find(&w->survey, &w->hints, &given, &layout, err);
-    return ret < 0 ? ret : q2_found_collect(&w->survey, &layout, &w->found, err);
+    if (ret == -ENOENT) {
+        int within = look_within(w, NULL, err);
+        return within < 0 ? within : ret;
+    }
+    if (ret == 0)
+        ret = q2_found_collect(&w->survey, &layout, &w->found, err);
+    return ret < 0 ? ret : look_within(w, &w->found, err);
 }
 
 static int assemble(struct q2_work *w, struct q2_recovery *r, struct q2_error *err)

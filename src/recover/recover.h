@@ -14,6 +14,8 @@ struct q2_recover_options {
     const char *data_file;                     // the external one; NULL: there is none
     uint64_t data_size;                        // of it
     unsigned candidate; // the n-th L1 table of the list, from 1 on; 0: the best one
+    bool no_l1;         // none: those that are there are another image's, and their
+                        // L2 tables and the refcounts, too
 };
 
 // An L1 table that was found, as a run of clusters.

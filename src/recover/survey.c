@@ -31,6 +31,7 @@ void q2_survey_clear(struct q2_survey *s)
     free(s->list);
     free(s->luks.list);
     free(s->snapshots.list);
+    free(s->headers.list);
     *s = (struct q2_survey){0};
 }
 
@@ -136,6 +137,8 @@ static int look(struct q2_survey *s, const uint8_t *buf, uint64_t offset, size_t
         s->n_data += Q2_SURVEY_BLOCK;
         if (memcmp(block, luks, sizeof(luks)) == 0)
             ret = note_place(&s->luks, offset + at, err);
+        else if (q2_load_be32(block) == Q2_MAGIC && offset + at > 0)
+            ret = note_place(&s->headers, offset + at, err);
         else if (like_snapshot(block, limit))
             ret = note_place(&s->snapshots, offset + at, err);
         unsigned classes = classify(block, limit);

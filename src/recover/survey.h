@@ -41,7 +41,8 @@ struct q2_survey {
     uint64_t n_data;         // bytes that are not zeros
     struct q2_stretch *list; // in the order of the file
     size_t n, max;
-    struct q2_places_found luks, snapshots; // a LUKS header; an entry of a snapshot table
+    // LUKS headers; entries of a snapshot table; headers of images, not at the start.
+    struct q2_places_found luks, snapshots, headers;
 };
 
 // Reads all data of the file, front to back. limit: entries lead to offsets below it. On
