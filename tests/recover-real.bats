@@ -48,6 +48,11 @@ real() {
     [ "$(grep -c '^| xfs-dos | 4096 |' <<<"$output")" -eq 2 ]
 }
 
+@test "XFS in a logical partition: each of their tables says where the next one is" {
+    real --disks xfs-logical --orders random
+    [ "$(grep -c '^| xfs-logical-dos | 4096 |' <<<"$output")" -eq 1 ]
+}
+
 # Its log has nothing that tells a place.
 @test "NTFS: tables are placed by its files" {
     real --disks ntfs --orders random --mib 64 --data 4 --least 60

@@ -76,11 +76,10 @@ static int guest_size(struct q2_work *w, uint64_t *size, struct q2_error *err)
         ret = q2_work_begin_marks(w, err);
     if (ret == 0)
         ret = q2_work_read_marks(w, &m, w->l1[0] & Q2_OFFSET_MASK, 0, 65536, err);
-    if (ret == 0) {
-        q2_marks_settle(&m, span);
-        if (q2_marks_disk_size(&m) > 0)
-            *size = q2_marks_disk_size(&m);
-    }
+    if (ret == 0)
+        ret = q2_marks_settle(&m, span, err);
+    if (ret == 0 && q2_marks_disk_size(&m) > 0)
+        *size = q2_marks_disk_size(&m);
     if (ret == 0 && l1_entries(w, *size) > Q2_MAX_L1_BYTES / 8)
         *size = 0;
     q2_marks_clear(&m);

@@ -18,6 +18,7 @@ libqcow2_a_SOURCES += \
 	src/recover/marks_btrfs.c \
 	src/recover/marks_ext.c \
 	src/recover/marks_lvm.c \
+	src/recover/marks_mbr.c \
 	src/recover/marks_ntfs.c \
 	src/recover/marks_others.c \
 	src/recover/marks_settle.c \

@@ -30,6 +30,7 @@ void q2_marks_clear(struct q2_marks *m)
     free(m->volumes);
     free(m->list);
     free(m->partitions);
+    free(m->links);
     free(m->chunks);
     free(m->pieces);
     q2_clues_clear(&m->clues);
@@ -78,7 +79,7 @@ int q2_marks_add_either(struct q2_marks *m, const struct q2_mark_place *p, size_
     return ret;
 }
 
-int q2_marks_add_partition(struct q2_marks *m, uint64_t start, uint64_t size,
+int q2_marks_add_partition(struct q2_marks *m, const struct q2_partition *p,
                            struct q2_error *err)
 {
     void *list = m->partitions;
@@ -88,7 +89,7 @@ int q2_marks_add_partition(struct q2_marks *m, uint64_t start, uint64_t size,
                            sizeof(*m->partitions), err);
     m->partitions = list;
     if (ret == 0)
-        m->partitions[m->n_partitions++] = (struct q2_partition){start, size};
+        m->partitions[m->n_partitions++] = *p;
     return ret;
 }
 
@@ -99,9 +100,8 @@ int q2_marks_look(struct q2_marks *m, size_t table, uint64_t in_table, const uin
                   size_t n_bytes, struct q2_error *err)
 {
     static look_at *const kinds[] = {
-        q2_marks_look_partitions, q2_marks_look_ext,  q2_marks_look_xfs,
-        q2_marks_look_ntfs,       q2_marks_look_swap, q2_marks_look_btrfs,
-        q2_marks_look_lvm,
+        q2_marks_look_mbr,  q2_marks_look_gpt,  q2_marks_look_ext,   q2_marks_look_xfs,
+        q2_marks_look_ntfs, q2_marks_look_swap, q2_marks_look_btrfs, q2_marks_look_lvm,
     };
     int ret = 0;
     for (size_t at = 0; at < n_bytes && ret == 0; at += Q2_MARK_SECTOR) {
@@ -114,9 +114,7 @@ int q2_marks_look(struct q2_marks *m, size_t table, uint64_t in_table, const uin
 
 uint64_t q2_marks_disk_size(const struct q2_marks *m)
 {
-    uint64_t size = m->volumes[0].size;
-    for (size_t i = 0; i < m->n_partitions && m->volumes[0].size == 0; i++)
-        size = q2_max_u64(size, m->partitions[i].start + m->partitions[i].size);
+    uint64_t size = m->volumes[0].size ? m->volumes[0].size : m->least_size;
     for (size_t v = 1; v < m->n_volumes && size == 0; v++) {
         if (m->volumes[v].placed && m->volumes[v].start == 0)
             size = m->volumes[v].size;

@@ -58,9 +58,18 @@ struct q2_lvm_piece {
     uint64_t from, at, n_bytes;
 };
 
-// A partition, by a partition table; in bytes.
+// A partition, by a partition table; in bytes. position: where on the disk the table says
+// that it is itself, in_table: where it was found.
 struct q2_partition {
-    uint64_t start, size;
+    uint64_t start, size, position, in_table;
+    enum { Q2_PARTITION, Q2_PARTITION_CONTAINER, Q2_PARTITION_DISK } kind;
+};
+
+// The table of a logical partition, in sectors: the partition as seen from it, and the
+// next one as seen from the container of all, with its partition; 0: there is none.
+struct q2_partition_link {
+    uint64_t in_table;
+    uint32_t first, n, next, next_n;
 };
 
 struct q2_marks {
@@ -70,12 +79,21 @@ struct q2_marks {
     size_t n, max;
     struct q2_partition *partitions;
     size_t n_partitions, max_partitions;
+    uint64_t least_size; // of the disk, by its partitions; 0: it has none
+    struct q2_partition_link *links;
+    size_t n_links, max_links;
     struct q2_clues clues;
     struct q2_chunk *chunks; // by volume and address
     size_t n_chunks, max_chunks;
     struct q2_lvm_piece *pieces; // of a logical volume side by side, in its order
     size_t n_pieces, max_pieces;
     size_t n_unknown; // marks of volumes that were not known yet
+    bool start_lost;  // of the image; a partition table may have been there
+    enum {
+        Q2_MARKS_SURE,
+        Q2_MARKS_LIKELY,
+        Q2_MARKS_GUESSED
+    } doubt; // of where volumes are
 };
 
 int q2_marks_init(struct q2_marks *m, struct q2_error *err);
@@ -88,7 +106,7 @@ int q2_marks_look(struct q2_marks *m, size_t table, uint64_t in_table, const uin
 
 // Finds out where the volumes start: span bytes are mapped by a table. Returns by placed
 // and start in each.
-void q2_marks_settle(struct q2_marks *m, uint64_t span);
+int q2_marks_settle(struct q2_marks *m, uint64_t span, struct q2_error *err);
 
 // Where on the disk that place of a volume is. False: it is not known.
 bool q2_marks_locate(const struct q2_marks *m, size_t volume, uint64_t position,
@@ -115,7 +133,7 @@ int q2_marks_add(struct q2_marks *m, const struct q2_mark_place *p, size_t volum
                  uint64_t position, struct q2_error *err);
 int q2_marks_add_either(struct q2_marks *m, const struct q2_mark_place *p, size_t volume,
                         uint64_t position, uint64_t other, struct q2_error *err);
-int q2_marks_add_partition(struct q2_marks *m, uint64_t start, uint64_t size,
+int q2_marks_add_partition(struct q2_marks *m, const struct q2_partition *p,
                            struct q2_error *err);
 
 int q2_marks_look_ext(struct q2_marks *m, const struct q2_mark_place *p,
@@ -130,7 +148,12 @@ int q2_marks_look_ntfs(struct q2_marks *m, const struct q2_mark_place *p,
                        struct q2_error *err);
 int q2_marks_look_swap(struct q2_marks *m, const struct q2_mark_place *p,
                        struct q2_error *err);
-int q2_marks_look_partitions(struct q2_marks *m, const struct q2_mark_place *p,
-                             struct q2_error *err);
+int q2_marks_look_gpt(struct q2_marks *m, const struct q2_mark_place *p,
+                      struct q2_error *err);
+int q2_marks_look_mbr(struct q2_marks *m, const struct q2_mark_place *p,
+                      struct q2_error *err);
+// Adds the logical partitions of a container, as far as it can be told where they are.
+int q2_marks_follow_links(struct q2_marks *m, uint64_t container, uint64_t span,
+                          struct q2_error *err);
 
 #endif

@@ -10,6 +10,8 @@
 // So many marks of a volume speak for all.
 #define MAX_SAMPLE 4096U
 
+#define MIN_SPAN ((uint64_t)64 << 20)
+
 struct sample {
     const struct q2_mark *marks[MAX_SAMPLE];
     size_t n;
@@ -176,12 +178,17 @@ static bool settle(struct q2_marks *m, size_t v, uint64_t span)
     }
     if (!physical)
         offer_devices(m, &c, span);
-    // A disk with a GPT holds nothing as a whole.
-    if (m->volumes[0].size == 0)
+    // A disk with partitions holds nothing as a whole.
+    if (m->least_size == 0 && m->volumes[0].size == 0)
         offer(m, &c, &(const struct room){0, UINT64_MAX, 0}, physical, span);
     volume->start = c.best.start;
     volume->device = c.best.device;
     volume->placed = c.n_best > 0;
+    // Several are hardly all of the disk; and one in a partition whose table is lost fits
+    // by chance where L2 tables have small ranges.
+    if (volume->placed && c.best.size == UINT64_MAX && m->start_lost)
+        m->doubt =
+            m->n_volumes > 2 || span < MIN_SPAN ? Q2_MARKS_GUESSED : Q2_MARKS_LIKELY;
     straighten(m, volume);
     return volume->placed;
 }
@@ -206,8 +213,35 @@ static size_t find_physical(const struct q2_marks *m, const uint8_t id[16])
     return 0;
 }
 
-void q2_marks_settle(struct q2_marks *m, uint64_t span)
+// A table that is not where it should be is one of a disk within a file. Leaves the
+// partitions of others.
+static int settle_partitions(struct q2_marks *m, uint64_t span, struct q2_error *err)
 {
+    uint64_t container = 0;
+    size_t n = 0;
+    m->volumes[0].size = m->least_size = 0;
+    for (size_t i = 0; i < m->n_partitions; i++) {
+        struct q2_partition p = m->partitions[i];
+        if (p.position % span != p.in_table)
+            continue;
+        if (p.kind == Q2_PARTITION_DISK)
+            m->volumes[0].size = p.size;
+        else
+            m->least_size = q2_max_u64(m->least_size, p.start + p.size);
+        if (p.kind == Q2_PARTITION)
+            m->partitions[n++] = p;
+        else if (p.kind == Q2_PARTITION_CONTAINER)
+            container = p.start;
+    }
+    m->n_partitions = n;
+    return container > 0 ? q2_marks_follow_links(m, container, span, err) : 0;
+}
+
+int q2_marks_settle(struct q2_marks *m, uint64_t span, struct q2_error *err)
+{
+    int ret = settle_partitions(m, span, err);
+    if (ret < 0)
+        return ret;
     for (size_t i = 0; i < m->n_pieces; i++)
         m->pieces[i].volume = find_physical(m, m->pieces[i].physical);
     bool any = settle_all(m, true, span);
@@ -216,5 +250,7 @@ void q2_marks_settle(struct q2_marks *m, uint64_t span)
     for (size_t v = 1; v < m->n_volumes && !any && m->n_partitions == 0; v++) {
         m->volumes[v].start = likely_start(m, v, span);
         m->volumes[v].placed = true;
+        m->doubt = Q2_MARKS_GUESSED;
     }
+    return 0;
 }

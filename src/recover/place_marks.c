@@ -16,6 +16,8 @@ int q2_work_set_l1(struct q2_work *w, uint64_t index, uint64_t table,
 int q2_place_put(struct q2_work *w, struct q2_recovery *r, uint64_t index, uint64_t table,
                  enum q2_certainty certainty, struct q2_error *err)
 {
+    if (certainty < w->doubt)
+        certainty = w->doubt;
     r->placed[r->n_placed++] = (struct q2_placed_table){table, index, certainty};
     return q2_work_set_l1(w, index, table, err);
 }
@@ -40,7 +42,7 @@ static int read_all_marks(struct q2_work *w, struct q2_marks *m,
     int ret = 0;
     // Once more, when a file system was known only behind some of its marks.
     for (unsigned round = 0; round < 2 && ret == 0; round++) {
-        m->n = m->n_partitions = m->n_unknown = m->clues.n = 0;
+        m->n = m->n_partitions = m->n_links = m->n_unknown = m->clues.n = 0;
         ret = q2_work_begin_marks(w, err);
         for (size_t i = 0; i < n && ret == 0; i++) {
             if (list[i].index == UINT64_MAX && !list[i].table->stale)
@@ -72,9 +74,14 @@ int q2_place_marked(struct q2_work *w, struct q2_recovery *r, struct q2_lost *li
     int ret = q2_marks_init(&m, err);
     if (ret == 0)
         ret = read_all_marks(w, &m, list, n, err);
+    m.start_lost = !w->hints.has_magic;
+    if (ret == 0)
+        ret = q2_marks_settle(&m, span, err);
     if (ret == 0) {
-        q2_marks_settle(&m, span);
         w->disk_size = q2_marks_disk_size(&m);
+        w->doubt = m.doubt == Q2_MARKS_GUESSED  ? Q2_PLACED_IN_ORDER
+                   : m.doubt == Q2_MARKS_LIKELY ? Q2_PLACED_LIKELY
+                                                : Q2_PLACED_SURELY;
     }
     if (ret == 0)
         ret = q2_place_by_votes(w, r, list, n, &m, err);

@@ -22,8 +22,9 @@ struct q2_work {
     struct q2_snapshot *snapshots;
     unsigned n_snapshots;
 
-    uint64_t disk_size; // of the guest, by marks far and wide; 0: not known
-    uint64_t *l1;       // the new one, host-endian
+    enum q2_certainty doubt; // as sure as it is at best where file systems begin
+    uint64_t disk_size;      // of the guest, by marks far and wide; 0: not known
+    uint64_t *l1;            // the new one, host-endian
     uint64_t n_l1;
     bool l1_gone;       // nothing was left of it
     bool *l1_lost;      // else: of its clusters, those whose entries are not known

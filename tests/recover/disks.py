@@ -136,14 +136,16 @@ class Mounted:
 
 
 class Disk:
-    """kind: the file system. label: gpt or dos. variant: lvm, it is in a logical volume; far,
-    there is much in the swap partition before it."""
+    """kind: the file system. label: gpt or dos. variant: lvm, it is in a logical volume;
+    logical, in the third logical partition; far, there is much in the swap partition before
+    it."""
 
     def __init__(self, work, kind, mib, sources, n_bytes, label="gpt", variant=""):
         self.name = "-".join(filter(None, (kind, variant, label)))
         self.work, self.kind, self.mib, self.label = work, kind, mib, label
         self.sources, self.n_bytes = sources, n_bytes
         self.lvm, self.far = variant == "lvm", variant == "far"
+        self.logical = variant == "logical"
         self.path = self.fs = os.path.join(work, self.name + ".raw")
         self.pieces = []  # of a logical volume on the disk; else the file system is at offset
         self.files = {}  # path in the file system: (inode, SHA-256)
@@ -162,16 +164,20 @@ class Disk:
         with open(self.path, "wb") as f:
             f.truncate(self.mib * MIB)
         swap = max(self.mib // 20, 8)
-        text = "label: %s\nsize=%dM, type=%s\ntype=%s\n" % (
-            self.label, swap, "S", "V" if self.lvm else "L")
+        text = "label: %s\nsize=%dM, type=S\ntype=%s\n" % (
+            self.label, swap, "V" if self.lvm else "L")
+        if self.logical:
+            text = "label: dos\nd1 : size=%dM, type=83\nd2 : type=5\nd5 : size=%dM, type=82\n" \
+                   "d6 : size=8M, type=83\nd7 : type=83\n" % (swap + 2, swap)
         subprocess.run(["sfdisk", "-q", self.path], input=text.encode(), check=True)
         dump = subprocess.run(["sfdisk", "-d", self.path], check=True,
                               stdout=subprocess.PIPE).stdout.decode()
         parts = [dict(p.split("=", 1) for p in
                       line.split(" : ", 1)[1].replace(" ", "").split(",") if "=" in p)
                  for line in dump.splitlines() if " : " in line]
-        self.put_swap(int(parts[0]["start"]) * 512, int(parts[0]["size"]) * 512)
-        self.offset, self.size = int(parts[1]["start"]) * 512, int(parts[1]["size"]) * 512
+        swap = parts[2 if self.logical else 0]
+        self.put_swap(int(swap["start"]) * 512, int(swap["size"]) * 512)
+        self.offset, self.size = int(parts[-1]["start"]) * 512, int(parts[-1]["size"]) * 512
         if self.lvm:
             self.put_lvm()
         self.fill()

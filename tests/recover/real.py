@@ -9,7 +9,8 @@ tables, and how sure it says that is, held against where they were.
 QCOW2 and ORACLE name the programs; RECOVER_NO_MOUNT=1: as if the kernel could mount nothing.
 Without sources files are made, the same each time. A line a case. Of ext4 the first 4 MiB of
 the image are overwritten as well, and it is told which of its files read back. Disks: KIND, a
-file system in a partition; KIND-lvm, in a logical volume in two pieces; KIND-far, in a partition
+file system in a partition; KIND-lvm, in a logical volume in two pieces; KIND-logical, in a
+logical partition; KIND-far, in a partition
 behind a swap partition that is in use, whose data the first MiB of the image have. The exit code
 is 1 when a table that was placed by evidence is at a wrong place, when less than that part of
 the data is placed by evidence, when a file that has nothing in what was overwritten cannot be
@@ -241,6 +242,7 @@ def lose_start(disk, image, order, options):
               len(best & got), len(inodes) - len(got), len(hit), len(tableless), len(others),
               sum(t["clusters"] for t in report["remade"]), report["left-over"]["data"] >> 20,
               code, len(said), len(at_best), seconds), flush=True)
+    print("  tables: surely %s; likely %s; guessed %s" % tuple(words))
     if options.show:
         print("\n".join(said), hit, tableless, others)
     os.remove(raw)
@@ -288,7 +290,7 @@ def main():
         kind, _, variant = name.partition("-")
         disk = disks.Disk(options.folder, kind, options.mib,
                           options.sources.split(",") if options.sources else [],
-                          options.data << 20, "dos" if kind in ("xfs", "ntfs") else "gpt",
+                          options.data << 20, "dos" if kind in ("xfs", "ntfs") or variant == "logical" else "gpt",
                           variant)
         if options.keep and os.path.exists(disk.path + ".json"):
             disk.load()
