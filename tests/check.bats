@@ -521,15 +521,24 @@ undo_refused() { # PATTERN...
     [ "$(hash_of image.qcow2)" = "$before" ]
 }
 
-@test "--undo gives the damaged image back, also when it was done before" {
+@test "--undo gives the damaged image back, once" {
     repaired
     must qemu-img check --undo undo image.qcow2
     same_bytes damaged.qcow2 image.qcow2
-    must qemu-img check --undo undo image.qcow2
-    same_bytes damaged.qcow2 image.qcow2
+    undo_refused 'is what it was before that repair'
     # And the same repair again.
     must qemu-img check -r all image.qcow2
     same_bytes repaired.qcow2 image.qcow2
+}
+
+# As the repair left it when it was cut off; before its first write there is nothing to do.
+undo_cut() {
+    if cmp -s damaged.qcow2 image.qcow2; then
+        undo_refused 'is what it was before that repair'
+    else
+        must qemu-img check --undo undo image.qcow2
+    fi
+    same_bytes damaged.qcow2 image.qcow2
 }
 
 @test "--undo goes on where a repair was cut off" {
@@ -539,12 +548,10 @@ undo_refused() { # PATTERN...
         # The old image with the new one's first bytes, and the other way around.
         cp damaged.qcow2 image.qcow2
         head -c $n repaired.qcow2 | dd of=image.qcow2 conv=notrunc status=none
-        must qemu-img check --undo undo image.qcow2
-        same_bytes damaged.qcow2 image.qcow2
+        undo_cut
         cp repaired.qcow2 image.qcow2
         head -c $n damaged.qcow2 | dd of=image.qcow2 conv=notrunc status=none
-        must qemu-img check --undo undo image.qcow2
-        same_bytes damaged.qcow2 image.qcow2
+        undo_cut
         rm undo
     done
 }
@@ -558,6 +565,96 @@ undo_refused() { # PATTERN...
     truncate -s 100M image.qcow2
     undo_refused 'not this image'
     : >image.qcow2
+    undo_refused 'not this image'
+    # What somebody else put behind the old end is not cut off.
+    rm undo
+    repaired
+    echo more >>image.qcow2
+    undo_refused 'not this image'
+}
+
+# A file of N records that says of itself what it likes, with the right sum.
+forge() { # SIZE-BEFORE SIZE-AFTER N-RECORDS [RECORDS, a Python expression]
+    must python3 -S - "$@" <<'EOF'
+import struct, sys, zlib
+before, after, n = (int(word) % 2**64 for word in sys.argv[1:4])
+def record(offset, n_bytes, n_steps, content=b""):
+    return struct.pack(">QII", offset, n_bytes, n_steps) + content
+file = b"Q2UNDO\r\n" + struct.pack(">IIQQQ", 2, 0, before, after, n)
+file += eval(sys.argv[4]) if len(sys.argv) > 4 else b""
+with open("undo", "wb") as out:
+    out.write(file + struct.pack(">I", zlib.crc32(file)))
+EOF
+}
+
+@test "--undo refuses a file that a stranger made, whatever its sum is" {
+    local row size
+    recipe reference-outside.lost
+    size=$(stat -c %s image.qcow2)
+    # Nothing is known of the image but its length: it would be cut off, or grow.
+    forge 0 "$size" 0
+    undo_refused 'not this image'
+    forge 512 "$size" 1 'record(0, 512, 0, bytes(1024))'
+    undo_refused 'not this image'
+    forge "$size" $((1 << 62)) 1 'record(1 << 61, 512, 0, bytes(1024))'
+    undo_refused 'there is nothing to take back'
+    forge "$size" "$size" 0
+    undo_refused 'there is nothing to take back'
+    for row in "0 -1 0" "$size -1 0" "$size $size -1" "$size $size 1" \
+        "$size $size 1 record(0,0,0)" "$size $size 1 record(0,513,0,bytes(1026))" \
+        "$size $size 1 record(512,512,0,bytes(1023))" \
+        "$size $size 1 record(512,512,0,bytes(1025))" \
+        "$size $size 1 record(-1%2**64,512,0,bytes(1024))" \
+        "$size $size 1 record(1<<40,512,0,bytes(1024))" \
+        "$size $size 1 record(0,2<<20,0,bytes(4<<20))" \
+        "$size $size 2 record(512,512,0,bytes(1024))*2" \
+        "$size $size 1 record(512,512,1,bytes(1024))" \
+        "$size $size 1 record(512,1024,1,bytes(2048)+bytes(4))" \
+        "$size $size 1 record(512,512,1,bytes(1024)+bytes([2,1,0,0]))" \
+        "$size $size 1 record(512,512,1,bytes(1024)+bytes([1,0,1,1])+bytes(257))"; do
+        # shellcheck disable=SC2086
+        forge $row
+        undo_refused "Undo file 'undo' is damaged"
+    done
+    # A sum of a hole of a terabyte is not made.
+    forge "$size" "$size" 1
+    truncate -s 1T undo
+    undo_refused "Undo file 'undo' is damaged"
+}
+
+# The first step of the sector that is written in several, done to image.qcow2; with a byte
+# of the rest of it changed, where one is named.
+first_step() { # [BYTE]
+    must python3 -S - "$@" <<'EOF'
+import struct, sys
+with open("undo", "rb") as file:
+    undo = file.read()
+image = open("image.qcow2", "r+b")
+at = 40
+for _ in range(struct.unpack_from(">Q", undo, 32)[0]):
+    offset, n_bytes, n_steps = struct.unpack_from(">QII", undo, at)
+    at += 16 + 2 * n_bytes
+    if n_steps:
+        start, n = struct.unpack_from(">HH", undo, at)
+        image.seek(offset + start)
+        image.write(undo[at + 4:at + 4 + n])
+        if len(sys.argv) > 1:
+            image.seek(offset + int(sys.argv[1]))
+            image.write(b"\xa5")
+        sys.exit(0)
+sys.exit("no sector is written in several steps")
+EOF
+}
+
+@test "a sector that is written in steps is undone from each, another's sector is refused" {
+    recipe l1-entry-without-offset.two
+    must qemu-img check -r all --undo-file undo image.qcow2
+    cp damaged.qcow2 image.qcow2
+    first_step
+    must_exit 1 cmp -s image.qcow2 damaged.qcow2
+    must qemu-img check --undo undo image.qcow2
+    same_bytes damaged.qcow2 image.qcow2
+    first_step 500
     undo_refused 'not this image'
 }
 

@@ -118,15 +118,16 @@ static bool was_empty(uint64_t entry, uint64_t own)
            plain != Q2_FLAG_COPIED;
 }
 
-void q2_scan_heal_external(const struct q2_scan *s, struct q2_finding *f)
+void q2_scan_heal_external(const struct q2_scan *s, bool hollow, struct q2_finding *f)
 {
     uint64_t own = f->guest_offset | Q2_FLAG_COPIED;
     bool packed = (f->entry & Q2_FLAG_COMPRESSED) != 0;
     // A flag of zeros counts only in an entry that is not damaged all over.
     bool zero = s->zero_flag && !packed && (f->entry & Q2_FLAG_ZERO) &&
                 !(f->entry & Q2_L2_RESERVED) && !q2_scan_is_raw(s);
-    bool empty =
-        was_empty(f->entry, own) && (uint32_t)f->bitmap == 0 && !q2_scan_is_raw(s);
+    // Something else was written over a hollow table: no stray bit tells what was there.
+    bool empty = !hollow && was_empty(f->entry, own) && (uint32_t)f->bitmap == 0 &&
+                 !q2_scan_is_raw(s);
     f->has |= Q2_HAS_EDIT | Q2_HAS_WANTED;
     f->wanted = f->guest_offset;
     f->edit_value = (empty ? 0 : own) | (zero ? Q2_FLAG_ZERO : 0);

@@ -95,8 +95,9 @@ bool q2_scan_is_run(const struct q2_scan *s, const uint64_t *l2, uint64_t first,
 struct q2_l2_health q2_scan_health(const struct q2_scan *s, const uint64_t *l2,
                                    uint64_t first, uint64_t n, uint64_t guest_offset);
 bool q2_l2_is_garbage(const struct q2_l2_health *h);
-// An entry of an image with a data file: what it should say is known.
-void q2_scan_heal_external(const struct q2_scan *s, struct q2_finding *f);
+// An entry of an image with a data file: what it should say is known. hollow: no entry of
+// its table is sound.
+void q2_scan_heal_external(const struct q2_scan *s, bool hollow, struct q2_finding *f);
 
 // --- values ---
 

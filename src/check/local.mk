@@ -33,5 +33,7 @@ libqcow2_a_SOURCES += \
 	src/check/scan_tables.c \
 	src/check/sharing.c \
 	src/check/suspects.c \
-	src/check/undo.c src/check/undo.h \
+	src/check/undo.h \
+	src/check/undo_read.c \
+	src/check/undo_write.c \
 	src/check/uses.c src/check/uses.h

@@ -243,7 +243,7 @@ static int bad_entry(struct place *p, uint64_t index, struct q2_l2_words w,
     if (q2_entry_names(e))
         count_cluster(p, e);
     if (p->s->data_file) {
-        q2_scan_heal_external(p->s, &f);
+        q2_scan_heal_external(p->s, p->hollow, &f);
         q2_scan_report(p->s, &p->s->findings, &f);
         return 0;
     }
@@ -492,8 +492,8 @@ int q2_scan_l2_table(struct q2_scan *s, const struct q2_scan_link *link,
     p.host_offset = link->l1->entries[link->index] & Q2_OFFSET_MASK;
     if (no_sound_sector(&p, l2, &whole))
         return report_garbage(&p, &whole, err);
-    p.hollow = whole.n_bad > 0 && whole.n_bad == whole.n_used && !s->data_file;
-    if (p.hollow)
+    p.hollow = whole.n_bad > 0 && whole.n_bad == whole.n_used;
+    if (p.hollow && !s->data_file)
         s->hollow_entries += whole.n_bad;
     uint64_t there = entries_in_file(&p);
     for (uint64_t i = 0; i < there && ret == 0; i += n) {
