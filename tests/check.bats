@@ -504,6 +504,43 @@ one_misuse() {
     [ "$(tail -n 1 err)" = "Try 'qemu-img check --help' for more information" ]
 }
 
+# --- more than one thing is damaged -------------------------------------------------------
+
+wipe() { # HOST-OFFSET: the cluster there was in a bad sector, and reads as zeros
+    dd if=/dev/zero of=image.qcow2 bs=4k count=1 seek="$1" oflag=seek_bytes conv=notrunc status=none
+}
+
+@test "compressed data that was wiped stays lost, and does not read as zeros" {
+    local at
+    base
+    printf 'write -q -c -P %d %dk 4k\n' 7 6144 8 6148 9 6152 | qemu_io qcow2 image.qcow2
+    take_snapshot one
+    at=$(imgtool l2 image.qcow2 6M)
+    wipe $((at & 0xfffffffff000))
+    # A repair with nothing else to do would leave it alone.
+    imgtool l2 image.qcow2 12k 0
+    must qemu-img check -r all image.qcow2
+    must oracle check image.qcow2
+    for at in 6144k 6148k 6152k; do
+        must_exit 1 "$QCOW2" io -c "read $at 4k" image.qcow2
+    done
+    must "$QCOW2" io -c 'read -P 1 0 4k' -c 'read -P 5 16k 4k' image.qcow2
+}
+
+@test "a lost table is told where the refcounts are lost, too" {
+    local at
+    base
+    at=$(($(imgtool l1 image.qcow2 2M) & 0x00fffffffffffe00))
+    yes 'not an L2 table' | head -c 4096 | dd of=image.qcow2 bs=4k seek="$at" \
+        oflag=seek_bytes conv=notrunc status=none
+    # Of all but the table's own cluster.
+    wipe "$(($(imgtool block image.qcow2 0) & 0xfffffffff000))"
+    imgtool refcount image.qcow2 "$at" 1
+    qemu-img check -r all image.qcow2 >out 2>err || fail "$(cat out err)"
+    grep -q 'active state: 2097152 bytes at guest offset 2097152' out || fail "$(cat out)"
+    must oracle check image.qcow2
+}
+
 # --- undo -------------------------------------------------------------------------------
 
 # image.qcow2 repaired, with the undo file "undo"; damaged.qcow2 is what it was.

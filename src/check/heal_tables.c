@@ -170,7 +170,7 @@ static int investigate(struct lost *l, struct q2_error *err)
         ret = find_place(l, err);
     l->nothing_else = l->in_place && !s->header.backing_file && is_alone(l) &&
                       l->f->problem == Q2_PROBLEM_L2_GARBAGE &&
-                      s->surplus == explained(l) * l->times;
+                      s->surplus == explained(l) * l->times && s->deficit == 0;
     return ret;
 }
 

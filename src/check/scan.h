@@ -162,6 +162,8 @@ struct q2_scan {
 
     uint64_t corruptions, leaks, check_errors;
     uint64_t surplus; // references that leaked clusters' refcounts count and nobody has
+    uint64_t
+        deficit; // references that refcounts do not count: these are no evidence then
     uint64_t total_clusters, allocated_clusters, fragmented_clusters, compressed_clusters;
     uint64_t n_packed;        // compressed clusters of all states
     uint64_t highest_cluster; // in use by refcount or reference

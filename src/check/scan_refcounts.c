@@ -309,6 +309,8 @@ static int compare_one(struct q2_scan *s, struct run *r, uint64_t cluster,
         return 0;
     if (stored > counted)
         s->surplus += stored - counted;
+    else
+        s->deficit += counted - stored;
     if (r->n == 0 || r->cluster + r->n != cluster || r->stored != stored ||
         r->counted != counted) {
         report_run(s, r);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
+#include "base/zero.h"
 #include "check/l2.h"
 #include "image/codec.h"
 
@@ -89,6 +90,34 @@ int q2_scan_inflates(struct q2_scan *s, const struct q2_l2_entry *e, bool *yes,
     return ret;
 }
 
+// Is what the entry says is compressed data hardly a plain cluster? Other such entries
+// lead into the same one, or there are zeros: what stood there is lost, and was not
+// zeros.
+static int was_packed(struct q2_scan *s, const struct q2_suspect *x, bool *yes,
+                      struct q2_error *err)
+{
+    struct q2_l2_entry e = q2_scan_decode(s, x->entry);
+    uint64_t cluster = e.host_offset >> s->cluster_bits;
+    *yes = false;
+    if (e.kind != Q2_CLUSTER_COMPRESSED ||
+        s->findings.list[x->finding].problem != Q2_PROBLEM_COMPRESSED_BROKEN)
+        return 0;
+    for (size_t i = 0; i < s->n_suspects && i < MAX_RIVALS && !*yes; i++) {
+        const struct q2_suspect *other = &s->suspects[i];
+        struct q2_l2_entry o = q2_scan_decode(s, other->entry);
+        *yes = !other->is_l1 && o.kind == Q2_CLUSTER_COMPRESSED &&
+               o.host_offset != e.host_offset &&
+               o.host_offset >> s->cluster_bits == cluster;
+    }
+    uint8_t *buf = *yes ? NULL : malloc(e.n_bytes);
+    if (*yes || !buf)
+        return *yes ? 0 : q2_fail_memory(err, e.n_bytes);
+    int ret = q2_io_read(s->io, e.host_offset, buf, e.n_bytes, err);
+    *yes = ret == 0 && q2_is_zero(buf, e.n_bytes);
+    free(buf);
+    return ret;
+}
+
 // Would raw be right as this suspect's entry?
 static int fits(struct q2_scan *s, const struct q2_suspect *x, uint64_t raw,
                 uint64_t *value, bool *yes, struct q2_error *err)
@@ -107,6 +136,10 @@ static int fits(struct q2_scan *s, const struct q2_suspect *x, uint64_t raw,
     if (raw & reserved)
         return 0;
     int ret = q2_scan_is_orphan(s, raw & Q2_OFFSET_MASK, &stored, yes, err);
+    bool packed = false;
+    if (ret == 0 && *yes)
+        ret = was_packed(s, x, &packed, err);
+    *yes &= !packed;
     // The active state's entry of a cluster with one reference has the COPIED flag:
     // without it a compressed entry was no plain one.
     if (!x->is_l1 && (x->entry & Q2_FLAG_COMPRESSED) && !(x->entry & Q2_FLAG_COPIED) &&
@@ -296,8 +329,9 @@ static bool was_empty(const struct q2_scan *s, const struct q2_suspect *x,
 {
     uint64_t plain = x->entry & ~Q2_FLAG_ZERO, zero = x->entry & Q2_FLAG_ZERO;
     bool dirty = (s->header.incompatible_features & Q2_INCOMPAT_DIRTY) != 0;
-    bool nothing_missing =
-        f->problem == Q2_PROBLEM_L2_GARBAGE ? is_anothers(s, x) : s->surplus == 0;
+    bool nothing_missing = f->problem == Q2_PROBLEM_L2_GARBAGE
+                               ? is_anothers(s, x)
+                               : s->surplus == 0 && s->deficit == 0;
     if (!nothing_missing || s->rebuild || dirty)
         return false;
     if (!x->is_l1 && s->extended)
@@ -434,14 +468,19 @@ static int resolve_one(struct q2_scan *s, const struct q2_suspect *x, size_t n_r
     int ret = was_cut_off(s, x, f, &cut_off, err);
     if (ret < 0 || is_zero(s, x, f) || (!cut_off && was_empty(s, x, f)))
         return ret;
-    if (ret == 0 && f->problem == Q2_PROBLEM_COMPRESSED_BROKEN)
+    bool owned = false;
+    if (ret == 0 && f->problem == Q2_PROBLEM_COMPRESSED_BROKEN) {
         n_rivals = 1; // what inflates is evidence enough
-    if (ret == 0 && !cut_off)
+        ret = was_packed(s, x, &owned, err);
+    }
+    if (ret == 0 && owned)
+        ret = owns_its_place(s, x, &owned, err);
+    if (ret == 0 && !cut_off && !owned)
         ret = look_for(s, x, n_rivals, &a, err);
     if (ret < 0)
         return ret;
     // Another state that says the same is no help, and says that the entry is right.
-    bool owned = a.n == 1 && a.value == x->entry;
+    owned |= a.n == 1 && a.value == x->entry;
     if (!owned && a.n != 1 && f->problem == Q2_PROBLEM_COMPRESSED_BROKEN)
         ret = owns_its_place(s, x, &owned, err);
     owned &= f->problem == Q2_PROBLEM_COMPRESSED_BROKEN;

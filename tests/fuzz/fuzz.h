@@ -26,6 +26,7 @@ void fuzz_target_read(const uint8_t *data, size_t n_bytes);
 void fuzz_target_check(const uint8_t *data, size_t n_bytes);
 void fuzz_target_vet(const uint8_t *data, size_t n_bytes);
 void fuzz_target_repair(const uint8_t *data, size_t n_bytes);
+void fuzz_target_undo(const uint8_t *data, size_t n_bytes);
 void fuzz_target_snapshots(const uint8_t *data, size_t n_bytes);
 void fuzz_target_amend(const uint8_t *data, size_t n_bytes);
 void fuzz_target_bitmaps(const uint8_t *data, size_t n_bytes);

@@ -20,6 +20,7 @@ Q2_FUZZ_TARGETS = \
 	tests/fuzz/recover.c \
 	tests/fuzz/repair.c \
 	tests/fuzz/targets.c \
+	tests/fuzz/undo.c \
 	tests/fuzz/writers.c
 EXTRA_DIST += \
 	tests/fuzz/fuzzer.c \

@@ -10,6 +10,7 @@ const struct fuzz_target fuzz_targets[] = {
     {"check", fuzz_target_check, FUZZ_IMAGE},
     {"vet", fuzz_target_vet, FUZZ_IMAGE},
     {"repair", fuzz_target_repair, FUZZ_IMAGE},
+    {"undo", fuzz_target_undo, FUZZ_IMAGE},
     {"snapshots", fuzz_target_snapshots, FUZZ_IMAGE},
     {"amend", fuzz_target_amend, FUZZ_IMAGE},
     {"bitmaps", fuzz_target_bitmaps, FUZZ_IMAGE},
