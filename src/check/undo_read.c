@@ -201,7 +201,7 @@ static int require_zeros(const struct comparison *c, uint64_t at, uint64_t end,
 // Which bytes of a sector are what they were, or what a write made of them.
 struct sector {
     uint8_t now[Q2_UNDO_SECTOR];
-    bool known[Q2_UNDO_SECTOR];
+    uint8_t known[Q2_UNDO_SECTOR]; // 0 or 1
 };
 
 static void know(struct sector *s, size_t start, const uint8_t *content, size_t n)
@@ -228,7 +228,7 @@ static int compare_sector(const struct undo *u, const struct record *r, uint32_t
                           uint64_t *at, struct comparison *c, struct q2_error *err)
 {
     uint8_t old[Q2_UNDO_SECTOR], new[Q2_UNDO_SECTOR];
-    struct sector s = {.known = {false}};
+    struct sector s = {.known = {0}};
     int ret = q2_io_read(u->io, r->at + start, old, sizeof(old), err);
     if (ret == 0)
         ret = q2_io_read(u->io, r->at + r->n_bytes + start, new, sizeof(new), err);
@@ -242,7 +242,7 @@ static int compare_sector(const struct undo *u, const struct record *r, uint32_t
     know(&s, 0, old, sizeof(old));
     ret = compare_steps(u, r, at, &s, err);
     if (r->n_steps > 0)
-        known = memchr(s.known, false, sizeof(s.known)) == NULL;
+        known = memchr(s.known, 0, sizeof(s.known)) == NULL;
     return ret == 0 && !known ? fail_foreign(r->offset + start, err) : ret;
 }
 
