@@ -29,7 +29,7 @@ real() {
 # The swap partition's own tables are told by nothing.
 @test "ext4 behind what was overwritten: every file is as it was, and e2fsck finds nothing" {
     real --disks ext4-far --orders guest --start 256 --least 60 --files 100
-    [ "$(grep -c ' none; .* e2fsck: 0, ' <<<"$output")" -eq 1 ]
+    [ "$(grep -c ' none; e2fsck: 0, ' <<<"$output")" -eq 1 ]
 }
 
 @test "ext4 in a logical volume in two pieces: LVM's text says where these are" {
@@ -39,22 +39,22 @@ real() {
 
 @test "btrfs: tables are placed by its trees and its checksums of data" {
     command -v mkfs.btrfs || skip "without mkfs.btrfs"
-    real --disks btrfs --least 100
+    real --disks btrfs --least 100 --start 256 --right 95
     [ "$(grep -c '^| btrfs-gpt | 4096 |' <<<"$output")" -eq 2 ]
 }
 
 @test "XFS: tables are placed by its blocks and its files" {
-    real --disks xfs
+    real --disks xfs --start 0
     [ "$(grep -c '^| xfs-dos | 4096 |' <<<"$output")" -eq 2 ]
 }
 
 @test "XFS in a logical partition: each of their tables says where the next one is" {
-    real --disks xfs-logical --orders random
+    real --disks xfs-logical --orders random --start 0
     [ "$(grep -c '^| xfs-logical-dos | 4096 |' <<<"$output")" -eq 1 ]
 }
 
 # Its log has nothing that tells a place.
 @test "NTFS: tables are placed by its files" {
-    real --disks ntfs --orders random --mib 64 --data 4 --least 60
+    real --disks ntfs --orders random --start 0 --mib 64 --data 4 --least 60
     [ "$(grep -c '^| ntfs-dos | 4096 |' <<<"$output")" -eq 1 ]
 }

@@ -27,6 +27,7 @@ libqcow2_a_SOURCES += \
 	src/recover/orphans_ends.c \
 	src/recover/orphans_ext.c \
 	src/recover/orphans_place.c \
+	src/recover/orphans_sums.c \
 	src/recover/place.c src/recover/place.h \
 	src/recover/place_align.c \
 	src/recover/place_clues.c \

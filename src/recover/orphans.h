@@ -29,6 +29,14 @@ void q2_orphans_clear(struct q2_orphans *o);
 bool q2_orphans_is_open(const struct q2_orphans *o, uint64_t guest);
 int q2_orphans_put(struct q2_orphans *o, size_t i, uint64_t guest, struct q2_error *err);
 
+// A mark that is at in_cluster of the cluster says that it is there on the disk.
+void q2_orphans_vote(const struct q2_orphans *o, struct q2_orphan *x, uint64_t at,
+                     uint64_t in_cluster);
+
+// Those that no mark tells anything of, by the checksums among the marks' clues.
+int q2_orphans_by_sums(struct q2_orphans *o, const struct q2_marks *m,
+                       struct q2_error *err);
+
 // More of them, by the files of that file system: those at the end of a stretch that
 // goes on as the one before it, or the one behind it.
 int q2_orphans_by_ext(struct q2_orphans *o, const struct q2_ext *fs,

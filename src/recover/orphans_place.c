@@ -32,8 +32,8 @@ static int open_systems(struct q2_work *w, const struct q2_marks *m, struct syst
     return ret;
 }
 
-static void vote(const struct q2_orphans *o, struct q2_orphan *x, uint64_t at,
-                 uint64_t in_cluster)
+void q2_orphans_vote(const struct q2_orphans *o, struct q2_orphan *x, uint64_t at,
+                     uint64_t in_cluster)
 {
     uint64_t cluster_size = q2_work_cluster_size(o->w);
     uint64_t guest = at / cluster_size;
@@ -51,7 +51,7 @@ static int ask(struct q2_orphans *o, struct q2_orphan *x, struct q2_marks *m,
 {
     size_t n_bytes = (size_t)q2_work_cluster_size(o->w);
     int ret = q2_io_read(o->w->io, x->host * n_bytes, o->cluster, n_bytes, err);
-    m->n = m->clues.n = 0;
+    m->n = 0;
     if (ret == 0)
         ret = q2_marks_look(m, 0, n_bytes, o->cluster, n_bytes, err);
     for (size_t i = 0; i < m->n && ret == 0; i++) {
@@ -61,7 +61,7 @@ static int ask(struct q2_orphans *o, struct q2_orphan *x, struct q2_marks *m,
         if (has && !q2_orphans_is_open(o, at / n_bytes))
             has = q2_marks_locate(m, k->volume, k->other, &at);
         if (has)
-            vote(o, x, at, k->in_table - n_bytes);
+            q2_orphans_vote(o, x, at, k->in_table - n_bytes);
     }
     for (size_t i = 0; i < s->n && ret == 0; i++) {
         const struct q2_ext *fs = &s->list[i];
@@ -70,7 +70,7 @@ static int ask(struct q2_orphans *o, struct q2_orphan *x, struct q2_marks *m,
             if (place == 0)
                 place = q2_ext_find_bitmap_like(fs, o->cluster + at);
             if (place > 0)
-                vote(o, x, place, at);
+                q2_orphans_vote(o, x, place, at);
         }
     }
     if (x->votes == 0)
@@ -209,6 +209,8 @@ static int place_all(struct q2_orphans *o, struct q2_recovery *r, struct q2_mark
     int ret = 0;
     for (size_t i = 0; i < o->n && ret == 0; i++)
         ret = ask(o, &o->list[i], m, s, err);
+    if (ret == 0)
+        ret = q2_orphans_by_sums(o, m, err);
     if (ret == 0)
         ret = drop_rivals(o, err);
     // What has a place lets more of the file systems be read.

@@ -7,12 +7,11 @@ tables, and how sure it says that is, held against where they were.
             [--clusters 65536,...] [--orders guest,random] [--least PERCENT] [--keep] FOLDER
 
 QCOW2 and ORACLE name the programs; RECOVER_NO_MOUNT=1: as if the kernel could mount nothing.
-Without sources files are made, the same each time. A line a case. Of ext4 the first 4 MiB of
-the image are overwritten as well, and it is told which of its files read back. Disks: KIND, a
+Without sources files are made, the same each time. A line a case. The first 4 MiB of the
+image are overwritten as well; of ext4 it is told which of its files read back. Disks: KIND, a
 file system in a partition; KIND-lvm, in a logical volume in two pieces; KIND-logical, in a
-logical partition; KIND-far, in a partition
-behind a swap partition that is in use, whose data the first MiB of the image have. The exit code
-is 1 when a table that was placed by evidence is at a wrong place, when less than that part of
+logical partition; KIND-far, in a partition behind a swap partition that is in use, whose data
+the first MiB of the image have. The exit code is 1 when a table that was placed by evidence is at a wrong place, when less than that part of
 the data is placed by evidence, when a file that has nothing in what was overwritten cannot be
 read back, or when e2fsck objects to a disk that is far."""
 
@@ -197,9 +196,21 @@ def lose_l1(disk, image, how, order, options):
     return wrong + (evident < options.least)
 
 
+def part_right(disk, truth, raw, n):
+    """Percent of the clusters behind the first n bytes that are as they were."""
+    right = total = 0
+    with open(raw, "rb") as f, open(disk.path, "rb") as g:
+        for guest, host in truth.clusters():
+            if host >= n:
+                f.seek(guest)
+                g.seek(guest)
+                total += 1
+                right += f.read(1 << truth.bits) == g.read(1 << truth.bits)
+    return percent(right, total)
+
+
 def lose_start(disk, image, order, options):
-    """The first 4 MiB of the image. What could come back at best is the disk without the
-    clusters that lay there."""
+    """The beginning of the image is overwritten."""
     truth = Truth(image)
     n = options.start << 10
     raw, ideal = image + ".new", image + ".ideal"
@@ -215,6 +226,24 @@ def lose_start(disk, image, order, options):
         with open(image, "r+b") as f:
             f.write(old)
     seconds = time.time() - start
+    report = json.loads(report)
+    wrong, evident, right, words = judge(truth, report, options.show)
+    same = part_right(disk, truth, raw, n)
+    wrong += same < options.right
+    print("%s, clusters of %d, in the order of %s, %s, first %d KiB lost: %.2f %% of the other "
+          "clusters are right; tables: surely %s; likely %s; guessed %s; made anew: %d clusters, "
+          "left over: %d MiB; %.1f s" % (
+              disk.name, 1 << truth.bits, order, disk.how, n >> 10, same, *words,
+              sum(t["clusters"] for t in report["remade"]), report["left-over"]["data"] >> 20,
+              seconds), flush=True)
+    if disk.kind == "ext4":
+        wrong += lose_files(disk, truth, raw, ideal, n, options)
+    os.remove(raw)
+    return wrong
+
+
+def lose_files(disk, truth, raw, ideal, n, options):
+    """What could come back at best is the disk without the clusters that lay there."""
     disks.call("cp", "--sparse=always", disk.path, ideal)
     with open(ideal, "r+b") as f:
         for guest, host in truth.clusters():
@@ -225,8 +254,6 @@ def lose_start(disk, image, order, options):
     inodes = dict(chosen[::len(chosen) // MAX_FILES + 1])
     best = ext4.read_back(disk, ideal, options.folder, inodes)
     got = ext4.read_back(disk, raw, options.folder, inodes)
-    report = json.loads(report)
-    wrong, evident, right, words = judge(truth, report, options.show)
     lost = ext4.Losses(disk, truth, n)
     hit, tableless, others = set(), set(), set()
     for i, blocks in ext4.blocks(disk, set(inodes) - got).items():
@@ -234,20 +261,15 @@ def lose_start(disk, image, order, options):
          tableless if any(map(lost.has_no_table, blocks)) else others).add(i)
     code, _ = ext4.fsck(disk, raw)
     said, at_best = (ext4.fsck(disk, x, *ext4.COPY)[1] for x in (raw, ideal))
-    print("%s, clusters of %d, in the order of %s, %s, first %d KiB lost: of %d files %d can be "
-          "read at best, %d are; of the %d others %d have a block in the lost clusters, %d one "
-          "whose L2 table is lost, %d none; made anew: %d clusters, left over: %d MiB; e2fsck: "
-          "%d, by a copy of the superblock it objects to %d things (at best %d); %.1f s" % (
-              disk.name, 1 << truth.bits, order, disk.how, n >> 10, len(inodes), len(best),
-              len(best & got), len(inodes) - len(got), len(hit), len(tableless), len(others),
-              sum(t["clusters"] for t in report["remade"]), report["left-over"]["data"] >> 20,
-              code, len(said), len(at_best), seconds), flush=True)
-    print("  tables: surely %s; likely %s; guessed %s" % tuple(words))
+    print("  of %d files %d can be read at best, %d are; of the %d others %d have a block in the "
+          "lost clusters, %d one whose L2 table is lost, %d none; e2fsck: %d, by a copy of the "
+          "superblock it objects to %d things (at best %d)" % (
+              len(inodes), len(best), len(best & got), len(inodes) - len(got), len(hit),
+              len(tableless), len(others), code, len(said), len(at_best)), flush=True)
     if options.show:
         print("\n".join(said), hit, tableless, others)
-    os.remove(raw)
     os.remove(ideal)
-    return wrong + len(others) + (100 * len(best & got) < options.files * len(best)) + (
+    return len(others) + (100 * len(best & got) < options.files * len(best)) + (
         disk.far and (code != 0 or len(got) < len(inodes)))
 
 
@@ -277,6 +299,8 @@ def main():
     p.add_argument("--damages", default="zeros,random")
     p.add_argument("--start", type=int, default=4096, help="KiB that are overwritten")
     p.add_argument("--least", type=float, default=0, help="percent of the data, by evidence")
+    p.add_argument("--right", type=float, default=0,
+                   help="percent of the clusters that are not overwritten")
     p.add_argument("--files", type=float, default=0, help="percent of those that can be read")
     p.add_argument("--keep", action="store_true")
     p.add_argument("--show", action="store_true")
@@ -299,7 +323,7 @@ def main():
         for image, order in images_of(disk, options):
             for how in filter(None, options.damages.split(",")):
                 bad += lose_l1(disk, image, how, order, options)
-            if kind == "ext4" and options.start:
+            if options.start:
                 bad += lose_start(disk, image, order, options)
         if not options.keep:
             os.remove(disk.path)
