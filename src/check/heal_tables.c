@@ -30,7 +30,13 @@ struct lost {
     bool nothing_else; // all that is missing is known: what is not was never there
 };
 
-// The entry for what is lost: zeros, never what a backing file has.
+// The entry for what is lost: zeros, never what a backing file has. Version 2 cannot say
+// so above a backing file, and has one cluster of zeros for all such entries of a table:
+// a cluster each would be as large as the disk. That is sound, and stays so when the
+// guest writes (each entry is copied, the count goes down), when snapshots are made and
+// deleted; but for one moment: the last entry that is left lacks its COPIED flag, which
+// nobody gives it. Both checks say so; it costs a copy, until that entry is written or a
+// snapshot made.
 static int filler(struct q2_plan *p, const struct q2_scan *s, struct q2_l2_words *w,
                   struct q2_error *err)
 {
