@@ -351,7 +351,11 @@ placed() {
     head -c 1M /dev/urandom >random
     : >empty
     seq 100000 >numbers
-    for file in random empty numbers; do
+    # An entry of a table, by chance.
+    cp numbers chance
+    { printf '\0\0\0\0\0\0\x10\0' && head -c 504 /dev/zero; } |
+        dd of=chance bs=512 seek=99 conv=notrunc status=none
+    for file in random empty numbers chance; do
         one_error 1 qcow2 recover "$file" new.qcow2
         message_has "There is no qcow2 table in '$file'"
         absent new.qcow2

@@ -243,6 +243,11 @@ static int try_both(const struct q2_survey *s, const struct q2_hints *hints,
     return ret;
 }
 
+int q2_layout_fail(const struct q2_io *io, struct q2_error *err)
+{
+    return q2_fail(err, -ENOENT, "There is no qcow2 table in '%s'", io->name);
+}
+
 int q2_layout_find(const struct q2_survey *s, const struct q2_hints *hints,
                    const struct q2_layout *given, struct q2_layout *out,
                    struct q2_error *err)
@@ -265,6 +270,6 @@ int q2_layout_find(const struct q2_survey *s, const struct q2_hints *hints,
     }
     free(table);
     if (ret == 0 && best == 0)
-        ret = q2_fail(err, -ENOENT, "There is no qcow2 table in '%s'", s->io->name);
+        ret = q2_layout_fail(s->io, err);
     return ret;
 }

@@ -84,6 +84,8 @@ int q2_layout_find(const struct q2_survey *s, const struct q2_hints *hints,
                    const struct q2_layout *given, struct q2_layout *out,
                    struct q2_error *err);
 
+int q2_layout_fail(const struct q2_io *io, struct q2_error *err);
+
 // All tables, told apart. On success the caller clears them.
 int q2_found_collect(const struct q2_survey *s, const struct q2_layout *layout,
                      struct q2_found *out, struct q2_error *err);

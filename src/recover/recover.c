@@ -33,6 +33,24 @@ static void clear_work(struct q2_work *w)
     q2_counters_free(w->looked);
 }
 
+// A few words of a large file may look like a table, of whatever it is. More speaks for
+// one: the COPIED flag, refcounts, a header, or tables that lead to much of the file.
+#define MIN_COPIED 4U
+#define MIN_SHARE 64U
+
+static bool is_image(const struct q2_work *w)
+{
+    const struct q2_layout *l = &w->found.layout;
+    uint64_t n_copied = 0;
+    bool counts = false;
+    for (size_t i = 0; i < w->found.n; i++) {
+        n_copied += w->found.list[i].n_copied;
+        counts |= w->found.list[i].counts;
+    }
+    return w->hints.has_magic || w->options->cluster_bits > 0 || l->data_size > 0 ||
+           counts || n_copied >= MIN_COPIED || l->covered >= w->survey.n_data / MIN_SHARE;
+}
+
 // f: what was found; NULL: nothing.
 static int look_within(const struct q2_work *w, const struct q2_found *f,
                        struct q2_error *err)
@@ -77,7 +95,11 @@ static int look(struct q2_work *w, const struct q2_monitor *mon, struct q2_error
     }
     if (ret == 0)
         ret = q2_found_collect(&w->survey, &layout, &w->found, err);
-    return ret < 0 ? ret : look_within(w, &w->found, err);
+    if (ret == 0)
+        ret = look_within(w, &w->found, err);
+    if (ret == 0 && !is_image(w))
+        ret = q2_layout_fail(w->io, err);
+    return ret;
 }
 
 static int assemble(struct q2_work *w, struct q2_recovery *r, struct q2_error *err)
