@@ -56,6 +56,7 @@ struct q2_lvm_piece {
     uint32_t device, seqno;
     size_t volume; // the physical one, once they are settled; 0: not seen
     uint64_t from, at, n_bytes;
+    uint64_t physical_size;
 };
 
 // A partition, by a partition table; in bytes. position: where on the disk the table says

@@ -237,6 +237,31 @@ static int settle_partitions(struct q2_marks *m, uint64_t span, struct q2_error 
     return container > 0 ? q2_marks_follow_links(m, container, span, err) : 0;
 }
 
+// Its label may be lost: then there is the one partition that is as long.
+static int settle_unseen(struct q2_marks *m, struct q2_lvm_piece *piece,
+                         struct q2_error *err)
+{
+    const struct q2_partition *found = NULL;
+    for (size_t i = 0; i < m->n_partitions; i++) {
+        const struct q2_partition *p = &m->partitions[i];
+        if (p->size != piece->physical_size || (found && p->start == found->start))
+            continue;
+        if (found)
+            return 0;
+        found = p;
+    }
+    size_t v = find_physical(m, piece->physical);
+    int ret = found && v == 0 ? q2_marks_volume(m, piece->physical, &v, err) : 0;
+    if (ret < 0 || v == 0)
+        return ret;
+    piece->volume = v;
+    if (!m->volumes[v].is_physical) {
+        m->volumes[v].start = found->start;
+        m->volumes[v].placed = m->volumes[v].is_physical = true;
+    }
+    return 0;
+}
+
 int q2_marks_settle(struct q2_marks *m, uint64_t span, struct q2_error *err)
 {
     int ret = settle_partitions(m, span, err);
@@ -245,6 +270,10 @@ int q2_marks_settle(struct q2_marks *m, uint64_t span, struct q2_error *err)
     for (size_t i = 0; i < m->n_pieces; i++)
         m->pieces[i].volume = find_physical(m, m->pieces[i].physical);
     bool any = settle_all(m, true, span);
+    for (size_t i = 0; i < m->n_pieces && ret == 0; i++) {
+        if (m->pieces[i].volume == 0)
+            ret = settle_unseen(m, &m->pieces[i], err);
+    }
     any |= settle_all(m, false, span);
     // Others are files in these, most likely. Without any, the partition table is lost.
     for (size_t v = 1; v < m->n_volumes && !any && m->n_partitions == 0; v++) {
@@ -252,5 +281,5 @@ int q2_marks_settle(struct q2_marks *m, uint64_t span, struct q2_error *err)
         m->volumes[v].placed = true;
         m->doubt = Q2_MARKS_GUESSED;
     }
-    return 0;
+    return ret;
 }

@@ -207,8 +207,12 @@ class Disk:
         one before and one behind the other. By hand: LVM makes none without its driver."""
         extents = lvm.extents(self.size)
         share = extents * 3 // 10
-        begin = lvm.physical_volume(self.size, [
-            ("root", [(0, share), (2 * share, share)]), ("home", [(share, share)])])
+        volumes = [("root", [(0, share), (2 * share, share)]), ("home", [(share, share)])]
+        begin = lvm.physical_volume(self.size, volumes)
+        self.backup = os.path.join(self.work, "made", "etc-lvm-backup")
+        os.makedirs(os.path.dirname(self.backup), exist_ok=True)
+        with open(self.backup, "wb") as f:
+            f.write(lvm.backup(self.size, volumes))
         with open(self.path, "r+b") as f:
             f.seek(self.offset)
             f.write(begin)
@@ -240,6 +244,8 @@ class Disk:
                     if p not in known]
         else:
             first, rest = generate(os.path.join(self.work, "made"), self.n_bytes, 1), []
+        if self.lvm:
+            rest.append(self.backup)
         getattr(self, "make_" + self.kind)(first, rest)
 
     def format(self, *argv):
