@@ -36,16 +36,17 @@ static int mapped_end(struct q2_work *w, uint64_t *end, struct q2_error *err)
     return 0;
 }
 
-// Does the rest of the header say what is found?
+// Does the rest of the header say what is found? A field alone could be chance.
 static bool header_agrees(const struct q2_work *w, const struct q2_recovery *r)
 {
     const struct q2_hints *h = &w->hints;
     const struct q2_found_table *t = q2_found_counts(&w->found, h);
-    return h->has_magic && h->has_cluster_bits &&
-           h->cluster_bits == w->found.layout.cluster_bits &&
-           ((h->has_l1 && r->chosen < r->n_l1s &&
-             h->l1_table_offset == r->l1s[r->chosen].offset) ||
-            (t && h->has_refcounts && h->refcount_table_offset == t->offset));
+    bool same_l1 = r->chosen < r->n_l1s && h->l1_table_offset == r->l1s[r->chosen].offset;
+    bool same_counts = t && h->refcount_table_offset == t->offset;
+    bool same_size =
+        h->has_cluster_bits && h->cluster_bits == w->found.layout.cluster_bits;
+    return (same_l1 || same_counts) &&
+           same_l1 + same_counts + h->has_magic + same_size >= 2;
 }
 
 // Could a disk of this size have an L1 table with these entries?

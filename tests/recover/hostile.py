@@ -40,6 +40,55 @@ FILES = {
 }
 
 
+def superblock(fields, size=1024):
+    """fields: offset, format, value."""
+    block = bytearray(size)
+    for offset, form, value in fields:
+        struct.pack_into(form, block, offset, value)
+    return bytes(block)
+
+
+def ext(group):
+    return superblock([
+        (0, "<I", 0xffffffff), (4, "<I", 0xffffffff), (0x150, "<I", 0x7fff), (24, "<I", 2),
+        (32, "<I", 32768), (40, "<I", 32768), (56, "<H", 0xef53), (76, "<I", 1),
+        (88, "<H", 256), (90, "<H", group), (96, "<I", 0xc0), (254, "<H", 64),
+        (104, "16s", b"u" * 16)])
+
+
+def xfs(_):
+    return superblock([
+        (0, "4s", b"XFSB"), (4, ">I", 4096), (8, ">Q", 1 << 50), (32, "16s", b"u" * 16),
+        (84, ">I", 1 << 30), (88, ">I", 1 << 20), (100, ">H", 0xb4b5), (102, ">H", 512),
+        (104, ">H", 512), (106, ">H", 8), (120, "B", 12), (121, "B", 9), (122, "B", 9),
+        (123, "B", 3), (124, "B", 30)])
+
+
+def ntfs(_):
+    return superblock([
+        (0, "3s", b"\xebR\x90"), (3, "8s", b"NTFS    "), (11, "<H", 512), (13, "B", 8),
+        (40, "<Q", 1 << 53), (48, "<Q", 1 << 49), (56, "<Q", 1 << 50), (64, "b", -10),
+        (510, "2s", b"\x55\xaa")])
+
+
+def disk(block, at):
+    """An image of 4 KiB clusters without header and L1 table; its file system claims much."""
+    def data(n):
+        return (bytes(at) + block(n)).ljust(4096, b"u")
+    parts = [os.urandom(16384)]
+    for table in range(4):
+        first = len(b"".join(parts)) // 4096 + 1
+        parts.append(words(COPIED | (first + i) * 4096 for i in range(512)))
+        parts += [data(table * 512 + i) for i in range(512)]
+    return b"".join(parts)
+
+
+FILES.update({
+    "ext": lambda: disk(ext, 1024), "ext-copies": lambda: disk(ext, 0),
+    "xfs": lambda: disk(xfs, 0), "ntfs": lambda: disk(ntfs, 0),
+})
+
+
 def make_sparse(folder):
     # A few tables whose entries all lead to the same clusters of 2 MiB.
     with open(os.path.join(folder, "clusters-2M"), "wb") as file:
