@@ -2,12 +2,28 @@
 // The list of clues.
 #include "recover/clues.h"
 
+#include <limits.h>
 #include <stdlib.h>
+#ifdef Q2_HAVE_ISAL
+#include <isa-l/crc.h>
+#endif
 
 #include "check/scan.h"
 
 #define MAX_CLUES ((size_t)1 << 20)
 
+#ifdef Q2_HAVE_ISAL
+uint32_t q2_crc32c(uint32_t crc, const void *data, size_t n_bytes)
+{
+    const uint8_t *p = data;
+    for (size_t n; n_bytes > 0; n_bytes -= n, p += n) {
+        n = n_bytes < INT_MAX ? n_bytes : INT_MAX;
+        // It does not write there.
+        crc = crc32_iscsi((unsigned char *)(uintptr_t)p, (int)n, crc);
+    }
+    return crc;
+}
+#else
 uint32_t q2_crc32c(uint32_t crc, const void *data, size_t n_bytes)
 {
     static const uint32_t table[16] = {// of half a byte
@@ -23,6 +39,7 @@ uint32_t q2_crc32c(uint32_t crc, const void *data, size_t n_bytes)
     }
     return crc;
 }
+#endif
 
 uint32_t q2_crc32c_undo_zeros(uint32_t crc, size_t n_bytes)
 {
