@@ -165,40 +165,44 @@ static void straighten(const struct q2_marks *m, struct q2_volume *v)
         v->device = 0;
 }
 
-// True if it starts where the disk, a partition or a logical volume does.
-static bool settle(struct q2_marks *m, size_t v, uint64_t span)
+// Several are hardly all of the disk; and one in a partition whose table is lost fits by
+// chance where L2 tables have small ranges.
+static void doubt(struct q2_marks *m, uint64_t span)
+{
+    m->doubt = m->n_volumes > 2 || span < MIN_SPAN ? Q2_MARKS_GUESSED : Q2_MARKS_LIKELY;
+}
+
+// True if it starts where a partition or a logical volume does, or the disk. A disk with
+// partitions holds nothing as a whole, unless the table is an old one.
+static bool settle(struct q2_marks *m, size_t v, bool old, uint64_t span)
 {
     struct q2_volume *volume = &m->volumes[v];
-    bool physical = volume->is_physical;
+    bool physical = volume->is_physical, divided = m->least_size || m->volumes[0].size;
     struct choice c = {.size = volume->size};
     take_sample(m, v, &c.marks);
-    for (size_t i = 0; i < m->n_partitions; i++) {
+    for (size_t i = 0; i < m->n_partitions && !old; i++) {
         const struct room r = {m->partitions[i].start, m->partitions[i].size, 0};
         offer(m, &c, &r, physical, span);
     }
     if (!physical)
         offer_devices(m, &c, span);
-    // A disk with partitions holds nothing as a whole.
-    if (m->least_size == 0 && m->volumes[0].size == 0)
+    if (!divided || old)
         offer(m, &c, &(const struct room){0, UINT64_MAX, 0}, physical, span);
     volume->start = c.best.start;
     volume->device = c.best.device;
     volume->placed = c.n_best > 0;
-    // Several are hardly all of the disk; and one in a partition whose table is lost fits
-    // by chance where L2 tables have small ranges.
-    if (volume->placed && c.best.size == UINT64_MAX && m->start_lost)
-        m->doubt =
-            m->n_volumes > 2 || span < MIN_SPAN ? Q2_MARKS_GUESSED : Q2_MARKS_LIKELY;
+    if (volume->placed && c.best.size == UINT64_MAX && (m->start_lost || old))
+        doubt(m, span);
     straighten(m, volume);
     return volume->placed;
 }
 
-static bool settle_all(struct q2_marks *m, bool physical, uint64_t span)
+static bool settle_all(struct q2_marks *m, bool physical, bool old, uint64_t span)
 {
     bool any = false;
     for (size_t v = 1; v < m->n_volumes; v++) {
         if (m->volumes[v].is_physical == physical)
-            any |= settle(m, v, span);
+            any |= settle(m, v, old, span);
     }
     return any;
 }
@@ -269,12 +273,14 @@ int q2_marks_settle(struct q2_marks *m, uint64_t span, struct q2_error *err)
         return ret;
     for (size_t i = 0; i < m->n_pieces; i++)
         m->pieces[i].volume = find_physical(m, m->pieces[i].physical);
-    bool any = settle_all(m, true, span);
+    bool any = settle_all(m, true, false, span);
     for (size_t i = 0; i < m->n_pieces && ret == 0; i++) {
         if (m->pieces[i].volume == 0)
             ret = settle_unseen(m, &m->pieces[i], err);
     }
-    any |= settle_all(m, false, span);
+    any |= settle_all(m, false, false, span);
+    if (!any)
+        any = settle_all(m, true, true, span) || settle_all(m, false, true, span);
     // Others are files in these, most likely. Without any, the partition table is lost.
     for (size_t v = 1; v < m->n_volumes && !any && m->n_partitions == 0; v++) {
         m->volumes[v].start = likely_start(m, v, span);
