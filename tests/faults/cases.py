@@ -81,6 +81,7 @@ CASES = [
     Case("check -r all broken.qcow2", changes="broken.qcow2", thin=37),
     Case("check -r all --undo-file undo broken.qcow2", changes="broken.qcow2", undo="undo",
          thin=37),
+    Case("check --undo mended.undo mended.qcow2", uses="mended.undo", changes="mended.qcow2"),
     Case("check -r all --dry-run broken.qcow2", uses="broken.qcow2", code=2, thin=37),
     Case("check -r all dirty.qcow2", changes="dirty.qcow2"),
     Case("check bm.qcow2", uses="bm.qcow2"),

@@ -129,6 +129,8 @@ class Builder:
         self.poke("broken.qcow2", l2, struct.pack(">Q", entry ^ 1 << 63))
         data = (entry & 0xfffffffffffe00) // 4096
         self.poke("broken.qcow2", block + 2 * data, b"\0\0")
+        self.copy("leaky.qcow2", "mended.qcow2")
+        self.run(self.qcow2, "check", "-r", "all", "--undo-file", "mended.undo", "mended.qcow2")
 
     def lost(self):
         """An image without its first cluster, and one without its header and L1 table."""
