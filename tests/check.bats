@@ -527,6 +527,35 @@ wipe() { # HOST-OFFSET: the cluster there was in a bad sector, and reads as zero
     must "$QCOW2" io -c 'read -P 1 0 4k' -c 'read -P 5 16k 4k' image.qcow2
 }
 
+@test "a snapshot's table that was wiped gets back what the disk shares with it" {
+    local table way
+    base
+    take_snapshot one
+    fill_clusters 2M 99 1
+    cp image.qcow2 good.qcow2
+    table=$(($(imgtool snapshot image.qcow2 0 l1_offset) + 8))
+    table=$((0x$(xxd -s "$table" -l 8 -p image.qcow2) & 0x00fffffffffffe00))
+    for way in zeros hole; do
+        cp good.qcow2 image.qcow2
+        wipe "$table"
+        [ "$way" = zeros ] || fallocate -p -o "$table" -l 4096 image.qcow2 || skip "no holes here"
+        must_exit 2 qemu-img check image.qcow2
+        qemu-img check -r all --undo-file undo.$way image.qcow2 >out 2>err || fail "$(cat out err)"
+        # Its first cluster is its own: who would know of it?
+        grep -q "snapshot 'one' (table entry 0): 4096 bytes at guest offset 2097152" out ||
+            fail "$(cat out)"
+        both_checks 0
+        must oracle snapshot -a one image.qcow2
+        must "$QCOW2" io -c 'read -P 0 2M 4k' -c 'read -P 34 2052k 4k' -c 'read -P 38 2068k 4k' \
+            -c 'read -P 1 0 4k' image.qcow2
+    done
+    # With more missing than that it is not known what the table held.
+    cp good.qcow2 image.qcow2
+    wipe "$table"
+    imgtool refcount image.qcow2 $(($(imgtool l2 image.qcow2 4M) & 0xfffffffff000)) 3
+    must_exit 3 qemu-img check image.qcow2
+}
+
 @test "a lost table is told where the refcounts are lost, too" {
     local at
     base

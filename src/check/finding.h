@@ -69,6 +69,7 @@ struct q2_finding {
     bool in_l1; // the edit is of an L1 table
     bool lossy;
     bool needs_zero_cluster; // version 2 with a backing file: zeros have to be stored
+    bool wiped;              // the L2 table holds nothing, and did hold something
     bool recovered;          // the owner of an orphaned cluster was found
 };
 

@@ -3,6 +3,7 @@
 // rest reads as zeros.
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/checked.h"
 #include "check/l2.h"
@@ -126,7 +127,7 @@ static bool is_alone(const struct lost *l)
     unsigned n = 0;
     for (size_t i = 0; i < l->s->findings.n && n < 2; i++)
         n += l->s->findings.list[i].problem == l->f->problem;
-    return n == 1 && l->s->n_suspects == (l->part ? 0 : 1);
+    return n == 1 && l->s->n_suspects <= (l->part ? 0 : 1);
 }
 
 static int find_place(struct lost *l, struct q2_error *err)
@@ -230,12 +231,28 @@ static int switch_all(const struct lost *l, uint64_t place, struct q2_error *err
     return ret;
 }
 
+// A table that holds nothing is known for a wiped one only as long as nothing else is
+// wrong. So that the next repair, after a power cut, knows it as well it makes no sense
+// first.
+static int spoil(const struct lost *l, struct q2_error *err)
+{
+    uint8_t *bytes = malloc(l->s->cluster_size);
+    if (!bytes)
+        return q2_fail_memory(err, l->s->cluster_size);
+    memset(bytes, 0x3f, l->s->cluster_size); // bits that are reserved
+    int ret = q2_io_write(l->p->overlay, l->table, bytes, l->s->cluster_size, err);
+    free(bytes);
+    return ret < 0 ? ret : q2_io_flush(l->p->overlay, err);
+}
+
 // A table of many sectors is not written at once: a half of it would look like all of it.
 // So it gets a new place, which is switched to.
 static int write_new(const struct lost *l, const uint8_t *table, struct q2_error *err)
 {
     uint64_t place;
-    int ret = q2_edit_append(l->p, table, &place, err);
+    int ret = l->f->wiped ? spoil(l, err) : 0;
+    if (ret == 0)
+        ret = q2_edit_append(l->p, table, &place, err);
     if (ret == 0)
         ret = q2_io_flush(l->p->overlay, err);
     if (ret < 0)

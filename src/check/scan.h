@@ -75,6 +75,15 @@ struct q2_scan_bounds {
     struct q2_counters *appended;      // by host cluster
 };
 
+// How often, and by whom, an L2 table is named; l1 and index are the first place.
+struct q2_scan_link {
+    const struct q2_scan_l1 *l1;
+    uint64_t index;
+    uint64_t times;        // by all states
+    uint64_t active_times; // by the active state
+};
+#define Q2_MAX_EMPTY 16U
+
 struct q2_scan_uses; // uses.h
 
 struct q2_scan {
@@ -146,6 +155,9 @@ struct q2_scan {
     struct q2_findings late; // COPIED flags: reported behind the refcounts
     struct q2_suspect *suspects;
     size_t n_suspects, max_suspects;
+    // L2 tables that hold nothing; the first of them.
+    struct q2_scan_link empty[Q2_MAX_EMPTY];
+    unsigned n_empty;
     // Clusters with a refcount and no reference, the first Q2_MAX_ORPHANS of them.
     uint64_t *orphans;
     size_t n_orphans, max_orphans;
@@ -161,9 +173,10 @@ struct q2_scan {
     uint64_t work, work_total, data_left;
 
     uint64_t corruptions, leaks, check_errors;
-    uint64_t surplus; // references that leaked clusters' refcounts count and nobody has
-    uint64_t
-        deficit; // references that refcounts do not count: these are no evidence then
+    // References that leaked clusters' refcounts count and nobody has; of these, those of
+    // clusters that others name; and references that refcounts do not count: these are no
+    // evidence then.
+    uint64_t surplus, shared_surplus, deficit;
     uint64_t total_clusters, allocated_clusters, fragmented_clusters, compressed_clusters;
     uint64_t n_packed;        // compressed clusters of all states
     uint64_t highest_cluster; // in use by refcount or reference
@@ -287,14 +300,9 @@ int q2_scan_bitmaps(struct q2_scan *s, struct q2_error *err);         // scan_bi
 int q2_scan_data_end(struct q2_scan *s, uint64_t offset, uint64_t n_bytes, uint64_t *end,
                      struct q2_error *err);
 
-// How often, and by whom, an L2 table is named; l1 and index are the first place.
-struct q2_scan_link {
-    const struct q2_scan_l1 *l1;
-    uint64_t index;
-    uint64_t times;        // by all states
-    uint64_t active_times; // by the active state
-};
-
+void q2_scan_note_empty(struct q2_scan *s, const struct q2_scan_link *link); // sharing.c
+// Finds those that held what other states share.
+int q2_scan_find_wiped(struct q2_scan *s, struct q2_error *err);
 int q2_scan_l2_table(struct q2_scan *s, const struct q2_scan_link *link,
                      const uint64_t *l2, struct q2_error *err); // scan_l2.c
 int q2_scan_load_refcount_table(struct q2_scan *s, struct q2_error *err);

@@ -490,6 +490,8 @@ int q2_scan_l2_table(struct q2_scan *s, const struct q2_scan_link *link,
     struct q2_l2_health whole;
     int ret = 0;
     p.host_offset = link->l1->entries[link->index] & Q2_OFFSET_MASK;
+    if (s->n_snapshots > 0 && q2_is_zero(l2, s->cluster_size))
+        q2_scan_note_empty(s, link);
     if (no_sound_sector(&p, l2, &whole))
         return report_garbage(&p, &whole, err);
     p.hollow = whole.n_bad > 0 && whole.n_bad == whole.n_used;

@@ -244,6 +244,14 @@ static int find_hole(struct q2_scan *s, uint64_t offset, uint64_t *n_bytes,
     return ret;
 }
 
+static struct q2_scan_link link_of(const struct q2_scan *s, const struct link *k)
+{
+    return (struct q2_scan_link){.l1 = &s->l1s[k->l1],
+                                 .index = k->index,
+                                 .times = k->times,
+                                 .active_times = k->active_times};
+}
+
 // Reads and scans n tables that lie side by side.
 static int scan_run(struct q2_scan *s, const struct link *links, size_t n, uint64_t *buf,
                     struct q2_error *err)
@@ -253,14 +261,10 @@ static int scan_run(struct q2_scan *s, const struct link *links, size_t n, uint6
     if (ret < 0)
         return q2_context(err, "Could not read L2 table");
     q2_table_decode(buf, buf, n * per_table);
-    for (size_t i = 0; i < n && ret == 0; i++)
-        ret = q2_scan_l2_table(
-            s,
-            &(struct q2_scan_link){.l1 = &s->l1s[links[i].l1],
-                                   .index = links[i].index,
-                                   .times = links[i].times,
-                                   .active_times = links[i].active_times},
-            buf + i * per_table, err);
+    for (size_t i = 0; i < n && ret == 0; i++) {
+        const struct q2_scan_link link = link_of(s, &links[i]);
+        ret = q2_scan_l2_table(s, &link, buf + i * per_table, err);
+    }
     return ret;
 }
 
@@ -298,7 +302,8 @@ static int scan_links(struct q2_scan *s, const struct links *k, struct q2_error 
                 break;
         }
         if (at - hole_start + s->cluster_size <= hole_bytes) {
-            i++;
+            const struct q2_scan_link link = link_of(s, &k->list[i++]);
+            q2_scan_note_empty(s, &link);
             ret = q2_scan_worked(s, s->cluster_size, err);
             continue;
         }

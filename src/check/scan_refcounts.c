@@ -309,7 +309,9 @@ static int compare_one(struct q2_scan *s, struct run *r, uint64_t cluster,
         return 0;
     if (stored > counted)
         s->surplus += stored - counted;
-    else
+    if (stored > counted && counted > 0)
+        s->shared_surplus += stored - counted;
+    if (stored < counted)
         s->deficit += counted - stored;
     if (r->n == 0 || r->cluster + r->n != cluster || r->stored != stored ||
         r->counted != counted) {

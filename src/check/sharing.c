@@ -240,3 +240,87 @@ int q2_scan_shared_table(struct q2_scan *s, uint64_t guest_offset, uint64_t own,
     free(disputed);
     return ret;
 }
+
+// --- tables that were wiped
+// ---------------------------------------------------------------
+
+// So much may be read to find out.
+#define MAX_WIPED_BYTES (UINT64_C(256) << 20)
+
+void q2_scan_note_empty(struct q2_scan *s, const struct q2_scan_link *link)
+{
+    if (s->n_empty < Q2_MAX_EMPTY)
+        s->empty[s->n_empty++] = *link;
+}
+
+static uint64_t guest_of(const struct q2_scan *s, const struct q2_scan_link *link)
+{
+    return link->index << (s->l2_bits + s->cluster_bits);
+}
+
+// References that these entries are, where one state has them.
+static uint64_t count_references(const struct q2_scan *s, const struct q2_l2_words *w)
+{
+    uint64_t n = 0, first, last;
+    for (uint64_t i = 0; i < UINT64_C(1) << s->l2_bits; i++) {
+        if (w[i].entry == 0)
+            continue;
+        range_of(s, w[i].entry, &first, &last);
+        n += last - first + 1;
+    }
+    return n;
+}
+
+static void report_wiped(struct q2_scan *s, const struct q2_scan_link *link)
+{
+    uint64_t entry = link->l1->entries[link->index], n = UINT64_C(1) << s->l2_bits;
+    q2_scan_report(s, &s->findings,
+                   &(struct q2_finding){.problem = Q2_PROBLEM_L2_GARBAGE,
+                                        .has = Q2_HAS_OFFSET | Q2_HAS_SIZE |
+                                               Q2_HAS_INDEX | Q2_HAS_ENTRY |
+                                               Q2_HAS_SNAPSHOT | Q2_HAS_GUEST |
+                                               Q2_HAS_VALUE | Q2_HAS_WANTED | Q2_HAS_EDIT,
+                                        .offset = entry & Q2_OFFSET_MASK,
+                                        .size = s->cluster_size,
+                                        .entry = entry,
+                                        .value = n,
+                                        .wanted = n,
+                                        .snapshot = link->l1->snapshot,
+                                        .snapshot_name = link->l1->name,
+                                        .guest_offset = guest_of(s, link),
+                                        .guest_bytes = n << s->cluster_bits,
+                                        .edit_offset = link->l1->offset + link->index * 8,
+                                        .in_l1 = true,
+                                        .lossy = true,
+                                        .wiped = true});
+}
+
+// Nothing else is wrong than that clusters are named less often than they should be, and
+// the entries that other states have in the ranges of tables that hold nothing are as
+// many as are missing: these tables were wiped, by a bad sector as a rule.
+int q2_scan_find_wiped(struct q2_scan *s, struct q2_error *err)
+{
+    bool dirty = (s->header.incompatible_features & Q2_INCOMPAT_DIRTY) != 0;
+    uint64_t n_found[Q2_MAX_EMPTY] = {0}, missing = 0;
+    if (s->n_empty == 0 || s->shared_surplus == 0 || s->deficit > 0 || dirty ||
+        s->rebuild || s->corruptions > 0 || s->data_file ||
+        (uint64_t)s->n_empty * s->n_l1s > MAX_WIPED_BYTES / s->cluster_size)
+        return 0;
+    struct q2_l2_words *w = calloc((size_t)1 << s->l2_bits, sizeof(*w));
+    int ret = w ? 0 : q2_fail_memory(err, sizeof(*w) << s->l2_bits);
+    for (unsigned i = 0; i < s->n_empty && ret == 0; i++) {
+        const struct q2_scan_link *link = &s->empty[i];
+        ret = q2_scan_shared_table(s, guest_of(s, link),
+                                   link->l1->entries[link->index] & Q2_OFFSET_MASK, w,
+                                   &n_found[i], err);
+        if (ret == 0)
+            missing += count_references(s, w) * link->times;
+    }
+    free(w);
+    for (unsigned i = 0; i < s->n_empty && ret == 0 && missing == s->shared_surplus;
+         i++) {
+        if (n_found[i] > 0)
+            report_wiped(s, &s->empty[i]);
+    }
+    return ret;
+}

@@ -566,6 +566,8 @@ int q2_scan_resolve(struct q2_scan *s, struct q2_error *err)
     }
     if (ret == 0)
         ret = drop_rivals(s, err);
+    if (ret == 0 && s->n_suspects == 0)
+        ret = q2_scan_find_wiped(s, err);
     s->keep_packed = only_broken_data(s);
     for (size_t i = 0; i < s->findings.n && ret == 0; i++) {
         enum q2_problem problem = s->findings.list[i].problem;
