@@ -148,6 +148,17 @@ junk() {
     must qemu-io -r -f qcow2 -c 'read -P 0 0 1M' -c 'read -P 1 1M 2M' -c 'read -P 0 3M 1021M' new.qcow2
 }
 
+@test "compressed clusters speak for an image, however small they are" {
+    must oracle create -q -f qcow2 -o cluster_size=2M image.qcow2 8M
+    for i in 1 3 4 2; do
+        must qemu-io -f qcow2 -c "write -c -P $i $((i * 2 - 2))M 2M" image.qcow2
+    done
+    cp image.qcow2 broken.qcow2
+    junk 2M 0 4
+    must qcow2 recover -q broken.qcow2 new.qcow2
+    whole new.qcow2
+}
+
 @test "the header's own word on size counts where it says what is found" {
     must oracle create -q -f qcow2 -o cluster_size=4k image.qcow2 4G
     must qemu-io -f qcow2 -c 'write -P 1 0 1M' image.qcow2

@@ -34,7 +34,8 @@ static void clear_work(struct q2_work *w)
 }
 
 // A few words of a large file may look like a table, of whatever it is. More speaks for
-// one: the COPIED flag, refcounts, a header, or tables that lead to much of the file.
+// one: the COPIED flag, compressed clusters that inflate, refcounts, a header, or tables
+// that lead to much of the file.
 #define MIN_COPIED 4U
 #define MIN_SHARE 64U
 
@@ -48,7 +49,8 @@ static bool is_image(const struct q2_work *w)
         counts |= w->found.list[i].counts;
     }
     return w->hints.has_magic || w->options->cluster_bits > 0 || l->data_size > 0 ||
-           counts || n_copied >= MIN_COPIED || l->covered >= w->survey.n_data / MIN_SHARE;
+           l->has_compressed || counts || n_copied >= MIN_COPIED ||
+           l->covered >= w->survey.n_data / MIN_SHARE;
 }
 
 // f: what was found; NULL: nothing.
