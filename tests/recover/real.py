@@ -31,7 +31,6 @@ import ext4
 QCOW2 = os.environ.get("QCOW2", "qcow2")
 QEMU_IMG = os.environ.get("ORACLE", "qemu-img")
 MASK = 0x00fffffffffffe00
-MAX_FILES = 5000  # that are read back
 
 
 class Nbd:
@@ -251,7 +250,7 @@ def lose_files(disk, truth, raw, ideal, n, options):
                 f.seek(guest)
                 f.write(bytes(1 << truth.bits))
     chosen = sorted(disk.files.values())
-    inodes = dict(chosen[::len(chosen) // MAX_FILES + 1])
+    inodes = dict(chosen[::len(chosen) // options.tries + 1])
     best = ext4.read_back(disk, ideal, options.folder, inodes)
     got = ext4.read_back(disk, raw, options.folder, inodes)
     lost = ext4.Losses(disk, truth, n)
@@ -301,6 +300,7 @@ def main():
     p.add_argument("--least", type=float, default=0, help="percent of the data, by evidence")
     p.add_argument("--right", type=float, default=0,
                    help="percent of the clusters that are not overwritten")
+    p.add_argument("--tries", type=int, default=5000, help="files that are read back, at most")
     p.add_argument("--files", type=float, default=0, help="percent of those that can be read")
     p.add_argument("--keep", action="store_true")
     p.add_argument("--show", action="store_true")
