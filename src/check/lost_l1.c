@@ -44,6 +44,18 @@ static struct q2_finding about(const struct q2_scan *s, unsigned index, const ch
                                .recovered = true};
 }
 
+// Does a refcount say that nothing is there?
+static int is_free(struct q2_scan *s, uint64_t offset, bool *yes, struct q2_error *err)
+{
+    struct q2_table *block;
+    uint64_t stored = 0;
+    int ret = q2_scan_block(s, offset >> s->cluster_bits, &block, err);
+    if (ret == 0 && block)
+        ret = q2_scan_stored(s, offset >> s->cluster_bits, &stored, err);
+    *yes = ret == 0 && block && stored == 0;
+    return ret;
+}
+
 // Too few entries for the disk, or far too many: the disk's size says how many. A disk
 // size that only this snapshot claims is no evidence.
 int q2_scan_mend_l1_size(struct q2_scan *s, unsigned index, bool usable,
@@ -60,13 +72,16 @@ int q2_scan_mend_l1_size(struct q2_scan *s, unsigned index, bool usable,
     if (sn->l1_size == wanted || wanted > Q2_MAX_L1_BYTES / 8 || wanted == 0 ||
         (sn->has_disk_size && sn->disk_size != s->header.size))
         return 0;
-    // A table that can be read is not given up for one that cannot.
-    if (usable && !q2_scan_is_preclaimed(s, sn->l1_table_offset) &&
-        (!q2_scan_in_file(s, sn->l1_table_offset, wanted * 8) ||
-         q2_scan_is_metadata(s, sn->l1_table_offset, wanted * 8)))
-        return 0;
-    int ret = q2_io_read(s->io, s->snapshot_offsets[index] + AT_L1_SIZE, word,
-                         sizeof(word), err);
+    bool free = false;
+    int ret = usable ? is_free(s, sn->l1_table_offset, &free, err) : 0;
+    // A table that can be read is not given up for one that cannot, or that nobody owns.
+    if (ret < 0 || free ||
+        (usable && !q2_scan_is_preclaimed(s, sn->l1_table_offset) &&
+         (!q2_scan_in_file(s, sn->l1_table_offset, wanted * 8) ||
+          q2_scan_is_metadata(s, sn->l1_table_offset, wanted * 8))))
+        return ret;
+    ret = q2_io_read(s->io, s->snapshot_offsets[index] + AT_L1_SIZE, word, sizeof(word),
+                     err);
     if (ret < 0 || q2_load_be32(word) != sn->l1_size)
         return ret;
     struct q2_finding f = about(s, index, "l1_size", AT_L1_SIZE, sn->l1_size, wanted);
