@@ -318,9 +318,11 @@ placed() {
     must oracle convert -f raw -O qcow2 -o cluster_size=4k disk.raw image.qcow2
     must oracle create -q -f qcow2 -o cluster_size=4k other.qcow2 1G
     must qemu-io -f qcow2 -c 'write -P 9 0 600k' -c 'write -P 8 600M 100k' other.qcow2
-    # Its header and tables: then all of it.
+    cp other.qcow2 larger.qcow2
+    must qemu-io -f qcow2 -c 'write -P 9 600k 1M' larger.qcow2
+    # Its header and tables, which lead to this one's; then all of it.
     cp image.qcow2 broken.qcow2
-    dd if=other.qcow2 of=broken.qcow2 bs=32k count=1 conv=notrunc status=none
+    dd if=larger.qcow2 of=broken.qcow2 bs=32k count=1 conv=notrunc status=none
     must qcow2 recover -q broken.qcow2 new.qcow2
     must oracle convert -f qcow2 -O raw new.qcow2 new.raw
     cmp -i 4M -n 40M disk.raw new.raw

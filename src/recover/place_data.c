@@ -69,28 +69,53 @@ static bool is_own(const struct claims *c, const struct q2_found_table *t)
     return t->n_copied > 0 && n_shared < t->n_used - n_shared;
 }
 
-// A table that leads to others as if they were data: when they have more to say than it
-// has, it is the one that is wrong; else those with fewer entries are.
+// What the table that was read leads to as if it were data.
+struct led_to {
+    uint64_t n_copied; // entries of tables with the flag
+    uint64_t n_own;    // entries of tables of their own
+    bool beyond;       // and to what lies behind the end of the file
+};
+
+static struct led_to look(const struct claims *c, const struct q2_found_table *t)
+{
+    const struct q2_work *w = c->w;
+    struct led_to sum = {0};
+    for (size_t k = 0; k < q2_layout_entries(&w->found.layout); k++) {
+        struct q2_reading e =
+            q2_layout_judge(&w->found.layout, w->survey.file_size, w->table, k);
+        const struct q2_found_table *to =
+            e.kind == Q2_READS_PLACE ? q2_found_at(&w->found, e.offset) : NULL;
+        sum.beyond |= e.kind == Q2_READS_BEYOND;
+        if (!to || to->linked || to->is_l1 || to == t)
+            continue;
+        sum.n_copied += to->n_copied;
+        sum.n_own += is_own(c, to) ? to->n_used : 0;
+    }
+    return sum;
+}
+
+// A table that leads to others is the one that is wrong when they have more to say than
+// it has, or when it leads behind the end as well; else those with fewer entries are.
 static int judge(struct claims *c, struct q2_found_table *t, struct q2_error *err)
 {
     struct q2_work *w = c->w;
-    uint64_t n_own = 0, offset;
+    uint64_t offset;
     int ret = q2_work_read(w, t->offset, err);
-    for (unsigned round = 0; round < 2 && ret == 0 && !t->stale; round++) {
-        for (size_t k = 0; k < q2_layout_entries(&w->found.layout); k++) {
-            struct q2_found_table *to =
-                leads_to(w, k, &offset) ? q2_found_at(&w->found, offset) : NULL;
-            if (!to || to->linked || to->is_l1 || to == t)
-                continue;
-            if (round == 0)
-                n_own += is_own(c, to) ? to->n_used : 0;
-            else if (to->n_used < t->n_used)
-                to->stale = true;
-        }
-        if (!t->linked && n_own * 2 >= t->n_used && n_own > 0)
-            t->stale = true;
+    if (ret < 0)
+        return ret;
+    struct led_to sum = look(c, t);
+    if (!t->linked && ((sum.n_own > 0 && sum.n_own * 2 >= t->n_used) ||
+                       (sum.beyond && sum.n_copied > 0))) {
+        t->stale = true;
+        return 0;
     }
-    return ret;
+    for (size_t k = 0; k < q2_layout_entries(&w->found.layout); k++) {
+        struct q2_found_table *to =
+            leads_to(w, k, &offset) ? q2_found_at(&w->found, offset) : NULL;
+        if (to && !to->linked && !to->is_l1 && to->n_used < t->n_used)
+            to->stale = true;
+    }
+    return 0;
 }
 
 int q2_place_drop_data(struct q2_work *w, struct q2_error *err)
