@@ -140,8 +140,9 @@ static int walk(const struct undo *u, record_function *f, void *opaque,
     for (uint64_t i = 0; i < u->n_records && ret == 0; i++) {
         struct record r;
         ret = take_record(u, &at, least, &r, err);
-        if (ret == 0)
-            ret = f(u, &r, &at, opaque, err);
+        if (ret < 0)
+            break;
+        ret = f(u, &r, &at, opaque, err);
         least = r.offset + r.n_bytes;
     }
     return ret == 0 && at != u->end ? fail_damaged(u, err) : ret;

@@ -161,7 +161,7 @@ static int put_all(struct out *o, struct q2_io *image, struct q2_io *overlay,
                    const struct changes *c, struct q2_error *err)
 {
     uint8_t header[Q2_UNDO_HEADER_BYTES] = Q2_UNDO_MAGIC, trailer[Q2_UNDO_TRAILER_BYTES];
-    uint64_t before, after;
+    uint64_t before = 0, after = 0;
     int ret = q2_io_get_size(image, &before, err);
     if (ret == 0)
         ret = q2_io_get_size(overlay, &after, err);

@@ -23,8 +23,8 @@ bool q2_ext_find_bitmap(const struct q2_ext *fs, uint64_t group, unsigned which,
     out->unused = q2_load_le16(d + 18) & uninit;
     if (!fs->checks_inodes || out->unused || fs->desc_bytes < 64 || out->place == 0)
         return false;
-    out->sum = q2_load_le16(d + 24 + 2 * which) |
-               (uint32_t)q2_load_le16(d + 56 + 2 * which) << 16;
+    const uint8_t *sum = d + 2 * (size_t)which;
+    out->sum = q2_load_le16(sum + 24) | (uint32_t)q2_load_le16(sum + 56) << 16;
     return true;
 }
 

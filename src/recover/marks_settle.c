@@ -259,7 +259,7 @@ static int settle_unseen(struct q2_marks *m, struct q2_lvm_piece *piece,
     if (ret < 0 || v == 0)
         return ret;
     piece->volume = v;
-    if (!m->volumes[v].is_physical) {
+    if (found && !m->volumes[v].is_physical) {
         m->volumes[v].start = found->start;
         m->volumes[v].placed = m->volumes[v].is_physical = true;
     }
