@@ -225,7 +225,7 @@ static int mark_counts(const struct q2_survey *s, struct q2_found *f, size_t i,
             k++;
         if (ret == 0 && table[k] < s->file_size)
             ret = q2_counts_read(s->io, p, table[k], &value, err);
-        if (value != 1)
+        if (ret < 0 || value != 1)
             break;
     }
     for (uint32_t k = 0; k < n; k++) {
@@ -250,7 +250,7 @@ static int try_counts(const struct q2_survey *s, struct q2_found *f, size_t i, s
     p.n_clusters = (uint32_t)(end - i < max ? end - i : max);
     for (; p.order <= Q2_MAX_REFCOUNT_ORDER && ret == 0 && !yes; p.order++) {
         ret = counts_itself(s, &p, block, &yes, err);
-        if (yes)
+        if (ret == 0 && yes)
             return mark_counts(s, f, i, &p, table, err);
     }
     return ret;
