@@ -10,6 +10,8 @@
 // So many marks of a volume speak for all.
 #define MAX_SAMPLE 4096U
 
+// That a file system leaves of its partition.
+#define MAX_UNFILLED ((uint64_t)1 << 20)
 #define MIN_SPAN ((uint64_t)64 << 20)
 
 struct sample {
@@ -172,6 +174,21 @@ static void doubt(struct q2_marks *m, uint64_t span)
     m->doubt = m->n_volumes > 2 || span < MIN_SPAN ? Q2_MARKS_GUESSED : Q2_MARKS_LIKELY;
 }
 
+// A volume of which no mark is at a known place: in the only partition that it fills.
+static void offer_filled(const struct q2_marks *m, struct choice *c)
+{
+    for (size_t i = 0; i < m->n_partitions && c->size > 0; i++) {
+        const struct room r = {m->partitions[i].start, m->partitions[i].size, 0};
+        if (r.size < c->size || r.size - c->size >= MAX_UNFILLED ||
+            (c->n_best > 0 && c->best.start == r.start))
+            continue;
+        c->best = r;
+        c->n_best++;
+    }
+    // Not if there are several.
+    c->n_best = c->n_best == 1;
+}
+
 // True if it starts where a partition or a logical volume does, or the disk. A disk with
 // partitions holds nothing as a whole, unless the table is an old one.
 static bool settle(struct q2_marks *m, size_t v, bool old, uint64_t span)
@@ -184,6 +201,8 @@ static bool settle(struct q2_marks *m, size_t v, bool old, uint64_t span)
         const struct room r = {m->partitions[i].start, m->partitions[i].size, 0};
         offer(m, &c, &r, physical, span);
     }
+    if (c.marks.n == 0 && !old)
+        offer_filled(m, &c);
     if (!physical)
         offer_devices(m, &c, span);
     if (!divided || old)

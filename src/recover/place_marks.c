@@ -36,18 +36,22 @@ bool q2_place_is_ordered(const struct q2_lost *list, size_t n)
     return n_back * 8 <= n_pairs;
 }
 
-// What a file system says of itself as a whole may be in clusters that no table leads to.
-// Where these are on the disk is not known yet, so that nothing else of them counts.
-static int learn_volumes(struct q2_work *w, struct q2_marks *m, struct q2_error *err)
+// What a file system says of itself as a whole, and of its blocks, may be in clusters
+// that no table leads to. Where these are on the disk is not known yet, so that they are
+// no marks.
+static int read_orphans(struct q2_work *w, struct q2_marks *m, struct q2_error *err)
 {
     size_t n_bytes = (size_t)q2_work_cluster_size(w);
+    size_t n = m->n, n_partitions = m->n_partitions, n_links = m->n_links;
     struct q2_orphans o;
     int ret = q2_orphans_collect(w, &o, err);
     for (size_t i = 0; i < o.n && ret == 0; i++) {
         ret = q2_io_read(w->io, o.list[i].host * n_bytes, o.cluster, n_bytes, err);
-        m->n = m->n_partitions = m->n_links = m->clues.n = 0;
         if (ret == 0)
             ret = q2_marks_look(m, 0, n_bytes, o.cluster, n_bytes, err);
+        m->n = n;
+        m->n_partitions = n_partitions;
+        m->n_links = n_links;
     }
     q2_orphans_clear(&o);
     return ret;
@@ -90,9 +94,13 @@ int q2_place_marked(struct q2_work *w, struct q2_recovery *r, struct q2_lost *li
     struct q2_marks m;
     int ret = q2_marks_init(&m, err);
     if (ret == 0)
-        ret = learn_volumes(w, &m, err);
+        ret = read_orphans(w, &m, err);
     if (ret == 0)
         ret = read_all_marks(w, &m, list, n, err);
+    // Again: what they say of blocks depends on the file systems, of which all is known
+    // now.
+    if (ret == 0)
+        ret = read_orphans(w, &m, err);
     m.start_lost = !w->hints.has_magic;
     if (ret == 0)
         ret = q2_marks_settle(&m, span, err);
