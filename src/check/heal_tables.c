@@ -249,7 +249,7 @@ static int spoil(const struct lost *l, struct q2_error *err)
 // So it gets a new place, which is switched to.
 static int write_new(const struct lost *l, const uint8_t *table, struct q2_error *err)
 {
-    uint64_t place;
+    uint64_t place = 0;
     int ret = l->f->wiped ? spoil(l, err) : 0;
     if (ret == 0)
         ret = q2_edit_append(l->p, table, &place, err);
