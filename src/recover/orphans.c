@@ -66,14 +66,17 @@ static int collect(struct q2_orphans *o, struct q2_counters *used, struct q2_err
     bool data;
     int ret = note_used(w, used, err);
     // The last one may be cut off.
-    uint64_t end = q2_align_down(w->survey.file_size, q2_work_cluster_size(w));
+    uint64_t end = q2_align_down(w->survey.file_size, q2_work_cluster_size(w)), next = 0;
     for (uint64_t at = 0, n; at < end && ret == 0; at += n) {
         n = end - at;
         ret = q2_io_extent(w->io, at, &n, &data, err);
         n = q2_min_u64(n, end - at);
-        if (ret == 0 && data)
-            ret = add_run(o, used, q2_div_round_up(at, q2_work_cluster_size(w)),
-                          (at + n) >> bits, err);
+        if (ret < 0 || !data)
+            continue;
+        // A part of a cluster is enough: the rest may be a hole.
+        uint64_t to = q2_div_round_up(at + n, q2_work_cluster_size(w));
+        ret = add_run(o, used, q2_max_u64(at >> bits, next), to, err);
+        next = to;
     }
     return ret;
 }
