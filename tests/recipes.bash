@@ -19,6 +19,18 @@ slugs() {
     sed -nE 's/^Q2_PROBLEM\([A-Z0-9_]+, "([a-z0-9-]+)".*/\1/p' "$PROBLEMS"
 }
 
+# image.qcow2 as a recipe makes it, damaged.
+recipe() { # FOLDER-NAME
+    prepare_image "$RECIPES/$1" >/dev/null
+}
+
+# image.qcow2 repaired, with the undo file "undo"; damaged.qcow2 is what it was.
+repaired() {
+    recipe reference-outside.lost
+    must qemu-img check -r all --undo-file undo image.qcow2
+    cp image.qcow2 repaired.qcow2
+}
+
 # --- for recipes ------------------------------------------------------------------------
 
 # An image of 8 MiB with clusters of 4 KiB, so that an L2 table maps 2 MiB. Every cluster

@@ -187,6 +187,7 @@ static int note_run(const struct lost *l, uint64_t first, uint64_t n,
     struct q2_finding f = *l->f;
     f.guest_offset += (first - l->first) << l->s->cluster_bits;
     f.guest_bytes = n << l->s->cluster_bits;
+    q2_scan_end_with_disk(l->s, &f);
     f.lossy = true;
     if (l->in_place) // shared with whoever names this table
         f.edit_offset = l->table + q2_scan_l2_bytes(l->s, first);
@@ -194,25 +195,36 @@ static int note_run(const struct lost *l, uint64_t first, uint64_t n,
     return ret < 0 || !l->in_place ? ret : q2_plan_note_sharers(l->p, l->s, &f, err);
 }
 
+// How many entries of the table the disk reaches into: what they map behind it is
+// nobody's data. (How big it was at a snapshot is not known everywhere.)
+static uint64_t entries_on_disk(const struct lost *l)
+{
+    uint64_t size = l->s->header.size, start = l->f->guest_offset;
+    if (l->f->snapshot >= 0 || !(l->f->has & Q2_HAS_GUEST) || start >= size)
+        return l->n;
+    return q2_min_u64(l->n, ((size - start - 1) >> l->s->cluster_bits) + 1);
+}
+
 // What is lost of the table is told in guest ranges.
 static int note_losses(const struct lost *l, struct q2_error *err)
 {
+    uint64_t end = l->first + entries_on_disk(l);
+    bool lossy = false;
     int ret = 0;
-    if (l->nothing_else || l->n_found == l->n) {
-        struct q2_finding f = *l->f;
-        f.lossy = false;
-        f.recovered = true;
-        return q2_plan_note(l->p, &f, err);
-    }
-    uint64_t end = l->first + l->n;
-    for (uint64_t i = l->first, n; i < end && ret == 0; i += n) {
+    for (uint64_t i = l->first, n; !l->nothing_else && i < end && ret == 0; i += n) {
         bool known = !q2_words_empty(l->entries[i]);
         for (n = 1; i + n < end && !q2_words_empty(l->entries[i + n]) == known; n++)
             ;
+        lossy |= !known;
         if (!known)
             ret = note_run(l, i, n, err);
     }
-    return ret;
+    if (ret < 0 || lossy)
+        return ret;
+    struct q2_finding f = *l->f;
+    f.lossy = false;
+    f.recovered = true;
+    return q2_plan_note(l->p, &f, err);
 }
 
 // All L1 entries that name the table name its new place.

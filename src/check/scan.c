@@ -77,9 +77,7 @@ int q2_scan_grow(void **list, size_t *max, size_t n, size_t item, struct q2_erro
     return 0;
 }
 
-// A table may map more than the disk has: that is nobody's data. (How big it was at a
-// snapshot is not known everywhere.)
-static void end_with_disk(const struct q2_scan *s, struct q2_finding *f)
+void q2_scan_end_with_disk(const struct q2_scan *s, struct q2_finding *f)
 {
     uint64_t size = s->header.size;
     if ((f->has & Q2_HAS_GUEST) && f->snapshot < 0 && f->guest_offset < size &&
@@ -96,7 +94,7 @@ static bool keep_finding(struct q2_scan *s, struct q2_findings *to,
         return false;
     to->list = list;
     to->list[to->n] = *f;
-    end_with_disk(s, &to->list[to->n++]);
+    q2_scan_end_with_disk(s, &to->list[to->n++]);
     return true;
 }
 

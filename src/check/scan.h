@@ -233,6 +233,10 @@ static inline bool q2_scan_clean(const struct q2_scan *s)
 
 // --- for the scanners of this folder ---------------------------------------------------
 
+// A table may map more than the disk has: that is nobody's data, and no part of the range
+// of f. (How big the disk was at a snapshot is not known everywhere.)
+void q2_scan_end_with_disk(const struct q2_scan *s, struct q2_finding *f);
+
 // Keeps a finding and counts it. Returns its index, SIZE_MAX when it is not kept.
 size_t q2_scan_report(struct q2_scan *s, struct q2_findings *to,
                       const struct q2_finding *f);
