@@ -254,7 +254,7 @@ wipe() { # HOST-OFFSET: the cluster there was in a bad sector, and reads as zero
     fill_clusters 2M 99 1
     cp image.qcow2 good.qcow2
     table=$(($(imgtool snapshot image.qcow2 0 l1_offset) + 8))
-    table=$((0x$(xxd -s "$table" -l 8 -p image.qcow2) & 0x00fffffffffffe00))
+    table=$((0x$(od -An -tx1 -j "$table" -N 8 image.qcow2 | tr -d " ") & 0x00fffffffffffe00))
     for way in zeros hole; do
         cp good.qcow2 image.qcow2
         wipe "$table"
@@ -282,7 +282,7 @@ wipe() { # HOST-OFFSET: the cluster there was in a bad sector, and reads as zero
     "$QCOW2" io -f qcow2 -c 'write -q -P 1 0 1M' image.qcow2
     "$QCOW2" snapshot -c one image.qcow2
     "$QCOW2" io -f qcow2 -c 'write -q -P 2 1M 64k' image.qcow2
-    l2=$((0x$(xxd -s 196608 -l 8 -p image.qcow2) & 0x00fffffffffffe00))
+    l2=$((0x$(od -An -tx1 -j 196608 -N 8 image.qcow2 | tr -d " ") & 0x00fffffffffffe00))
     yes 333 | head -c 65536 | dd of=image.qcow2 bs=64k seek="$l2" oflag=seek_bytes conv=notrunc status=none
     qemu-img check -r all image.qcow2 >out 2>err || fail "$(cat out err)"
     grep '^    active state:' out | diff -u - <(echo '    active state: 63975424 bytes at guest offset 1048576')
